@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright (c) 2026 The nec_ext authors
+//
+// The inner loops of the CPU sweep: everything that touches each voxel, one row (x) at a time.
+//
+// The loops are compiled once per instruction set into a table of functions; sweep.cpp, which is
+// compiled once, walks planes and rows and calls them. A row of 160 voxels takes about 100 ns, so the call
+// through a pointer costs nothing that can be measured.
+#pragma once
+
+#include "../problem.h"
+
+namespace nec::cpu {
+
+// Rows in the sweep's scratch memory start on a cache line, have kPad elements before x = 0 for the
+// border, and a length rounded up to kLanes: every loop runs over whole vectors, and what lies beyond
+// the row has weight 0.
+constexpr int kPad = 16;
+constexpr int kLanes = 16;
+
+// Which of the two gradients a sweep computes.
+enum class Gradients : int { none = 0, input = 1, both = 2 };
+constexpr int kOperators = 3, kModes = 2, kGradients = 3;
+
+// One row of dl/dd and its neighbourhood. Row pointers point at x = 0. [dz + 1][dy + 1]
+template <typename T>
+struct FieldRow {
+  const T* input[3][3];
+  const T* target[3][3];
+  const T* eps_input;
+  const T* eps_target;
+  const T* weight;          // per voxel: mask times upstream
+  T axis_scale[3];          // turns a stencil's difference into a derivative, per axis
+  T gradient_scale[3];      // axis_scale times the factor of the whole gradient
+  T* squared_alignment;     // t^2
+  T* field_input[3];        // weight dl/dd, per axis, times gradient_scale
+  T* field_target[3];
+  int64_t length;           // a multiple of kLanes
+};
+
+// One row of the adjoint.
+template <typename T>
+struct AdjointRow {
+  const T* field[3][3][3];  // [axis][dz + 1][dy + 1], at x = 0
+  T sign_z[3], sign_y[3];   // of component z in plane dz, of component y in row dy
+  T* gradient;
+  int64_t begin, end;       // range of x
+};
+
+template <typename T>
+struct RowKernels {
+  // dst[i] = src[i * stride]. `src` is of the indexed DType.
+  using Load = void (*)(const void* src, int64_t stride, int64_t n, T* dst);
+  using Store = void (*)(const T* src, int64_t n, void* dst, int64_t stride);
+  // False where a voxel left the range in which T computes it well: the row has to be done again in a
+  // wider type.
+  using Field = bool (*)(const FieldRow<T>&);
+  using Adjoint = void (*)(const AdjointRow<T>&);
+  using WeightedSum = double (*)(const T* values, const T* weight, int64_t n);
+
+  Load load[kDTypes];
+  Store store[kDTypes];  // uint8 has none
+  Field field[2][kOperators][kModes][kGradients];  // [dim - 2]
+  Adjoint adjoint[2][kOperators];
+  WeightedSum weighted_sum;
+};
+
+// The same field rows, computed in double for float and in long double for double.
+template <typename T>
+using WideField = typename RowKernels<T>::Field[2][kOperators][kModes][kGradients];
+
+// The tables of the instruction set in use (capability.h).
+template <typename T>
+const RowKernels<T>& row_kernels();
+template <typename T>
+const WideField<T>& wide_field();
+
+}  // namespace nec::cpu

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright (c) 2026 The nec_ext authors
+//
+// The row loops themselves. Included once by each file that names an instruction set; everything is in
+// an unnamed namespace, so that no two of those files share a function.
+
+#include <type_traits>
+
+#include "convert.h"
+#include "row_kernels.h"
+
+#include "../math/ngf.h"
+#include "../math/stencil.h"
+
+namespace nec::cpu {
+namespace {
+
+// ---------------------------------------------------------------------------------------------------
+// Staging: any dtype and stride into a contiguous row of T, and back
+// ---------------------------------------------------------------------------------------------------
+
+template <typename T, typename S>
+void load_row(const void* src_, int64_t stride, int64_t n, T* __restrict dst) {
+  const S* __restrict src = static_cast<const S*>(src_);
+  if (stride == 1) {  // its own loop: only this one becomes vector loads
+    for (int64_t i = 0; i < n; ++i) dst[i] = load_as<T>(src[i]);
+  } else {
+    for (int64_t i = 0; i < n; ++i) dst[i] = load_as<T>(src[i * stride]);
+  }
+}
+
+template <typename T, typename D>
+void store_row(const T* __restrict src, int64_t n, void* dst_, int64_t stride) {
+  D* __restrict dst = static_cast<D*>(dst_);
+  if (stride == 1) {
+    for (int64_t i = 0; i < n; ++i) store_as(src[i], dst[i]);
+  } else {
+    for (int64_t i = 0; i < n; ++i) store_as(src[i], dst[i * stride]);
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------
+// The field dl/dd, its adjoint, and the sum
+// ---------------------------------------------------------------------------------------------------
+
+// Local copies of the row pointers let the compiler keep them in registers.
+template <typename T>
+struct Rows {
+  const T* row[3][3];
+  explicit NEC_INLINE Rows(const T* const (&from)[3][3]) {
+    for (int z = 0; z < 3; ++z)
+      for (int y = 0; y < 3; ++y) row[z][y] = from[z][y];
+  }
+};
+
+// `A` is the type of the arithmetic: T, or a wider one for the rare row that needs it.
+template <typename T, typename A, int Dim, Operator Op, EpsMode Mode, Gradients Wanted>
+bool field_row(const FieldRow<T>& r) {
+  const Rows<T> input(r.input), target(r.target);
+  const T *eps_input = r.eps_input, *eps_target = r.eps_target, *weight = r.weight;
+  T* squared_alignment = r.squared_alignment;
+  T *field_input[3], *field_target[3];
+  A axis_scale[3], gradient_scale[3];
+  for (int k = 0; k < 3; ++k) {
+    field_input[k] = r.field_input[k];
+    field_target[k] = r.field_target[k];
+    axis_scale[k] = A(r.axis_scale[k]);
+    gradient_scale[k] = A(r.gradient_scale[k]);
+  }
+  // As wide as a T: another width would cost a conversion per vector.
+  using Flag = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+  Flag outside = 0;
+  const int64_t length = r.length / kLanes * kLanes;  // tells the compiler that there is no remainder
+#pragma omp simd reduction(| : outside)
+  for (int64_t x = 0; x < length; ++x) {
+    const auto gradient = [&](const Rows<T>& rows) {
+      Vec<Dim, A> g = Stencil<Op>::template gradient<Dim, A>(
+          [&](int dz, int dy, int dx) { return rows.row[dz + 1][dy + 1][x + dx]; });
+      for (int k = 0; k < Dim; ++k) g.v[k] *= axis_scale[k];
+      return g;
+    };
+    const Vec<Dim, A> d = gradient(input), e = gradient(target);
+    const Term<A> term = ngf_term<Mode>(d, e, A(eps_input[x]), A(eps_target[x]));
+    outside |= term.in_range ? Flag(0) : Flag(1);
+    squared_alignment[x] = T(term.t * term.t);
+    for (int k = 0; k < Dim; ++k) {
+      const A scale = A(weight[x]) * gradient_scale[k];
+      if constexpr (Wanted != Gradients::none)
+        field_input[k][x] = T(scale * (term.cross * e.v[k] + term.self_d * d.v[k]));
+      if constexpr (Wanted == Gradients::both)
+        field_target[k][x] = T(scale * (term.cross * d.v[k] + term.self_e * e.v[k]));
+    }
+  }
+  return outside == 0;
+}
+
+template <typename T, int Dim, Operator Op>
+void adjoint_row(const AdjointRow<T>& r) {
+  const Rows<T> rows[3] = {Rows<T>(r.field[0]), Rows<T>(r.field[1]), Rows<T>(r.field[2])};
+  T sign_z[3], sign_y[3];
+  for (int k = 0; k < 3; ++k) {
+    sign_z[k] = r.sign_z[k];
+    sign_y[k] = r.sign_y[k];
+  }
+  T* gradient = r.gradient;
+#pragma omp simd
+  for (int64_t x = r.begin; x < r.end; ++x) {
+    gradient[x] = Stencil<Op>::template adjoint<Dim, T>([&](int axis, int dz, int dy, int dx) {
+      const T value = rows[axis].row[dz + 1][dy + 1][x + dx];
+      if (axis == 0) return sign_z[dz + 1] * value;
+      if (Dim == 3 && axis == 1) return sign_y[dy + 1] * value;
+      return value;
+    });
+  }
+}
+
+// Summed in double, in a fixed number of running sums: the order depends on the instruction set and on
+// nothing else.
+template <typename T>
+double weighted_sum(const T* values, const T* weight, int64_t n) {
+  double sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; ++i) sum += double(values[i]) * double(weight[i]);
+  return sum;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Tables
+// ---------------------------------------------------------------------------------------------------
+
+template <typename T, typename A, int Dim, Operator Op, EpsMode Mode>
+void fill_gradients(typename RowKernels<T>::Field (&field)[kGradients]) {
+  field[0] = field_row<T, A, Dim, Op, Mode, Gradients::none>;
+  field[1] = field_row<T, A, Dim, Op, Mode, Gradients::input>;
+  field[2] = field_row<T, A, Dim, Op, Mode, Gradients::both>;
+}
+
+template <typename T, typename A, int Dim>
+void fill_fields(typename RowKernels<T>::Field (&field)[kOperators][kModes][kGradients]) {
+  constexpr auto additive = EpsMode::additive, quadrature = EpsMode::quadrature;
+  fill_gradients<T, A, Dim, Operator::central, additive>(field[0][0]);
+  fill_gradients<T, A, Dim, Operator::central, quadrature>(field[0][1]);
+  fill_gradients<T, A, Dim, Operator::forward, additive>(field[1][0]);
+  fill_gradients<T, A, Dim, Operator::forward, quadrature>(field[1][1]);
+  fill_gradients<T, A, Dim, Operator::sobel, additive>(field[2][0]);
+  fill_gradients<T, A, Dim, Operator::sobel, quadrature>(field[2][1]);
+}
+
+template <typename T, int Dim>
+void fill_adjoints(typename RowKernels<T>::Adjoint (&adjoint)[kOperators]) {
+  adjoint[0] = adjoint_row<T, Dim, Operator::central>;
+  adjoint[1] = adjoint_row<T, Dim, Operator::forward>;
+  adjoint[2] = adjoint_row<T, Dim, Operator::sobel>;
+}
+
+template <typename T>
+RowKernels<T> make_row_kernels() {
+  RowKernels<T> k{
+      {load_row<T, double>, load_row<T, float>, load_row<T, Half>, load_row<T, BFloat16>,
+       load_row<T, uint8_t>},
+      {store_row<T, double>, store_row<T, float>, store_row<T, Half>, store_row<T, BFloat16>,
+       nullptr},
+      {},
+      {},
+      weighted_sum<T>};
+  fill_fields<T, T, 2>(k.field[0]);
+  fill_fields<T, T, 3>(k.field[1]);
+  fill_adjoints<T, 2>(k.adjoint[0]);
+  fill_adjoints<T, 3>(k.adjoint[1]);
+  return k;
+}
+
+}  // namespace
+}  // namespace nec::cpu

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright (c) 2026 The nec_ext authors
+//
+// How a problem is cut into pieces of work.
+//
+// A plane is cut into tiles so that the scratch memory of a tile stays in the second-level cache; a tile
+// is swept along z. To have work for all threads, the z axis is cut into chunks. Neither changes a bit of the
+// result: every voxel is computed the same way wherever it is, and sums are kept per tile and slab of
+// planes, a unit that depends on the problem alone, and added in order.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "../problem.h"
+
+namespace nec::cpu {
+
+// Three planes of both images and of the field of one gradient, 15 rows of T for each row of a tile,
+// should take less than half of a cache of 1 MB.
+constexpr int64_t kTileBytes = 400 * 1024;
+constexpr int64_t kRowsPerTileRow = 15;
+constexpr int64_t kMaxTileLength = 1024;  // of a row
+constexpr int64_t kMinTileRows = 8;
+
+// Planes of one partial sum: one in 3D; in 2D, where a plane is a single row, more.
+constexpr int64_t kSlabRows2D = 16;
+
+// A voxel takes about a nanosecond: below this many in all, waking a second thread costs more than it saves.
+constexpr int64_t kMinVoxelsPerThread = 8192;
+// Enough chunks per thread to even out unequal ones; long enough that the planes computed twice, two
+// at every cut, stay a small part.
+constexpr int64_t kChunksPerThread = 4;
+constexpr int64_t kMinChunkVoxels = 16384;
+constexpr int64_t kMinChunkPlanes = 16;
+
+NEC_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+struct Tiling {
+  Box window;
+  int64_t images;      // samples times channels
+  int64_t channels;
+  int64_t tile[2];     // length along y, x
+  int64_t tiles[2];    // how many along y, x
+  int64_t slab;        // planes per partial sum
+  int64_t slabs;
+  int64_t chunk;       // planes per piece of work, a multiple of slab
+  int64_t chunks;
+  int workers;
+
+  int64_t pieces() const { return images * chunks * tiles[0] * tiles[1]; }
+  int64_t partials() const { return images * slabs * tiles[0] * tiles[1]; }
+};
+
+// Cuts `length` into equal parts of at most `most`.
+inline int64_t even_part(int64_t length, int64_t most) {
+  return ceil_div(length, ceil_div(length, most));
+}
+
+inline Tiling make_tiling(const Problem& p, int threads) {
+  Tiling t;
+  t.window = p.window;
+  t.channels = p.size[1];
+  t.images = p.size[0] * p.size[1];
+  const auto length = [&](int axis) { return p.window.hi[axis] - p.window.lo[axis]; };
+  t.tile[1] = even_part(length(2), kMaxTileLength);
+  const int64_t row_bytes = kRowsPerTileRow * (t.tile[1] + 48) * (p.wide ? 8 : 4);
+  t.tile[0] = even_part(length(1), std::max(kMinTileRows, kTileBytes / row_bytes - 4));
+  for (int k = 0; k < 2; ++k) t.tiles[k] = ceil_div(length(k + 1), t.tile[k]);
+
+  t.slab = p.dim == 2 ? kSlabRows2D : 1;
+  t.slabs = ceil_div(length(0), t.slab);
+
+  const int64_t voxels = t.images * length(0) * length(1) * length(2);
+  t.workers = int(std::clamp<int64_t>(voxels / kMinVoxelsPerThread, 1, threads));
+  const int64_t columns = t.images * t.tiles[0] * t.tiles[1];
+  const int64_t wanted = t.workers == 1 ? 1 : ceil_div(kChunksPerThread * t.workers, columns);
+  const int64_t plane = t.tile[0] * t.tile[1];
+  const int64_t shortest = std::max(kMinChunkPlanes, ceil_div(kMinChunkVoxels, plane));
+  t.chunk = std::max(ceil_div(length(0), wanted), std::min(shortest, length(0)));
+  t.chunk = ceil_div(t.chunk, t.slab) * t.slab;
+  t.chunks = ceil_div(length(0), t.chunk);
+  return t;
+}
+
+// One piece: an image, and the box of it whose gradient is written.
+struct Piece {
+  int64_t sample, channel;
+  Box box;
+  int64_t first_partial, partial_step;  // of its first slab, and from one slab to the next
+};
+
+inline Piece piece_at(const Tiling& t, int64_t index) {
+  // z fastest: neighbours in time share the plane that both of them read.
+  const int64_t chunk = index % t.chunks;
+  const int64_t tile_x = index / t.chunks % t.tiles[1];
+  const int64_t tile_y = index / t.chunks / t.tiles[1] % t.tiles[0];
+  const int64_t image = index / t.chunks / t.tiles[1] / t.tiles[0];
+  Piece piece{image / t.channels, image % t.channels, {}, 0, t.tiles[0] * t.tiles[1]};
+  const int64_t begin[3] = {chunk * t.chunk, tile_y * t.tile[0], tile_x * t.tile[1]};
+  const int64_t length[3] = {t.chunk, t.tile[0], t.tile[1]};
+  for (int k = 0; k < 3; ++k) {
+    piece.box.lo[k] = t.window.lo[k] + begin[k];
+    piece.box.hi[k] = std::min(piece.box.lo[k] + length[k], t.window.hi[k]);
+  }
+  const int64_t first_slab = image * t.slabs + begin[0] / t.slab;
+  piece.first_partial = (first_slab * t.tiles[0] + tile_y) * t.tiles[1] + tile_x;
+  return piece;
+}
+
+}  // namespace nec::cpu

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright (c) 2026 The nec_ext authors
+//
+// The ops of nec_ext, as torch knows them. nec_ext/_ops.py has their fake kernels.
+
+#include <torch/csrc/stable/library.h>
+
+// ngf_forward returns
+//   loss         a scalar, or with reduction none the map of the losses
+//   grad_input, grad_target
+//                of the loss where `normalize`, else of the weighted sum over voxels (which keeps a float16
+//                gradient from underflowing); without elements where not asked for
+//   factor       a scalar: d loss / d (sum over voxels)
+//
+// ngf_backward is the gradient of the losses per voxel, weighted by `upstream` (broadcastable to the images).
+STABLE_TORCH_LIBRARY(nec_ext, m) {
+  m.def(
+      "ngf_forward(Tensor input, Tensor target, Tensor? eps_map, Tensor? target_eps_map, "
+      "Tensor? mask, float eps, float target_eps, int eps_mode, int operator, float[] spacing, "
+      "float weight, int[] region, int reduction, float? count, bool normalize, bool input_grad, "
+      "bool target_grad) -> (Tensor loss, Tensor grad_input, Tensor grad_target, Tensor factor)");
+  m.def(
+      "ngf_backward(Tensor upstream, Tensor input, Tensor target, Tensor? eps_map, "
+      "Tensor? target_eps_map, Tensor? mask, float eps, float target_eps, int eps_mode, "
+      "int operator, float[] spacing, float weight, int[] region, bool input_grad, "
+      "bool target_grad) -> (Tensor grad_input, Tensor grad_target)");
+}

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""Checks every argument once, in one sentence that names it, what was expected and what came."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# The position of a name is its number in the op schema (csrc/math/common.h, csrc/ops/arguments.h).
+CHOICES = {
+    "eps_mode": ("additive", "quadrature"),
+    "operator": ("central", "forward", "sobel"),
+    "reduction": ("none", "mean", "sum"),
+}
+IMAGE_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+DEFAULT_EPS = 0.15
+
+
+class Options(NamedTuple):
+    """Checked options of the loss: what :func:`nec_ext.ngf_loss` takes besides the images."""
+
+    eps: float | Tensor = DEFAULT_EPS
+    target_eps: float | Tensor = DEFAULT_EPS
+    eps_mode: str = "additive"
+    operator: str = "central"
+    spacing: tuple[float, ...] = ()
+    mask: Tensor | None = None
+    weight: float = 1.0
+    reduction: str = "mean"
+
+
+def check_option(name: str, value: object) -> None:
+    """ValueError unless ``value`` is one of the valid choices, which the sentence lists."""
+    if value not in CHOICES[name]:
+        valid = ", ".join(repr(choice) for choice in CHOICES[name])
+        raise ValueError(f"{name} must be one of {valid}, got {value!r}")
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """MONAI's MetaTensor as the tensor that it wraps: metadata has no place in a loss."""
+    return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
+
+
+def check_images(**images: Tensor) -> dict[str, Tensor]:
+    """The images without wrappers; TypeError or ValueError unless they fit the loss and each other."""
+    checked: dict[str, Tensor] = {}
+    first_name = ""
+    for name, image in images.items():
+        if not isinstance(image, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(image).__name__}")
+        if image.dtype not in IMAGE_DTYPES:
+            raise TypeError(
+                f"{name} must be float32, float64, float16 or bfloat16, got {str(image.dtype)[6:]}"
+            )
+        if image.layout != torch.strided:
+            raise TypeError(f"{name} must be a dense tensor, got layout {image.layout}")
+        if image.dim() not in (4, 5):
+            raise ValueError(
+                f"{name} must have shape (B, C, H, W) or (B, C, D, H, W), got {image.dim()} "
+                f"dimensions: {tuple(image.shape)}"
+            )
+        if image.numel() == 0:
+            raise ValueError(f"{name} must not be empty, got shape {tuple(image.shape)}")
+        if not checked:
+            first_name = name
+        elif image.shape != images[first_name].shape:
+            raise ValueError(
+                f"{name} must have the shape of {first_name}, {tuple(images[first_name].shape)}, "
+                f"got {tuple(image.shape)}"
+            )
+        elif image.device != images[first_name].device:
+            raise ValueError(
+                f"{name} must be on the device of {first_name}, {images[first_name].device}, "
+                f"got {image.device}"
+            )
+        checked[name] = plain(image)
+    return checked
+
+
+def _check_map(name: str, tensor: Tensor, image: Tensor) -> Tensor:
+    """What eps and mask have in common: they follow the images and get no gradient."""
+    if tensor.is_complex():
+        raise TypeError(f"{name} must be real, got {str(tensor.dtype)[6:]}")
+    if tensor.device != image.device:
+        raise ValueError(f"{name} must be on the device of the images, {image.device}, got {tensor.device}")
+    if tensor.requires_grad:
+        raise ValueError(f"{name} must not require a gradient, none is computed for it: detach it")
+    shape = tuple(tensor.shape)
+    aligned = zip(reversed(shape), reversed(image.shape), strict=False)
+    if len(shape) > image.dim() or any(own not in (1, size) for own, size in aligned):
+        raise ValueError(
+            f"{name} must be broadcastable to the images of shape {tuple(image.shape)}, got shape {shape}"
+        )
+    tensor = plain(tensor)
+    if tensor.dtype in (*IMAGE_DTYPES, torch.bool, torch.uint8):
+        return tensor
+    return tensor.to(torch.float32)
+
+
+def parse_eps(name: str, eps: float | Tensor, image: Tensor) -> float | Tensor:
+    """A positive float, or a tensor whose values :func:`check_values` looks at."""
+    if isinstance(eps, Tensor):
+        return _check_map(name, eps, image)
+    if isinstance(eps, bool) or not isinstance(eps, int | float):
+        raise TypeError(f"{name} must be a float or a tensor, got {type(eps).__name__}")
+    if not 0 < eps < math.inf:
+        raise ValueError(f"{name} must be positive and finite, got {eps}")
+    return float(eps)
+
+
+def parse_spacing(spacing: float | Sequence[float] | None, ndim: int) -> tuple[float, ...]:
+    """One positive number per spatial axis."""
+    if spacing is None:
+        return (1.0,) * ndim
+    try:
+        steps = (float(spacing),) * ndim if isinstance(spacing, int | float) else tuple(map(float, spacing))
+    except TypeError:
+        raise TypeError(f"spacing must be a number or one per spatial axis, got {spacing!r}") from None
+    if len(steps) != ndim:
+        raise ValueError(f"spacing must be a number or one for each of {ndim} spatial axes, got {spacing!r}")
+    if not all(0 < step < math.inf for step in steps):
+        raise ValueError(f"spacing must be positive and finite, got {spacing!r}")
+    return steps
+
+
+def parse_options(
+    input: Tensor,
+    target: Tensor,
+    *,
+    eps: float | Tensor = DEFAULT_EPS,
+    target_eps: float | Tensor | None = None,
+    eps_mode: str = "additive",
+    operator: str = "central",
+    spacing: float | Sequence[float] | None = None,
+    mask: Tensor | None = None,
+    weight: float = 1.0,
+    reduction: str = "mean",
+) -> tuple[Tensor, Tensor, Options]:
+    """All arguments of :func:`nec_ext.ngf_loss`, checked, the images unwrapped."""
+    input, target = check_images(input=input, target=target).values()
+    check_option("eps_mode", eps_mode)
+    check_option("operator", operator)
+    check_option("reduction", reduction)
+    eps = parse_eps("eps", eps, input)
+    target_eps = eps if target_eps is None else parse_eps("target_eps", target_eps, input)
+    steps = parse_spacing(spacing, input.dim() - 2)
+    if mask is not None:
+        if not isinstance(mask, Tensor):
+            raise TypeError(f"mask must be a torch.Tensor, got {type(mask).__name__}")
+        mask = _check_map("mask", mask, input)
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise TypeError(f"weight must be a float, got {type(weight).__name__}")
+    if not math.isfinite(weight):
+        raise ValueError(f"weight must be finite, got {weight}")
+    return input, target, Options(eps, target_eps, eps_mode, operator, steps, mask, float(weight), reduction)

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""The NGF loss in plain PyTorch, written to be read and to be right.
+
+This is the oracle of the tests, the path for devices without a kernel, and what double backward goes through. It
+follows the formulas one after the other and keeps every intermediate volume: for speed and memory use
+:func:`nec_ext.ngf_loss`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._arguments import Options, check_images, check_option, parse_eps, parse_options, parse_spacing
+
+__all__ = ["estimate_eps", "ngf_field", "ngf_loss"]
+
+
+def image_gradient(
+    image: Tensor, operator: str = "central", spacing: float | Sequence[float] | None = None
+) -> Tensor:
+    """Spatial derivatives of an image, with replicated borders.
+
+    Args:
+        image: ``(B, C, H, W)`` or ``(B, C, D, H, W)``.
+        operator: ``"central"``, ``"forward"`` or ``"sobel"``.
+        spacing: voxel size, one number or one per spatial axis in the tensor's axis order.
+
+    Returns:
+        ``(B, C, ndim, ...)``, in image units per unit of spacing; axes in the tensor's order.
+    """
+    ndim = image.dim() - 2
+    steps = parse_spacing(spacing, ndim)
+    return torch.stack([_derivative(image, axis, operator) / steps[axis] for axis in range(ndim)], 2)
+
+
+def _derivative(image: Tensor, axis: int, operator: str) -> Tensor:
+    if operator == "forward":
+        return _neighbor(image, axis, 1) - image
+    if operator == "sobel":
+        for other in range(image.dim() - 2):
+            if other != axis:
+                lower, upper = _neighbor(image, other, -1), _neighbor(image, other, 1)
+                image = 0.25 * lower + 0.5 * image + 0.25 * upper
+    # Halved before the subtraction, so that the difference of two large numbers does not overflow.
+    return 0.5 * _neighbor(image, axis, 1) - 0.5 * _neighbor(image, axis, -1)
+
+
+def _neighbor(image: Tensor, axis: int, offset: int) -> Tensor:
+    """The image shifted by one voxel along a spatial axis, its border voxel repeated."""
+    axis += 2
+    size = image.shape[axis]
+    border = image.narrow(axis, size - 1 if offset > 0 else 0, 1)
+    inside = image.narrow(axis, 1 if offset > 0 else 0, size - 1)
+    return torch.cat([inside, border] if offset > 0 else [border, inside], axis)
+
+
+def _normalize(gradient: Tensor, eps: float | Tensor, eps_mode: str) -> Tensor:
+    """Paper equation (4), or the quadrature form; ``gradient`` is ``(B, C, ndim, ...)``.
+
+    The field does not change when the gradient and eps are divided by the same number. Dividing by the larger of eps
+    and the largest component keeps the squares from overflowing and from vanishing.
+    """
+    if isinstance(eps, Tensor):
+        eps = eps.to(gradient.dtype).broadcast_to(gradient[:, :, 0].shape).unsqueeze(2)
+        eps = torch.where(eps > 0, eps, torch.nan)
+    scale = gradient.detach().abs().amax(2, keepdim=True)
+    scale = torch.maximum(scale, torch.as_tensor(eps, dtype=scale.dtype, device=scale.device))
+    gradient, eps = gradient / scale, eps / scale
+    squared = gradient.square().sum(2, keepdim=True)
+    if eps_mode == "quadrature":
+        return gradient / (squared + eps.square()).sqrt()
+    # The derivative of a square root at 0 is infinite, and 0 times infinity is NaN: there the length
+    # is taken as the constant 0 instead.
+    nonzero = squared > 0
+    length = torch.where(nonzero, torch.where(nonzero, squared, 1.0).sqrt(), 0.0)
+    return gradient / (length + eps)
+
+
+def ngf_field(
+    image: Tensor,
+    eps: float | Tensor = 0.15,
+    eps_mode: str = "additive",
+    operator: str = "central",
+    spacing: float | Sequence[float] | None = None,
+) -> Tensor:
+    """See :func:`nec_ext.ngf_field`."""
+    check_option("eps_mode", eps_mode)
+    check_option("operator", operator)
+    image = check_images(image=image)["image"]
+    eps = parse_eps("eps", eps, image)
+    return _normalize(image_gradient(_upcast(image), operator, spacing), eps, eps_mode)
+
+
+def estimate_eps(
+    image: Tensor,
+    eta: float = 1.0,
+    operator: str = "central",
+    spacing: float | Sequence[float] | None = None,
+) -> Tensor:
+    """See :func:`nec_ext.estimate_eps`."""
+    check_option("operator", operator)
+    image = check_images(image=image)["image"]
+    if not eta > 0:
+        raise ValueError(f"eta must be positive, got {eta}")
+    gradient = image_gradient(_upcast(image.detach()), operator, spacing)
+    length = torch.linalg.vector_norm(gradient, dim=2)
+    mean = length.mean(tuple(range(2, length.dim())), keepdim=True)
+    return (eta * mean).clamp_min(torch.finfo(mean.dtype).eps)
+
+
+def ngf_loss(input: Tensor, target: Tensor, **options: object) -> Tensor:
+    """See :func:`nec_ext.ngf_loss`: the same arguments, errors and result."""
+    input, target, parsed = parse_options(input, target, **options)
+    return loss_from_options(input, target, parsed)
+
+
+def loss_from_options(input: Tensor, target: Tensor, o: Options) -> Tensor:
+    """The loss of checked arguments."""
+    dtype = torch.promote_types(_upcast(input).dtype, _upcast(target).dtype)
+    n_input = _normalize(image_gradient(input.to(dtype), o.operator, o.spacing), o.eps, o.eps_mode)
+    n_target = _normalize(
+        image_gradient(target.to(dtype), o.operator, o.spacing), o.target_eps, o.eps_mode
+    )
+    alignment = (n_input * n_target).sum(2)
+    loss = 1 - 0.5 * alignment.square()
+    if o.mask is not None:
+        mask = o.mask.to(dtype).broadcast_to(loss.shape)
+        mask = torch.where(mask >= 0, mask, torch.nan)
+        loss = mask * loss
+    if o.reduction == "none":
+        return o.weight * loss
+    if o.reduction == "sum":
+        return o.weight * loss.sum()
+    if o.mask is None:
+        return o.weight * loss.mean()
+    total = mask.sum()
+    return o.weight * loss.sum() / torch.where(total == 0, 1.0, total)
+
+
+def _upcast(image: Tensor) -> Tensor:
+    """float32 for half types."""
+    return image.float() if image.dtype in (torch.float16, torch.bfloat16) else image

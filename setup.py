@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""Builds nec_ext._C. Everything but the extension is declared in pyproject.toml.
+
+Environment: NEC_EXT_CXX_FLAGS adds compiler and linker flags (a sanitizer's, say).
+"""
+
+import os
+from glob import glob
+
+import pybind11
+from setuptools import setup
+from torch.utils.cpp_extension import BuildExtension, CppExtension
+
+# Errno and traps for square roots would keep the compiler from vectorizing the loops. -ffast-math, which
+# would also do, lets it drop NaNs, and is never used.
+FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-fvisibility=hidden"]
+# The stable ABI of torch 2.10: a library built with any later torch runs with every torch from there on.
+TORCH_2_10 = "-DTORCH_TARGET_VERSION=0x020a000000000000"
+EXTRA = os.environ.get("NEC_EXT_CXX_FLAGS", "").split()
+
+extension = CppExtension(
+    "nec_ext._C",
+    sorted(glob("csrc/**/*.cpp", recursive=True)),
+    # pybind11's own headers go before the older copy that torch brings.
+    include_dirs=[pybind11.get_include()],
+    extra_compile_args=[*FLAGS, TORCH_2_10, *EXTRA],
+    extra_link_args=EXTRA,
+)
+# The stable ABI needs no symbol of torch's Python binding.
+extension.libraries = [name for name in extension.libraries if name != "torch_python"]
+
+setup(ext_modules=[extension], cmdclass={"build_ext": BuildExtension})
