@@ -33,6 +33,11 @@ class Options(NamedTuple):
     weight: float = 1.0
     reduction: str = "mean"
 
+    @property
+    def has_maps(self) -> bool:
+        """Whether a value is in a tensor, where only :func:`check_maps` sees it."""
+        return self.mask is not None or isinstance(self.eps, Tensor) or isinstance(self.target_eps, Tensor)
+
 
 def check_option(name: str, value: object) -> None:
     """ValueError unless ``value`` is one of the valid choices, which the sentence lists."""
@@ -106,6 +111,11 @@ def parse_eps(name: str, eps: float | Tensor, image: Tensor) -> float | Tensor:
     """A positive float, or a tensor whose values :func:`check_values` looks at."""
     if isinstance(eps, Tensor):
         return _check_map(name, eps, image)
+    return parse_eps_value(name, eps)
+
+
+def parse_eps_value(name: str, eps: float) -> float:
+    """A positive float."""
     if isinstance(eps, bool) or not isinstance(eps, int | float):
         raise TypeError(f"{name} must be a float or a tensor, got {type(eps).__name__}")
     if not 0 < eps < math.inf:
@@ -126,6 +136,15 @@ def parse_spacing(spacing: float | Sequence[float] | None, ndim: int) -> tuple[f
     if not all(0 < step < math.inf for step in steps):
         raise ValueError(f"spacing must be positive and finite, got {spacing!r}")
     return steps
+
+
+def parse_weight(weight: float) -> float:
+    """A finite float."""
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise TypeError(f"weight must be a float, got {type(weight).__name__}")
+    if not math.isfinite(weight):
+        raise ValueError(f"weight must be finite, got {weight}")
+    return float(weight)
 
 
 def parse_options(
@@ -153,8 +172,27 @@ def parse_options(
         if not isinstance(mask, Tensor):
             raise TypeError(f"mask must be a torch.Tensor, got {type(mask).__name__}")
         mask = _check_map("mask", mask, input)
-    if isinstance(weight, bool) or not isinstance(weight, int | float):
-        raise TypeError(f"weight must be a float, got {type(weight).__name__}")
-    if not math.isfinite(weight):
-        raise ValueError(f"weight must be finite, got {weight}")
-    return input, target, Options(eps, target_eps, eps_mode, operator, steps, mask, float(weight), reduction)
+    weight = parse_weight(weight)
+    return input, target, Options(eps, target_eps, eps_mode, operator, steps, mask, weight, reduction)
+
+
+def is_eager(tensor: Tensor) -> bool:
+    """Whether Python may look at values: on the CPU, outside torch.compile and torch.func."""
+    return (
+        tensor.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
+def check_maps(o: Options) -> None:
+    """ValueError if eps is not positive or a mask is negative, somewhere in a tensor."""
+    for name, value in (("eps", o.eps), ("target_eps", o.target_eps)):
+        if isinstance(value, Tensor) and not (value > 0).all():
+            raise ValueError(f"{name} must be positive, got a tensor with a value of {_worst(value)}")
+    if o.mask is not None and not (o.mask >= 0).all():
+        raise ValueError(f"mask must not be negative, got a value of {_worst(o.mask)}")
+
+
+def _worst(tensor: Tensor) -> float:
+    return tensor.double().amin().item()  # NaN if there is one

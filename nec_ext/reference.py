@@ -12,10 +12,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ._arguments import Options, check_images, check_option, parse_eps, parse_options, parse_spacing
+from ._arguments import (
+    DEFAULT_EPS,
+    Options,
+    check_images,
+    check_maps,
+    check_option,
+    is_eager,
+    parse_eps,
+    parse_options,
+    parse_spacing,
+)
 
 __all__ = ["estimate_eps", "ngf_field", "ngf_loss"]
 
@@ -83,7 +92,7 @@ def _normalize(gradient: Tensor, eps: float | Tensor, eps_mode: str) -> Tensor:
 
 def ngf_field(
     image: Tensor,
-    eps: float | Tensor = 0.15,
+    eps: float | Tensor = DEFAULT_EPS,
     eps_mode: str = "additive",
     operator: str = "central",
     spacing: float | Sequence[float] | None = None,
@@ -93,6 +102,8 @@ def ngf_field(
     check_option("operator", operator)
     image = check_images(image=image)["image"]
     eps = parse_eps("eps", eps, image)
+    if isinstance(eps, Tensor) and is_eager(image):
+        check_maps(Options(eps=eps))
     return _normalize(image_gradient(_upcast(image), operator, spacing), eps, eps_mode)
 
 
@@ -115,7 +126,9 @@ def estimate_eps(
 
 def ngf_loss(input: Tensor, target: Tensor, **options: object) -> Tensor:
     """See :func:`nec_ext.ngf_loss`: the same arguments, errors and result."""
-    input, target, parsed = parse_options(input, target, **options)
+    input, target, parsed = parse_options(input, target, **options)  # type: ignore[arg-type]
+    if parsed.has_maps and is_eager(input):
+        check_maps(parsed)
     return loss_from_options(input, target, parsed)
 
 

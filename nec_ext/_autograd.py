@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""The fused loss as a torch.autograd.Function.
+
+Forward computes the loss and, where one is required, its gradient in the same sweep; backward multiplies the stored
+gradient by one number. The gradient's buffer is handed out by the first backward, scaled in place, so that a training
+step holds one volume and no more. A second backward of a retained graph, and a loss per voxel, compute the gradient
+from the images; a derivative of the gradient goes through the reference.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import _ops, reference
+from ._arguments import CHOICES, Options
+
+HALF_DTYPES = (torch.float16, torch.bfloat16)
+Maps = tuple[Tensor | None, Tensor | None, Tensor | None]  # eps, target_eps, mask where they are tensors
+Gradients = tuple[Tensor | None, Tensor | None]  # of input, of target
+
+
+class Settings(NamedTuple):
+    """The arguments of the ops that are not tensors, in the order of the schema."""
+
+    eps: float
+    target_eps: float
+    eps_mode: int
+    operator: int
+    spacing: tuple[float, ...]
+    weight: float
+    region: tuple[int, ...] = ()
+
+
+def fused_loss(input: Tensor, target: Tensor, o: Options) -> Tensor:
+    """The loss of checked arguments, on a device with a kernel."""
+    eps, eps_map = (0.0, o.eps) if isinstance(o.eps, Tensor) else (o.eps, None)
+    target_eps, target_eps_map = (
+        (0.0, o.target_eps) if isinstance(o.target_eps, Tensor) else (o.target_eps, None)
+    )
+    settings = Settings(
+        eps,
+        target_eps,
+        CHOICES["eps_mode"].index(o.eps_mode),
+        CHOICES["operator"].index(o.operator),
+        o.spacing,
+        o.weight,
+    )
+    reduction = CHOICES["reduction"].index(o.reduction)
+    maps = (eps_map, target_eps_map, o.mask)
+    if torch.is_grad_enabled() and (input.requires_grad or target.requires_grad):
+        wanted = (input.requires_grad, target.requires_grad)
+        loss: Tensor = _FusedLoss.apply(input, target, *maps, settings, reduction, wanted)[0]
+        return loss
+    return _forward(input, target, maps, settings, reduction, (False, False))[0]
+
+
+def _forward(
+    input: Tensor, target: Tensor, maps: Maps, settings: Settings, reduction: int, wanted: tuple[bool, bool]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    # The gradient of a mean underflows in a half type: that of the sum is stored instead.
+    normalize = not (
+        (wanted[0] and input.dtype in HALF_DTYPES) or (wanted[1] and target.dtype in HALF_DTYPES)
+    )
+    result: tuple[Tensor, Tensor, Tensor, Tensor] = _ops.ngf_forward(
+        input, target, *maps, *settings, reduction, None, normalize, *wanted
+    )
+    return result
+
+
+class _FusedLoss(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        input: Tensor,
+        target: Tensor,
+        eps_map: Tensor | None,
+        target_eps_map: Tensor | None,
+        mask: Tensor | None,
+        settings: Settings,
+        reduction: int,
+        wanted: tuple[bool, bool],
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return _forward(input, target, (eps_map, target_eps_map, mask), settings, reduction, wanted)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        *tensors, ctx.settings, ctx.reduction, ctx.wanted = inputs
+        ctx.save_for_backward(*tensors, *output[1:])
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.handed_out = False
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if upstream is None:
+            return (None,) * 8
+        input, target, *maps, grad_input, grad_target, factor = ctx.saved_tensors
+        gradients: Gradients
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            gradients = _differentiable_gradients(upstream, input, target, tuple(maps), ctx)
+        elif CHOICES["reduction"][ctx.reduction] == "none":
+            gradients = _recompute(upstream, input, target, tuple(maps), ctx.settings, ctx.wanted)
+        elif ctx.handed_out:
+            settings = ctx.settings._replace(weight=1.0)  # it is a part of the factor
+            gradients = _recompute(upstream * factor, input, target, tuple(maps), settings, ctx.wanted)
+        else:
+            gradients = _scale_stored((grad_input, grad_target), upstream, factor, ctx)
+        return (*gradients, *(None,) * 6)
+
+
+# Function.apply looks the signature up at every call to fill in defaults; stored, that costs nothing.
+_FusedLoss.forward.__signature__ = inspect.signature(_FusedLoss.forward)  # type: ignore[attr-defined]
+
+
+def _recompute(
+    upstream: Tensor, input: Tensor, target: Tensor, maps: Maps, settings: Settings, wanted: tuple[bool, bool]
+) -> Gradients:
+    gradients = _ops.ngf_backward(upstream, input, target, *maps, *settings, *wanted)
+    return tuple(g if is_wanted else None for g, is_wanted in zip(gradients, wanted, strict=True))  # type: ignore[return-value]
+
+
+def _scale_stored(stored: tuple[Tensor, Tensor], upstream: Tensor, factor: Tensor, ctx: Any) -> Gradients:
+    is_half = any(g.dtype in HALF_DTYPES for g, wanted in zip(stored, ctx.wanted, strict=True) if wanted)
+    scale = upstream * factor if is_half else upstream
+    in_place = not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+    if not in_place:
+        return tuple(  # type: ignore[return-value]
+            (g * scale).to(g.dtype) if wanted else None for g, wanted in zip(stored, ctx.wanted, strict=True)
+        )
+    ctx.handed_out = True
+    is_one = scale.item() == 1
+    # Through .data, because the version of a saved tensor must not change: the node may be asked again.
+    return tuple(  # type: ignore[return-value]
+        (g.data if is_one else g.data.mul_(scale)) if wanted else None
+        for g, wanted in zip(stored, ctx.wanted, strict=True)
+    )
+
+
+def _differentiable_gradients(upstream: Tensor, input: Tensor, target: Tensor, maps: Maps, ctx: Any) -> Gradients:
+    settings: Settings = ctx.settings
+    options = Options(
+        settings.eps if maps[0] is None else maps[0],
+        settings.target_eps if maps[1] is None else maps[1],
+        CHOICES["eps_mode"][settings.eps_mode],
+        CHOICES["operator"][settings.operator],
+        settings.spacing,
+        maps[2],
+        settings.weight,
+        CHOICES["reduction"][ctx.reduction],
+    )
+    _, vjp = torch.func.vjp(lambda i, t: reference.loss_from_options(i, t, options), input, target)
+    gradients = vjp(upstream)
+    return tuple(g if wanted else None for g, wanted in zip(gradients, ctx.wanted, strict=True))  # type: ignore[return-value]

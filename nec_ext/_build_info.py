@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""What was built, and what of it is in use."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import torch
+
+from . import _C
+
+__version__ = version("nec_ext")
+
+
+def build_info() -> dict[str, str | None]:
+    """Facts for a bug report.
+
+    Returns:
+        ``version`` of nec_ext, ``torch`` in use, ``compiler``, ``cuda`` and ``cuda_architectures`` of the kernels (None
+        without), ``cpu_capabilities`` compiled and ``cpu_capability`` chosen.
+    """
+    return {
+        "version": __version__,
+        "torch": torch.__version__,
+        "cuda": None,
+        "cuda_architectures": None,
+        **_C.build_info(),
+    }

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""Loads the extension, and tells torch.compile what its ops return (csrc/ops/schema.cpp has their meaning)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import _C as _C  # registers torch.ops.nec_ext
+
+ngf_forward = torch.ops.nec_ext.ngf_forward.default
+ngf_backward = torch.ops.nec_ext.ngf_backward.default
+
+# Device types with a kernel; "meta" stands for the fake kernels below. Others take the reference.
+FUSED_DEVICES = frozenset({"cpu", "meta"})
+
+
+def _loss_dtype(input: Tensor, target: Tensor) -> torch.dtype:
+    wide = torch.float64 in (input.dtype, target.dtype)
+    return torch.float64 if wide else torch.float32
+
+
+def _gradients(input: Tensor, target: Tensor, input_grad: bool, target_grad: bool) -> tuple[Tensor, Tensor]:
+    absent = input.new_empty((0,), dtype=_loss_dtype(input, target))
+    return (
+        torch.empty_like(input) if input_grad else absent,
+        torch.empty_like(target) if target_grad else absent.clone(),
+    )
+
+
+@torch.library.register_fake("nec_ext::ngf_forward")
+def _(
+    input: Tensor,
+    target: Tensor,
+    eps_map: Tensor | None,
+    target_eps_map: Tensor | None,
+    mask: Tensor | None,
+    eps: float,
+    target_eps: float,
+    eps_mode: int,
+    operator: int,
+    spacing: Sequence[float],
+    weight: float,
+    region: Sequence[int],
+    reduction: int,
+    count: float | None,
+    normalize: bool,
+    input_grad: bool,
+    target_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dtype = _loss_dtype(input, target)
+    per_voxel = reduction == 0
+    loss = input.new_empty(input.shape if per_voxel else (), dtype=dtype)
+    gradients = _gradients(input, target, input_grad and not per_voxel, target_grad and not per_voxel)
+    return loss, *gradients, input.new_empty((), dtype=dtype)
+
+
+@torch.library.register_fake("nec_ext::ngf_backward")
+def _(
+    upstream: Tensor,
+    input: Tensor,
+    target: Tensor,
+    eps_map: Tensor | None,
+    target_eps_map: Tensor | None,
+    mask: Tensor | None,
+    eps: float,
+    target_eps: float,
+    eps_mode: int,
+    operator: int,
+    spacing: Sequence[float],
+    weight: float,
+    region: Sequence[int],
+    input_grad: bool,
+    target_grad: bool,
+) -> tuple[Tensor, Tensor]:
+    return _gradients(input, target, input_grad, target_grad)

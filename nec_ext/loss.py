@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""The loss as a module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn.modules.loss import _Loss
+
+from ._arguments import DEFAULT_EPS, check_option, parse_eps_value, parse_spacing, parse_weight
+from .functional import ngf_loss
+
+__all__ = ["NGFLoss"]
+
+
+class NGFLoss(_Loss):
+    """Normalized gradient field loss: :func:`nec_ext.ngf_loss` with its options set once.
+
+    Args:
+        eps, target_eps, eps_mode, operator, spacing, weight: see :func:`nec_ext.ngf_loss`.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``, or the member of MONAI's ``LossReduction``.
+
+    Raises:
+        TypeError, ValueError: an option is not valid.
+
+    Example:
+        >>> loss = nec_ext.NGFLoss(eps=0.15, spacing=(1.0, 0.9, 0.9))
+        >>> loss(torch.rand(1, 1, 32, 32, 32), torch.rand(1, 1, 32, 32, 32))
+    """
+
+    def __init__(
+        self,
+        *,
+        eps: float | Tensor = DEFAULT_EPS,
+        target_eps: float | Tensor | None = None,
+        eps_mode: str = "additive",
+        operator: str = "central",
+        spacing: float | Sequence[float] | None = None,
+        weight: float = 1.0,
+        reduction: str = "mean",
+    ) -> None:
+        reduction = getattr(reduction, "value", reduction)
+        for name, value in {"eps_mode": eps_mode, "operator": operator, "reduction": reduction}.items():
+            check_option(name, value)
+        super().__init__(reduction=reduction)
+        # As buffers, tensors follow the module to its device.
+        self.eps: float | Tensor
+        self.target_eps: float | Tensor | None
+        for name, eps_value in {"eps": eps, "target_eps": target_eps}.items():
+            if isinstance(eps_value, Tensor):
+                self.register_buffer(name, eps_value, persistent=False)
+            else:
+                setattr(self, name, None if eps_value is None else parse_eps_value(name, eps_value))
+        self.eps_mode = eps_mode
+        self.operator = operator
+        if isinstance(spacing, Sequence):
+            parse_spacing(spacing, len(spacing))
+        else:
+            parse_spacing(spacing, 1)
+        self.spacing = spacing
+        self.weight = parse_weight(weight)
+
+    def forward(self, input: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """See :func:`nec_ext.ngf_loss`.
+
+        Args:
+            input: ``(B, C, H, W)`` or ``(B, C, D, H, W)``, the generated image.
+            target: the source image, of the same shape.
+            mask: weights of the voxels, broadcastable to the images.
+        """
+        return ngf_loss(
+            input,
+            target,
+            eps=self.eps,
+            target_eps=self.target_eps,
+            eps_mode=self.eps_mode,
+            operator=self.operator,
+            spacing=self.spacing,
+            mask=mask,
+            weight=self.weight,
+            reduction=self.reduction,
+        )
+
+    def extra_repr(self) -> str:
+        shown = {"eps": self.eps, "eps_mode": self.eps_mode, "operator": self.operator, "reduction": self.reduction}
+        return ", ".join(f"{name}={value!r}" for name, value in shown.items())
