@@ -31,20 +31,23 @@ struct FieldRow {
   const T* eps_target;
   const T* weight;          // per voxel: mask times upstream
   T axis_scale[3];          // turns a stencil's difference into a derivative, per axis
-  T gradient_scale[3];      // axis_scale times the factor of the whole gradient
+  T gradient_scale;         // of the whole gradient
   T* squared_alignment;     // t^2
-  T* field_input[3];        // weight dl/dd, per axis, times gradient_scale
+  T* field_input[3];        // dl/dd per axis, times weight, gradient_scale and axis_scale
   T* field_target[3];
   int64_t length;           // a multiple of kLanes
 };
 
-// One row of the adjoint.
+// One row of the adjoint, at plane z of a march along z (math/stencil.h).
 template <typename T>
 struct AdjointRow {
-  const T* field[3][3][3];  // [axis][dz + 1][dy + 1], at x = 0
-  T sign_z[3], sign_y[3];   // of component z in plane dz, of component y in row dy
-  T* gradient;
-  int64_t begin, end;       // range of x
+  const T* field[3][3];  // [axis][dy + 1], at x = 0, in plane z
+  T sign_y[3];           // of component y in row dy
+  T own[2];              // factors of in_plane and along_z in plane z itself
+  T* carried;            // before: what plane z - 1 adds to plane z; after: what z adds to z + 1
+  T* running;            // before: plane z - 1 without what z adds; after: the same of plane z
+  T* gradient;           // plane z - 1, complete
+  int64_t begin, end;    // range of x
 };
 
 template <typename T>

@@ -43,29 +43,29 @@ void store_row(const T* __restrict src, int64_t n, void* dst_, int64_t stride) {
 // The field dl/dd, its adjoint, and the sum
 // ---------------------------------------------------------------------------------------------------
 
-// Local copies of the row pointers let the compiler keep them in registers.
-template <typename T>
+// A local copy of the row pointers lets the compiler keep them in registers.
+template <typename T, int N>
 struct Rows {
-  const T* row[3][3];
-  explicit NEC_INLINE Rows(const T* const (&from)[3][3]) {
-    for (int z = 0; z < 3; ++z)
-      for (int y = 0; y < 3; ++y) row[z][y] = from[z][y];
+  const T* row[N][3];
+  explicit NEC_INLINE Rows(const T* const (&from)[N][3]) {
+    for (int k = 0; k < N; ++k)
+      for (int y = 0; y < 3; ++y) row[k][y] = from[k][y];
   }
 };
 
 // `A` is the type of the arithmetic: T, or a wider one for the rare row that needs it.
 template <typename T, typename A, int Dim, Operator Op, EpsMode Mode, Gradients Wanted>
 bool field_row(const FieldRow<T>& r) {
-  const Rows<T> input(r.input), target(r.target);
+  const Rows<T, 3> input(r.input), target(r.target);
   const T *eps_input = r.eps_input, *eps_target = r.eps_target, *weight = r.weight;
   T* squared_alignment = r.squared_alignment;
   T *field_input[3], *field_target[3];
-  A axis_scale[3], gradient_scale[3];
+  A axis_scale[3];
+  const A gradient_scale = A(r.gradient_scale);
   for (int k = 0; k < 3; ++k) {
     field_input[k] = r.field_input[k];
     field_target[k] = r.field_target[k];
     axis_scale[k] = A(r.axis_scale[k]);
-    gradient_scale[k] = A(r.gradient_scale[k]);
   }
   // As wide as a T: another width would cost a conversion per vector.
   using Flag = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
@@ -73,9 +73,9 @@ bool field_row(const FieldRow<T>& r) {
   const int64_t length = r.length / kLanes * kLanes;  // tells the compiler that there is no remainder
 #pragma omp simd reduction(| : outside)
   for (int64_t x = 0; x < length; ++x) {
-    const auto gradient = [&](const Rows<T>& rows) {
+    const auto gradient = [&](const Rows<T, 3>& rows) NEC_INLINE_LAMBDA {
       Vec<Dim, A> g = Stencil<Op>::template gradient<Dim, A>(
-          [&](int dz, int dy, int dx) { return rows.row[dz + 1][dy + 1][x + dx]; });
+          [&](int dz, int dy, int dx) NEC_INLINE_LAMBDA { return rows.row[dz + 1][dy + 1][x + dx]; });
       for (int k = 0; k < Dim; ++k) g.v[k] *= axis_scale[k];
       return g;
     };
@@ -83,12 +83,15 @@ bool field_row(const FieldRow<T>& r) {
     const Term<A> term = ngf_term<Mode>(d, e, A(eps_input[x]), A(eps_target[x]));
     outside |= term.in_range ? Flag(0) : Flag(1);
     squared_alignment[x] = T(term.t * term.t);
+    // In this order a weight of s and a scale of 1 give the bits of a weight of 1 and a scale of s: a gradient computed
+    // again in the backward sweep is that of the forward sweep.
+    const A scale = A(weight[x]) * gradient_scale;
     for (int k = 0; k < Dim; ++k) {
-      const A scale = A(weight[x]) * gradient_scale[k];
+      const A scale_k = scale * axis_scale[k];
       if constexpr (Wanted != Gradients::none)
-        field_input[k][x] = T(scale * (term.cross * e.v[k] + term.self_d * d.v[k]));
+        field_input[k][x] = T(scale_k * (term.cross * e.v[k] + term.self_d * d.v[k]));
       if constexpr (Wanted == Gradients::both)
-        field_target[k][x] = T(scale * (term.cross * d.v[k] + term.self_e * e.v[k]));
+        field_target[k][x] = T(scale_k * (term.cross * d.v[k] + term.self_e * e.v[k]));
     }
   }
   return outside == 0;
@@ -96,21 +99,27 @@ bool field_row(const FieldRow<T>& r) {
 
 template <typename T, int Dim, Operator Op>
 void adjoint_row(const AdjointRow<T>& r) {
-  const Rows<T> rows[3] = {Rows<T>(r.field[0]), Rows<T>(r.field[1]), Rows<T>(r.field[2])};
-  T sign_z[3], sign_y[3];
-  for (int k = 0; k < 3; ++k) {
-    sign_z[k] = r.sign_z[k];
-    sign_y[k] = r.sign_y[k];
-  }
-  T* gradient = r.gradient;
+  using S = Stencil<Op>;
+  const Rows<T, 3> rows(r.field);
+  const T sign_below = r.sign_y[0], sign_above = r.sign_y[2];
+  const T own_in_plane = r.own[0], own_along_z = r.own[1];
+  T *carried = r.carried, *running = r.running, *gradient = r.gradient;
 #pragma omp simd
   for (int64_t x = r.begin; x < r.end; ++x) {
-    gradient[x] = Stencil<Op>::template adjoint<Dim, T>([&](int axis, int dz, int dy, int dx) {
-      const T value = rows[axis].row[dz + 1][dy + 1][x + dx];
-      if (axis == 0) return sign_z[dz + 1] * value;
-      if (Dim == 3 && axis == 1) return sign_y[dy + 1] * value;
-      return value;
+    const PlaneAdjoint<T> p = S::template plane_adjoint<Dim, T>([&](int axis, int dy, int dx) NEC_INLINE_LAMBDA {
+      const T value = rows.row[axis][dy + 1][x + dx];
+      if (Dim == 2 || axis != 1 || dy == 0) return value;
+      return (dy < 0 ? sign_below : sign_above) * value;
     });
+    T below = running[x], above = T(S::adjoint_taps[0]) * p.along_z;
+    if constexpr (S::adjoint_taps[2] != 0) below += T(S::adjoint_taps[2]) * p.along_z;
+    if constexpr (S::spread[0] != 0) {
+      below += T(S::spread[2]) * p.in_plane;
+      above += T(S::spread[0]) * p.in_plane;
+    }
+    gradient[x] = below;
+    running[x] = carried[x] + own_in_plane * p.in_plane + own_along_z * p.along_z;
+    carried[x] = above;
   }
 }
 

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright (c) 2026 The nec_ext authors
 //
-// One tile, swept along z. At every step
+// One tile, swept along z. At every plane, row by row, while what was just written is still in the first-level cache:
 //
-//   1. the next plane of both images is staged: converted to T, with the border replicated along x,
-//   2. the field dl/dd of the plane before it is computed, once per voxel,
-//   3. the gradient of the plane before that is gathered from three planes of the field,
+//   1. a row of the next plane of both images is staged: converted to T, the border replicated along x,
+//   2. the field dl/dd of a row is computed, once per voxel,
+//   3. the field of three rows becomes one row of the adjoint; that completes a row of the gradient of the
+//      plane before.
 //
-// so each image is read from memory once and the gradient written once; the rest happens in the cache.
+// So each image is read from memory once and the gradient written once. The planes in the scratch memory, which
+// stay in the second-level cache, are three of each image and two of each gradient under way.
 #pragma once
 
-#include <limits>
+#include <algorithm>
 #include <vector>
 
-#include "../math/ngf.h"
-#include "../math/stencil.h"
 #include "row_kernels.h"
 #include "tiles.h"
 
@@ -45,19 +45,25 @@ class TileSweep {
   void sum_mask(double* partials, int64_t step, int64_t slab);
 
  private:
-  static constexpr int kPlanes = 3;  // a ring: three planes are all that a stencil sees
+  static constexpr int kRing = 3;  // planes, or rows: as many as a stencil sees
 
-  // Planes and rows of the ring, at x = field_.lo[2]. The pointers of rows outside the array are those of the
-  // border row, which is how replication costs nothing along y and z.
-  T* image_row(int image, int64_t z, int64_t y) const;
-  T* field_row(int gradient, int axis, int64_t z, int64_t y) const;
+  void stage_row(int64_t z, int64_t y);
+  void sweep_plane(int64_t z, double* sum);
+  void point_at_plane(int64_t z);
+  void compute_field(int64_t z, int64_t y);
+  void finish_field_row(T* row, int axis) const;
+  void compute_adjoint(int64_t z, int64_t y);
+  void store_last_plane();
+  double reduce_row(int64_t z, int64_t y);
 
-  void stage_plane(int64_t z);
-  void compute_field(int64_t z);
-  double compute_field_row(int64_t z, int64_t y);
-  void gather_plane(int64_t z);
-  void continue_field_row(T* row, int axis) const;
-  // A row of voxel values (eps, mask, upstream) at x = field_.lo[2].
+  // All of these point at x = field_.lo[2]. Rows of the images beyond the array are those of the border, which is
+  // how replication costs nothing along z and y.
+  T* image_plane(int image, int64_t z) const;
+  int64_t image_row(int64_t y) const;  // from the plane
+  T* field_row(int gradient, int axis, int64_t y) const;
+  T* gradient_row(int gradient, int which, int64_t y) const;  // 0: carried, 1: running
+
+  // Rows of voxel values.
   void load_values(const View& view, int64_t z, int64_t y, T* row) const;
   void load_eps(const View& view, int64_t z, int64_t y, T* row);
   bool weight_varies() const { return p_.mask || p_.upstream || p_.terms_are_partial(); }
@@ -70,16 +76,19 @@ class TileSweep {
   const RowKernels<T>& kernels_;
   typename RowKernels<T>::Field field_kernel_, wide_kernel_;
   typename RowKernels<T>::Adjoint adjoint_kernel_;
-  Gradients wanted_;
-  int continuation_;
+  int gradients_;           // 0, 1 or 2
+  T spread_[3], taps_[3];   // of the operator (math/stencil.h)
+  int continuation_[2];
   bool eps_out_of_range_ = false;
-  Box field_;         // where the field is computed: the piece and one voxel around it
-  int64_t row_;       // elements from one row of scratch to the next
-  int64_t length_;    // of a row, rounded up to whole vectors
-  int64_t rows_;      // of a staged plane
-  T *images_, *fields_;
+  Box field_;               // where the field is computed: the piece and one voxel around it
+  int64_t width_, length_;  // of a row of the field; rounded up to whole vectors
+  int64_t row_;             // elements from one row of scratch to the next
+  int64_t rows_;            // of a plane of scratch: the field's, and one more on each side
+  T *images_, *gradients_under_way_, *fields_;
   T *eps_[2], *weight_, *upstream_, *squared_alignment_, *output_;
+  const T* planes_[2][3];   // of both images, around the plane that is swept
   FieldRow<T> field_arguments_;
+  AdjointRow<T> adjoint_arguments_;
 };
 
 }  // namespace nec::cpu

@@ -16,10 +16,10 @@
 
 namespace nec::cpu {
 
-// Three planes of both images and of the field of one gradient, 15 rows of T for each row of a tile,
-// should take less than half of a cache of 1 MB.
+// Three planes of both images and two of the gradient under way, 8 rows of T for each row of a tile, should
+// take less than half of a cache of 1 MB.
 constexpr int64_t kTileBytes = 400 * 1024;
-constexpr int64_t kRowsPerTileRow = 15;
+constexpr int64_t kRowsPerTileRow = 8;
 constexpr int64_t kMaxTileLength = 1024;  // of a row
 constexpr int64_t kMinTileRows = 8;
 

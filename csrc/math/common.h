@@ -18,6 +18,13 @@
 #define NEC_INLINE inline
 #endif
 
+// The same for a lambda, written after its parameters: a loop with a call in it is not vectorized.
+#if defined(__GNUC__) && !defined(__CUDACC__)
+#define NEC_INLINE_LAMBDA __attribute__((always_inline))
+#else
+#define NEC_INLINE_LAMBDA
+#endif
+
 namespace nec {
 
 // Difference operators. The numbers are the ones that travel through the op schema.
