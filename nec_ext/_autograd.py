@@ -10,7 +10,6 @@ from the images; a derivative of the gradient goes through the reference.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, NamedTuple
 
 import torch
@@ -54,7 +53,7 @@ def fused_loss(input: Tensor, target: Tensor, o: Options) -> Tensor:
     maps = (eps_map, target_eps_map, o.mask)
     if torch.is_grad_enabled() and (input.requires_grad or target.requires_grad):
         wanted = (input.requires_grad, target.requires_grad)
-        loss: Tensor = _FusedLoss.apply(input, target, *maps, settings, reduction, wanted)[0]
+        loss: Tensor = _apply(input, target, *maps, settings, reduction, wanted)[0]
         return loss
     return _forward(input, target, maps, settings, reduction, (False, False))[0]
 
@@ -114,8 +113,15 @@ class _FusedLoss(torch.autograd.Function):
         return (*gradients, *(None,) * 6)
 
 
-# Function.apply looks the signature up at every call to fill in defaults; stored, that costs nothing.
-_FusedLoss.forward.__signature__ = inspect.signature(_FusedLoss.forward)  # type: ignore[attr-defined]
+# Function.apply looks for defaults to fill in and for torch.func before it calls this, which takes as long as a
+# quarter of a small image. In plain eager mode there is neither.
+_apply_eagerly = super(torch.autograd.Function, _FusedLoss).apply
+
+
+def _apply(*args: object) -> tuple[Tensor, ...]:
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return _FusedLoss.apply(*args)  # type: ignore[no-any-return]
+    return _apply_eagerly(*args)  # type: ignore[no-any-return]
 
 
 def _recompute(
@@ -128,8 +134,7 @@ def _recompute(
 def _scale_stored(stored: tuple[Tensor, Tensor], upstream: Tensor, factor: Tensor, ctx: Any) -> Gradients:
     is_half = any(g.dtype in HALF_DTYPES for g, wanted in zip(stored, ctx.wanted, strict=True) if wanted)
     scale = upstream * factor if is_half else upstream
-    in_place = not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
-    if not in_place:
+    if torch.compiler.is_compiling() or _is_batched(upstream):
         return tuple(  # type: ignore[return-value]
             (g * scale).to(g.dtype) if wanted else None for g, wanted in zip(stored, ctx.wanted, strict=True)
         )
@@ -140,6 +145,12 @@ def _scale_stored(stored: tuple[Tensor, Tensor], upstream: Tensor, factor: Tenso
         (g.data if is_one else g.data.mul_(scale)) if wanted else None
         for g, wanted in zip(stored, ctx.wanted, strict=True)
     )
+
+
+def _is_batched(tensor: Tensor) -> bool:
+    """Whether vmap, or a backward with ``is_grads_batched``, asks for several gradients at once."""
+    functorch = torch._C._functorch
+    return functorch.is_batchedtensor(tensor) or functorch.is_legacy_batchedtensor(tensor)
 
 
 def _differentiable_gradients(upstream: Tensor, input: Tensor, target: Tensor, maps: Maps, ctx: Any) -> Gradients:

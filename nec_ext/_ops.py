@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,3 +79,17 @@ def _(
     target_grad: bool,
 ) -> tuple[Tensor, Tensor]:
     return _gradients(input, target, input_grad, target_grad)
+
+
+def _one_by_one(op: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
+    """torch.func.vmap: each sample is large, so a loop over them loses nothing."""
+    samples = [
+        op(*(a.select(d, k) if isinstance(d, int) else a for a, d in zip(args, in_dims, strict=True)))
+        for k in range(info.batch_size)
+    ]
+    outputs = tuple(torch.stack(parts) for parts in zip(*samples, strict=True))
+    return outputs, (0,) * len(outputs)
+
+
+for _op in (ngf_forward, ngf_backward):
+    torch.library.register_vmap(_op._schema.name, partial(_one_by_one, _op))

@@ -27,10 +27,10 @@ template <typename T>
 struct FieldRow {
   const T* input[3][3];
   const T* target[3][3];
-  const T* eps_input;
+  const T* eps_input;       // in units of the last axis' differences
   const T* eps_target;
   const T* weight;          // per voxel: mask times upstream
-  T axis_scale[3];          // turns a stencil's difference into a derivative, per axis
+  T axis_scale[3];          // of a stencil's difference, relative to that of the last axis
   T gradient_scale;         // of the whole gradient
   T* squared_alignment;     // t^2
   T* field_input[3];        // dl/dd per axis, times weight, gradient_scale and axis_scale
@@ -63,14 +63,14 @@ struct RowKernels {
 
   Load load[kDTypes];
   Store store[kDTypes];  // uint8 has none
-  Field field[2][kOperators][kModes][kGradients];  // [dim - 2]
+  Field field[2][kOperators][kModes][kGradients][2];  // [dim - 2] ... [isotropic]
   Adjoint adjoint[2][kOperators];
   WeightedSum weighted_sum;
 };
 
 // The same field rows, computed in double for float and in long double for double.
 template <typename T>
-using WideField = typename RowKernels<T>::Field[2][kOperators][kModes][kGradients];
+using WideField = typename RowKernels<T>::Field[2][kOperators][kModes][kGradients][2];
 
 // The tables of the instruction set in use (capability.h).
 template <typename T>

@@ -53,8 +53,9 @@ struct Rows {
   }
 };
 
-// `A` is the type of the arithmetic: T, or a wider one for the rare row that needs it.
-template <typename T, typename A, int Dim, Operator Op, EpsMode Mode, Gradients Wanted>
+// `A` is the type of the arithmetic: T, or a wider one for the rare row that needs it. Where all axes have the same
+// spacing, no difference needs a factor: t depends on the ratio of differences to eps alone, so eps takes it.
+template <typename T, typename A, int Dim, Operator Op, EpsMode Mode, Gradients Wanted, bool Isotropic>
 bool field_row(const FieldRow<T>& r) {
   const Rows<T, 3> input(r.input), target(r.target);
   const T *eps_input = r.eps_input, *eps_target = r.eps_target, *weight = r.weight;
@@ -71,12 +72,14 @@ bool field_row(const FieldRow<T>& r) {
   using Flag = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
   Flag outside = 0;
   const int64_t length = r.length / kLanes * kLanes;  // tells the compiler that there is no remainder
-#pragma omp simd reduction(| : outside)
+#pragma GCC ivdep
   for (int64_t x = 0; x < length; ++x) {
     const auto gradient = [&](const Rows<T, 3>& rows) NEC_INLINE_LAMBDA {
       Vec<Dim, A> g = Stencil<Op>::template gradient<Dim, A>(
           [&](int dz, int dy, int dx) NEC_INLINE_LAMBDA { return rows.row[dz + 1][dy + 1][x + dx]; });
-      for (int k = 0; k < Dim; ++k) g.v[k] *= axis_scale[k];
+      if constexpr (!Isotropic) {
+        for (int k = 0; k < Dim - 1; ++k) g.v[k] *= axis_scale[k];
+      }
       return g;
     };
     const Vec<Dim, A> d = gradient(input), e = gradient(target);
@@ -85,13 +88,15 @@ bool field_row(const FieldRow<T>& r) {
     squared_alignment[x] = T(term.t * term.t);
     // In this order a weight of s and a scale of 1 give the bits of a weight of 1 and a scale of s: a gradient computed
     // again in the backward sweep is that of the forward sweep.
-    const A scale = A(weight[x]) * gradient_scale;
+    const A scale = A(weight[x]) * gradient_scale, cross = scale * term.cross;
+    const A self_d = scale * term.self_d, self_e = scale * term.self_e;
+#pragma GCC unroll 3
     for (int k = 0; k < Dim; ++k) {
-      const A scale_k = scale * axis_scale[k];
+      const A axis = Isotropic || k == Dim - 1 ? A(1) : axis_scale[k];
       if constexpr (Wanted != Gradients::none)
-        field_input[k][x] = T(scale_k * (term.cross * e.v[k] + term.self_d * d.v[k]));
+        field_input[k][x] = T(axis * (cross * e.v[k] + self_d * d.v[k]));
       if constexpr (Wanted == Gradients::both)
-        field_target[k][x] = T(scale_k * (term.cross * d.v[k] + term.self_e * e.v[k]));
+        field_target[k][x] = T(axis * (cross * d.v[k] + self_e * e.v[k]));
     }
   }
   return outside == 0;
@@ -137,15 +142,21 @@ double weighted_sum(const T* values, const T* weight, int64_t n) {
 // Tables
 // ---------------------------------------------------------------------------------------------------
 
+template <typename T, typename A, int Dim, Operator Op, EpsMode Mode, Gradients Wanted>
+void fill_spacings(typename RowKernels<T>::Field (&field)[2]) {
+  field[0] = field_row<T, A, Dim, Op, Mode, Wanted, false>;
+  field[1] = field_row<T, A, Dim, Op, Mode, Wanted, true>;
+}
+
 template <typename T, typename A, int Dim, Operator Op, EpsMode Mode>
-void fill_gradients(typename RowKernels<T>::Field (&field)[kGradients]) {
-  field[0] = field_row<T, A, Dim, Op, Mode, Gradients::none>;
-  field[1] = field_row<T, A, Dim, Op, Mode, Gradients::input>;
-  field[2] = field_row<T, A, Dim, Op, Mode, Gradients::both>;
+void fill_gradients(typename RowKernels<T>::Field (&field)[kGradients][2]) {
+  fill_spacings<T, A, Dim, Op, Mode, Gradients::none>(field[0]);
+  fill_spacings<T, A, Dim, Op, Mode, Gradients::input>(field[1]);
+  fill_spacings<T, A, Dim, Op, Mode, Gradients::both>(field[2]);
 }
 
 template <typename T, typename A, int Dim>
-void fill_fields(typename RowKernels<T>::Field (&field)[kOperators][kModes][kGradients]) {
+void fill_fields(typename RowKernels<T>::Field (&field)[kOperators][kModes][kGradients][2]) {
   constexpr auto additive = EpsMode::additive, quadrature = EpsMode::quadrature;
   fill_gradients<T, A, Dim, Operator::central, additive>(field[0][0]);
   fill_gradients<T, A, Dim, Operator::central, quadrature>(field[0][1]);

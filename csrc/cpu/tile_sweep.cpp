@@ -28,8 +28,10 @@ TileSweep<T>::TileSweep(const Problem& problem, const Piece& piece, Scratch& scr
     : p_(problem), piece_(piece), kernels_(row_kernels<T>()) {
   gradients_ = int(bool(p_.gradient[0])) + int(bool(p_.gradient[1]));
   const int dim = p_.dim - 2, op = int(p_.op), mode = int(p_.mode);
-  field_kernel_ = kernels_.field[dim][op][mode][gradients_];
-  wide_kernel_ = wide_field<T>()[dim][op][mode][gradients_];
+  bool isotropic = true;
+  for (int k = 1; k < p_.dim; ++k) isotropic &= p_.axis_scale[k] == p_.axis_scale[0];
+  field_kernel_ = kernels_.field[dim][op][mode][gradients_][isotropic];
+  wide_kernel_ = wide_field<T>()[dim][op][mode][gradients_][isotropic];
   adjoint_kernel_ = kernels_.adjoint[dim][op];
 
   const int margin = gradients_ == 0 ? 0 : 1;
@@ -63,11 +65,13 @@ TileSweep<T>::TileSweep(const Problem& problem, const Piece& piece, Scratch& scr
   r.squared_alignment = squared_alignment_;
   r.length = length_;
   r.gradient_scale = T(p_.gradient_scale);
+  const double unit = p_.axis_scale[p_.dim - 1];
+  for (int k = 0; k < p_.dim; ++k) r.axis_scale[k] = T(p_.axis_scale[k] / unit);
   with_stencil(p_.op, [&](auto stencil) {
+    eps_scale_ = T(1 / (unit * stencil.axis_scale));
     for (int k = 0; k < 3; ++k) {
       spread_[k] = T(stencil.spread[k]);
       taps_[k] = T(stencil.adjoint_taps[k]);
-      r.axis_scale[k] = T(p_.axis_scale[k] * stencil.axis_scale);
     }
     for (int k = 0; k < 2; ++k) continuation_[k] = stencil.continuation[k];
   });
@@ -138,6 +142,7 @@ template <typename T>
 void TileSweep<T>::load_eps(const View& view, int64_t z, int64_t y, T* row) {
   load_values(view, z, y, row);
   for (int64_t x = 0; x < width_; ++x) {
+    row[x] *= eps_scale_;
     if (!(row[x] > 0)) row[x] = std::numeric_limits<T>::quiet_NaN();  // never a plausible number
     eps_out_of_range_ |= !(row[x] >= Range<T>::eps_min && row[x] <= Range<T>::eps_max);
   }

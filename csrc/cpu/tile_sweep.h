@@ -77,6 +77,7 @@ class TileSweep {
   typename RowKernels<T>::Field field_kernel_, wide_kernel_;
   typename RowKernels<T>::Adjoint adjoint_kernel_;
   int gradients_;           // 0, 1 or 2
+  T eps_scale_;             // from intensity per spacing to a difference along the last axis
   T spread_[3], taps_[3];   // of the operator (math/stencil.h)
   int continuation_[2];
   bool eps_out_of_range_ = false;

@@ -56,6 +56,7 @@ struct Term {
 template <int Dim, typename T>
 NEC_INLINE T dot(const Vec<Dim, T>& p, const Vec<Dim, T>& q) {
   T sum = p.v[0] * q.v[0];
+#pragma GCC unroll 3
   for (int k = 1; k < Dim; ++k) sum += p.v[k] * q.v[k];
   return sum;
 }
