@@ -142,7 +142,7 @@ def parse_weight(weight: float) -> float:
     """A finite float."""
     if isinstance(weight, bool) or not isinstance(weight, int | float):
         raise TypeError(f"weight must be a float, got {type(weight).__name__}")
-    if not math.isfinite(weight):
+    if not -math.inf < weight < math.inf:
         raise ValueError(f"weight must be finite, got {weight}")
     return float(weight)
 

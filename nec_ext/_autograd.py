@@ -105,10 +105,11 @@ class _FusedLoss(torch.autograd.Function):
             gradients = _differentiable_gradients(upstream, input, target, tuple(maps), ctx)
         elif CHOICES["reduction"][ctx.reduction] == "none":
             gradients = _recompute(upstream, input, target, tuple(maps), ctx.settings, ctx.wanted)
-        elif ctx.handed_out:
-            settings = ctx.settings._replace(weight=1.0)  # it is a part of the factor
-            gradients = _recompute(upstream * factor, input, target, tuple(maps), settings, ctx.wanted)
         else:
+            if ctx.handed_out:
+                _, grad_input, grad_target, _ = _forward(
+                    input, target, tuple(maps), ctx.settings, ctx.reduction, ctx.wanted
+                )
             gradients = _scale_stored((grad_input, grad_target), upstream, factor, ctx)
         return (*gradients, *(None,) * 6)
 

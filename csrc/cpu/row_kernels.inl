@@ -86,8 +86,6 @@ bool field_row(const FieldRow<T>& r) {
     const Term<A> term = ngf_term<Mode>(d, e, A(eps_input[x]), A(eps_target[x]));
     outside |= term.in_range ? Flag(0) : Flag(1);
     squared_alignment[x] = T(term.t * term.t);
-    // In this order a weight of s and a scale of 1 give the bits of a weight of 1 and a scale of s: a gradient computed
-    // again in the backward sweep is that of the forward sweep.
     const A scale = A(weight[x]) * gradient_scale, cross = scale * term.cross;
     const A self_d = scale * term.self_d, self_e = scale * term.self_e;
 #pragma GCC unroll 3

@@ -63,7 +63,7 @@ double run_mask_sum(Problem problem, const Threads& threads) {
     problem.window.hi[k] = std::min(problem.window.hi[k], problem.terms.hi[k]);
     if (problem.window.lo[k] >= problem.window.hi[k]) return 0;
   }
-  problem.gradient[0].data = nullptr;
+  problem.gradient[0].data = problem.gradient[1].data = nullptr;
   problem.upstream.data = nullptr;
   const Tiling tiling = make_tiling(problem, threads.count);
   std::vector<double> partials(size_t(tiling.partials()), 0.0);

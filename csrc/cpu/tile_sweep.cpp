@@ -139,14 +139,16 @@ void TileSweep<T>::load_values(const View& view, int64_t z, int64_t y, T* row) c
 }
 
 template <typename T>
-void TileSweep<T>::load_eps(const View& view, int64_t z, int64_t y, T* row) {
+bool TileSweep<T>::load_eps(const View& view, int64_t z, int64_t y, T* row) {
   load_values(view, z, y, row);
+  bool in_range = true;
   for (int64_t x = 0; x < width_; ++x) {
     row[x] *= eps_scale_;
     if (!(row[x] > 0)) row[x] = std::numeric_limits<T>::quiet_NaN();  // never a plausible number
-    eps_out_of_range_ |= !(row[x] >= Range<T>::eps_min && row[x] <= Range<T>::eps_max);
+    in_range &= row[x] >= Range<T>::eps_min && row[x] <= Range<T>::eps_max;
   }
   std::fill(row + width_, row + length_, T(1));
+  return in_range;
 }
 
 template <typename T>
@@ -216,12 +218,13 @@ void TileSweep<T>::compute_field(int64_t z, int64_t y) {
     r.field_input[axis] = field_row(0, axis, y);
     r.field_target[axis] = field_row(1, axis, y);
   }
+  bool in_range = eps_in_range_;
   for (int image = 0; image < 2; ++image) {
     const View& view = p_.eps_view[image];
-    if (view.varies_in_space()) load_eps(view, z, y, eps_[image]);
+    if (view.varies_in_space()) in_range &= load_eps(view, z, y, eps_[image]);
   }
   if (weight_varies()) load_weight(z, y);
-  if (eps_out_of_range_ || !field_kernel_(r)) wide_kernel_(r);
+  if (!in_range || !field_kernel_(r)) wide_kernel_(r);
   for (int axis = 0; axis < p_.dim; ++axis) {
     if (gradients_ > 0) finish_field_row(r.field_input[axis], axis);
     if (gradients_ > 1) finish_field_row(r.field_target[axis], axis);
@@ -299,7 +302,7 @@ void TileSweep<T>::run(double* partials, int64_t step, int64_t slab) {
   for (int image = 0; image < 2; ++image) {
     const View& view = p_.eps_view[image];
     const View scalar{const_cast<double*>(&p_.eps[image]), DType::float64, {}};
-    if (!view.varies_in_space()) load_eps(view ? view : scalar, 0, 0, eps_[image]);
+    if (!view.varies_in_space()) eps_in_range_ &= load_eps(view ? view : scalar, 0, 0, eps_[image]);
   }
   if (!weight_varies()) load_weight(0, 0);
   std::fill(gradients_under_way_ - kPad, fields_ - kPad, T(0));

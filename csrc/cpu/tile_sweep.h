@@ -65,7 +65,8 @@ class TileSweep {
 
   // Rows of voxel values.
   void load_values(const View& view, int64_t z, int64_t y, T* row) const;
-  void load_eps(const View& view, int64_t z, int64_t y, T* row);
+  // False where a value is outside of Range<T>.
+  bool load_eps(const View& view, int64_t z, int64_t y, T* row);
   bool weight_varies() const { return p_.mask || p_.upstream || p_.terms_are_partial(); }
   void load_weight(int64_t z, int64_t y);
   void store(const View& view, int64_t z, int64_t y, const T* row) const;
@@ -80,7 +81,7 @@ class TileSweep {
   T eps_scale_;             // from intensity per spacing to a difference along the last axis
   T spread_[3], taps_[3];   // of the operator (math/stencil.h)
   int continuation_[2];
-  bool eps_out_of_range_ = false;
+  bool eps_in_range_ = true;  // of an eps that is the same for a whole image
   Box field_;               // where the field is computed: the piece and one voxel around it
   int64_t width_, length_;  // of a row of the field; rounded up to whole vectors
   int64_t row_;             // elements from one row of scratch to the next

@@ -20,24 +20,20 @@
 
 namespace nec {
 
-// Square roots and divisions bound the sweep, so the formulas below share quotients between factors. The
-// price is a product of up to four lengths, which leaves the range of a float long before a
-// length does. Inside these limits no product overflows or loses its digits; whoever is outside
-// (`in_range` is false) computes the voxel again in a wider type.
+// The formulas below share square roots and quotients between factors. The price is a product of up to four lengths,
+// which leaves the range of a float long before a length does. Inside these limits no product
+// overflows or loses its digits; whoever is outside (`in_range` is false) computes the voxel again in a wider type.
 template <typename T>
 struct Range {  // long double: there is nothing wider to go to
   static constexpr T eps_min = T(LDBL_MIN), eps_max = T(LDBL_MAX), squares_max = T(LDBL_MAX);
-  static constexpr T length_floor = T(LDBL_MIN);
 };
 template <>
 struct Range<double> {
   static constexpr double eps_min = 1e-60, eps_max = 1e60, squares_max = 1e120;
-  static constexpr double length_floor = 1e-80;
 };
 template <>
 struct Range<float> {
   static constexpr float eps_min = 1e-9f, eps_max = 1e9f, squares_max = 1e18f;
-  static constexpr float length_floor = 1e-17f;
 };
 
 NEC_INLINE float square_root(float x) { return __builtin_sqrtf(x); }
@@ -71,21 +67,19 @@ NEC_INLINE Term<T> ngf_term(const Vec<Dim, T>& d, const Vec<Dim, T>& e, T eps_d,
     const T q = T(1) / ((a + eps_d) * (b + eps_e));
     term.t = p * q;
     term.cross = -term.t * q;
-    // dl/dd = -t q (e - d p / (a (a + eps))), and p q = t. The floor keeps 1 / a finite; it changes a
-    // only where t <= a / eps is below a rounding error of the other summand.
+    // dl/dd = -t q (e - d p / (a (a + eps))), and p q = t.
     const T tt = term.t * term.t;
-    const T floor = Range<T>::length_floor;
-    term.self_d = tt / ((a + eps_d) * (a > floor ? a : floor));
-    term.self_e = tt / ((b + eps_e) * (b > floor ? b : floor));
+    term.self_d = a > 0 ? tt / ((a + eps_d) * a) : T(0);
+    term.self_e = b > 0 ? tt / ((b + eps_e) * b) : T(0);
   } else {
     const T squared_d = aa + eps_d * eps_d, squared_e = bb + eps_e * eps_e;
     const T q = T(1) / square_root(squared_d * squared_e);
     term.t = p * q;
     term.cross = -term.t * q;
     // dl/dd = -t q (e - d p / A^2). The quotient t^2 / A^2 is (t q)^2 B^2: no second division.
-    const T tq = term.cross * term.cross;
-    term.self_d = tq * squared_e;
-    term.self_e = tq * squared_d;
+    // Multiplied in this order, since (t q)^2 alone vanishes where the images are large.
+    term.self_d = term.cross * (term.cross * squared_e);
+    term.self_e = term.cross * (term.cross * squared_d);
   }
   return term;
 }

@@ -49,7 +49,7 @@ bool window_is_partial(const Problem& p) {
 std::pair<Tensor, Tensor> sweep_gradients(const Arguments& a, ProblemBuilder& builder, bool input_grad,
                                           bool target_grad, double* sum) {
   Problem& p = builder.problem;
-  Tensor grad_input = new_absent(a, p), grad_target = grad_input;
+  Tensor grad_input = new_absent(a, p), grad_target = new_absent(a, p);
   const bool partial = window_is_partial(p);
   if (input_grad) {
     grad_input = new_gradient(a.input, partial);
