@@ -2,8 +2,8 @@
 # Copyright (c) 2026 The nec_ext authors
 """The fused loss against its yardsticks: ``make bench``.
 
-Each test times one case of the fused loss. Before each of its rounds the peers have theirs, so that all of them meet the
-same machine; a ratio is that of two medians of one test.
+Each test times one case of the fused loss. Before each of its rounds the peers have theirs, so that
+all of them meet the same machine; a ratio is that of two medians of one test.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ def eager_ngf_loss(
 ) -> Tensor:
     """The additive NGF loss, central differences: pad once, slice, one quotient.
 
-    The leanest formulation known of ``(B, C, H, W)`` and ``(B, C, D, H, W)`` images in plain PyTorch, and what
-    ``torch.compile`` makes the most of.
+    The leanest formulation known of ``(B, C, H, W)`` and ``(B, C, D, H, W)`` images in plain
+    PyTorch, and what ``torch.compile`` makes the most of.
     """
     steps = spacing or (1.0,) * (input.dim() - 2)
     d, e = _central_differences(input, steps), _central_differences(target, steps)

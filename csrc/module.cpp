@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright (c) 2026 The nec_ext authors
 //
-// The Python module nec_ext._C: facts about this build. Tensors do not pass here; loading the module registers the
-// ops with torch's dispatcher (ops/schema.cpp).
+// The Python module nec_ext._C: facts about this build. Tensors do not pass here; loading the
+// module registers the ops with torch's dispatcher (ops/schema.cpp).
 
 #include <pybind11/pybind11.h>
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright (c) 2026 The nec_ext authors
 //
-// One call of the loss, as plain pointers, sizes and numbers: what csrc/ops hands to csrc/cpu and csrc/cuda.
+// One call of the loss, as plain pointers, sizes and numbers: what csrc/ops hands to csrc/cpu and
+// csrc/cuda.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +15,8 @@ namespace nec {
 enum class DType : int { float64, float32, float16, bfloat16, uint8 };
 constexpr int kDTypes = 5;
 
-// Axes of every array below: sample, channel, z, y, x. A 2D image (H, W) has z = H, y of length 1 and
-// x = W: it is swept along its rows as a volume is along its planes.
+// Axes of every array below: sample, channel, z, y, x. A 2D image (H, W) has z = H, y of length 1
+// and x = W: it is swept along its rows as a volume is along its planes.
 constexpr int kAxes = 5;
 
 // A strided array of any layout. Stride 0 broadcasts an axis.
@@ -35,24 +36,25 @@ struct Box {
 };
 
 struct Problem {
-  int dim;                // 2 or 3
+  int dim;  // 2 or 3
   Operator op;
   EpsMode mode;
-  bool wide;              // arithmetic in float64; else in float32
+  bool wide;  // arithmetic in float64; else in float32
   int64_t size[kAxes];
-  double axis_scale[3];   // 1 / spacing along z, y, x (2D: along z, x)
+  double axis_scale[3];  // 1 / spacing along z, y, x (2D: along z, x)
 
-  View image[2];          // input, target
-  double eps[2];          // of input and target, where the views below are absent
-  View eps_view[2];       // per sample, channel or voxel
-  View mask;              // voxel weights; absent: 1
-  View upstream;          // dL/dl per voxel, for the backward sweep; absent: 1
+  View image[2];     // input, target
+  double eps[2];     // of input and target, where the views below are absent
+  View eps_view[2];  // per sample, channel or voxel
+  View mask;         // voxel weights; absent: 1
+  View upstream;     // dL/dl per voxel, for the backward sweep; absent: 1
 
-  // Where a volume is split. The loss and its gradient are those of the voxels in `terms`. Only voxels in
-  // `window` are summed and have their gradient written. A whole volume has both boxes full. A process that
-  // owns a part of a volume, stored with one more plane of each neighbour, has its own voxels as `terms` and
-  // everything as `window`. A tile of a volume has its own voxels as `window` and one more plane on each
-  // side as `terms`. A face is a true border exactly where the array ends.
+  // Where a volume is split. The loss and its gradient are those of the voxels in `terms`. Only
+  // voxels in `window` are summed and have their gradient written. A whole volume has both boxes
+  // full. A process that owns a part of a volume, stored with one more plane of each neighbour, has
+  // its own voxels as `terms` and everything as `window`. A tile of a volume has its own voxels as
+  // `window` and one more plane on each side as `terms`. A face is a true border exactly where the
+  // array ends.
   Box terms, window;
 
   double gradient_scale;  // multiplies the gradients of the sum over voxels

@@ -7,4 +7,12 @@ from ._build_info import __version__, build_info
 from .functional import estimate_eps, ngf_field, ngf_loss
 from .loss import NGFLoss
 
-__all__ = ["NGFLoss", "__version__", "build_info", "estimate_eps", "ngf_field", "ngf_loss", "reference"]
+__all__ = [
+    "NGFLoss",
+    "__version__",
+    "build_info",
+    "estimate_eps",
+    "ngf_field",
+    "ngf_loss",
+    "reference",
+]

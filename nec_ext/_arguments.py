@@ -36,7 +36,7 @@ class Options(NamedTuple):
     @property
     def has_maps(self) -> bool:
         """Whether a value is in a tensor, where only :func:`check_maps` sees it."""
-        return self.mask is not None or isinstance(self.eps, Tensor) or isinstance(self.target_eps, Tensor)
+        return any(isinstance(value, Tensor) for value in (self.eps, self.target_eps, self.mask))
 
 
 def check_option(name: str, value: object) -> None:
@@ -52,7 +52,7 @@ def plain(tensor: Tensor) -> Tensor:
 
 
 def check_images(**images: Tensor) -> dict[str, Tensor]:
-    """The images without wrappers; TypeError or ValueError unless they fit the loss and each other."""
+    """The images without wrappers, or an error unless they fit the loss and each other."""
     checked: dict[str, Tensor] = {}
     first_name = ""
     for name, image in images.items():
@@ -92,14 +92,17 @@ def _check_map(name: str, tensor: Tensor, image: Tensor) -> Tensor:
     if tensor.is_complex():
         raise TypeError(f"{name} must be real, got {str(tensor.dtype)[6:]}")
     if tensor.device != image.device:
-        raise ValueError(f"{name} must be on the device of the images, {image.device}, got {tensor.device}")
+        raise ValueError(
+            f"{name} must be on the device of the images, {image.device}, got {tensor.device}"
+        )
     if tensor.requires_grad:
         raise ValueError(f"{name} must not require a gradient, none is computed for it: detach it")
     shape = tuple(tensor.shape)
     aligned = zip(reversed(shape), reversed(image.shape), strict=False)
     if len(shape) > image.dim() or any(own not in (1, size) for own, size in aligned):
         raise ValueError(
-            f"{name} must be broadcastable to the images of shape {tuple(image.shape)}, got shape {shape}"
+            f"{name} must be broadcastable to the images of shape {tuple(image.shape)}, "
+            f"got shape {shape}"
         )
     tensor = plain(tensor)
     if tensor.dtype in (*IMAGE_DTYPES, torch.bool, torch.uint8):
@@ -128,11 +131,16 @@ def parse_spacing(spacing: float | Sequence[float] | None, ndim: int) -> tuple[f
     if spacing is None:
         return (1.0,) * ndim
     try:
-        steps = (float(spacing),) * ndim if isinstance(spacing, int | float) else tuple(map(float, spacing))
+        each = (spacing,) * ndim if isinstance(spacing, int | float) else spacing
+        steps = tuple(map(float, each))
     except TypeError:
-        raise TypeError(f"spacing must be a number or one per spatial axis, got {spacing!r}") from None
+        raise TypeError(
+            f"spacing must be a number or one per spatial axis, got {spacing!r}"
+        ) from None
     if len(steps) != ndim:
-        raise ValueError(f"spacing must be a number or one for each of {ndim} spatial axes, got {spacing!r}")
+        raise ValueError(
+            f"spacing must be a number or one for each of {ndim} spatial axes, got {spacing!r}"
+        )
     if not all(0 < step < math.inf for step in steps):
         raise ValueError(f"spacing must be positive and finite, got {spacing!r}")
     return steps
@@ -173,7 +181,8 @@ def parse_options(
             raise TypeError(f"mask must be a torch.Tensor, got {type(mask).__name__}")
         mask = _check_map("mask", mask, input)
     weight = parse_weight(weight)
-    return input, target, Options(eps, target_eps, eps_mode, operator, steps, mask, weight, reduction)
+    options = Options(eps, target_eps, eps_mode, operator, steps, mask, weight, reduction)
+    return input, target, options
 
 
 def is_eager(tensor: Tensor) -> bool:
@@ -189,7 +198,7 @@ def check_maps(o: Options) -> None:
     """ValueError if eps is not positive or a mask is negative, somewhere in a tensor."""
     for name, value in (("eps", o.eps), ("target_eps", o.target_eps)):
         if isinstance(value, Tensor) and not (value > 0).all():
-            raise ValueError(f"{name} must be positive, got a tensor with a value of {_worst(value)}")
+            raise ValueError(f"{name} must be positive, got a value of {_worst(value)}")
     if o.mask is not None and not (o.mask >= 0).all():
         raise ValueError(f"mask must not be negative, got a value of {_worst(o.mask)}")
 

@@ -2,14 +2,17 @@
 # Copyright (c) 2026 The nec_ext authors
 """The fused loss as a torch.autograd.Function.
 
-Forward computes the loss and, where one is required, its gradient in the same sweep; backward multiplies the stored
-gradient by one number. The gradient's buffer is handed out by the first backward, scaled in place, so that a training
-step holds one volume and no more. A second backward of a retained graph, and a loss per voxel, compute the gradient
-from the images; a derivative of the gradient goes through the reference.
+Forward computes the loss and, where one is required, its gradient in the same sweep; backward
+multiplies the stored gradient by one number. The gradient's buffer is handed out by the first
+backward, scaled in place, so that a training step holds one volume and no more. A second backward
+of a retained graph, and a loss per voxel, compute the gradient from the images; a derivative of the
+gradient goes through the reference.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -19,8 +22,10 @@ from . import _ops, reference
 from ._arguments import CHOICES, Options
 
 HALF_DTYPES = (torch.float16, torch.bfloat16)
-Maps = tuple[Tensor | None, Tensor | None, Tensor | None]  # eps, target_eps, mask where they are tensors
+# eps, target_eps and mask, where they are tensors.
+Maps = tuple[Tensor | None, Tensor | None, Tensor | None]
 Gradients = tuple[Tensor | None, Tensor | None]  # of input, of target
+Wanted = tuple[bool, bool]  # which of them
 
 
 class Settings(NamedTuple):
@@ -59,16 +64,27 @@ def fused_loss(input: Tensor, target: Tensor, o: Options) -> Tensor:
 
 
 def _forward(
-    input: Tensor, target: Tensor, maps: Maps, settings: Settings, reduction: int, wanted: tuple[bool, bool]
+    input: Tensor, target: Tensor, maps: Maps, settings: Settings, reduction: int, wanted: Wanted
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    # The gradient of a mean underflows in a half type: that of the sum is stored instead.
-    normalize = not (
-        (wanted[0] and input.dtype in HALF_DTYPES) or (wanted[1] and target.dtype in HALF_DTYPES)
-    )
+    normalize = _is_normalized(input, target, wanted)
     result: tuple[Tensor, Tensor, Tensor, Tensor] = _ops.ngf_forward(
         input, target, *maps, *settings, reduction, None, normalize, *wanted
     )
     return result
+
+
+def _is_normalized(input: Tensor, target: Tensor, wanted: Wanted) -> bool:
+    """Whether forward stores the gradient of the loss.
+
+    The gradient of a mean underflows in a half type: there, that of the sum is stored.
+    """
+    images = zip((input, target), wanted, strict=True)
+    return not any(image.dtype in HALF_DTYPES for image, is_wanted in images if is_wanted)
+
+
+def _only(wanted: Wanted, gradients: Sequence[Tensor]) -> Gradients:
+    input_grad, target_grad = gradients
+    return input_grad if wanted[0] else None, target_grad if wanted[1] else None
 
 
 class _FusedLoss(torch.autograd.Function):
@@ -83,7 +99,7 @@ class _FusedLoss(torch.autograd.Function):
         mask: Tensor | None,
         settings: Settings,
         reduction: int,
-        wanted: tuple[bool, bool],
+        wanted: Wanted,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return _forward(input, target, (eps_map, target_eps_map, mask), settings, reduction, wanted)
 
@@ -114,38 +130,36 @@ class _FusedLoss(torch.autograd.Function):
         return (*gradients, *(None,) * 6)
 
 
-# Function.apply looks for defaults to fill in and for torch.func before it calls this, which takes as long as a
-# quarter of a small image. In plain eager mode there is neither.
+# Function.apply looks for defaults to fill in and for torch.func before it calls this, which takes
+# as long as a quarter of a small image. In plain eager mode there is neither.
 _apply_eagerly = super(torch.autograd.Function, _FusedLoss).apply
 
 
 def _apply(*args: object) -> tuple[Tensor, ...]:
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return _FusedLoss.apply(*args)  # type: ignore[no-any-return]
-    return _apply_eagerly(*args)  # type: ignore[no-any-return]
+        return _FusedLoss.apply(*args)  # type: ignore
+    return _apply_eagerly(*args)  # type: ignore
 
 
 def _recompute(
-    upstream: Tensor, input: Tensor, target: Tensor, maps: Maps, settings: Settings, wanted: tuple[bool, bool]
+    upstream: Tensor, input: Tensor, target: Tensor, maps: Maps, settings: Settings, wanted: Wanted
 ) -> Gradients:
     gradients = _ops.ngf_backward(upstream, input, target, *maps, *settings, *wanted)
-    return tuple(g if is_wanted else None for g, is_wanted in zip(gradients, wanted, strict=True))  # type: ignore[return-value]
+    return _only(wanted, gradients)
 
 
-def _scale_stored(stored: tuple[Tensor, Tensor], upstream: Tensor, factor: Tensor, ctx: Any) -> Gradients:
-    is_half = any(g.dtype in HALF_DTYPES for g, wanted in zip(stored, ctx.wanted, strict=True) if wanted)
-    scale = upstream * factor if is_half else upstream
+def _scale_stored(
+    stored: tuple[Tensor, Tensor], upstream: Tensor, factor: Tensor, ctx: Any
+) -> Gradients:
+    normalized = _is_normalized(*stored, ctx.wanted)
+    scale = upstream if normalized else upstream * factor
     if torch.compiler.is_compiling() or _is_batched(upstream):
-        return tuple(  # type: ignore[return-value]
-            (g * scale).to(g.dtype) if wanted else None for g, wanted in zip(stored, ctx.wanted, strict=True)
-        )
+        return _only(ctx.wanted, [(g * scale).to(g.dtype) for g in stored])
     ctx.handed_out = True
     is_one = scale.item() == 1
-    # Through .data, because the version of a saved tensor must not change: the node may be asked again.
-    return tuple(  # type: ignore[return-value]
-        (g.data if is_one else g.data.mul_(scale)) if wanted else None
-        for g, wanted in zip(stored, ctx.wanted, strict=True)
-    )
+    # Through .data, because the version of a saved tensor must not change: the node may be asked
+    # again.
+    return _only(ctx.wanted, [g.data if is_one else g.data.mul_(scale) for g in stored])
 
 
 def _is_batched(tensor: Tensor) -> bool:
@@ -154,7 +168,9 @@ def _is_batched(tensor: Tensor) -> bool:
     return functorch.is_batchedtensor(tensor) or functorch.is_legacy_batchedtensor(tensor)
 
 
-def _differentiable_gradients(upstream: Tensor, input: Tensor, target: Tensor, maps: Maps, ctx: Any) -> Gradients:
+def _differentiable_gradients(
+    upstream: Tensor, input: Tensor, target: Tensor, maps: Maps, ctx: Any
+) -> Gradients:
     settings: Settings = ctx.settings
     options = Options(
         settings.eps if maps[0] is None else maps[0],
@@ -166,6 +182,6 @@ def _differentiable_gradients(upstream: Tensor, input: Tensor, target: Tensor, m
         settings.weight,
         CHOICES["reduction"][ctx.reduction],
     )
-    _, vjp = torch.func.vjp(lambda i, t: reference.loss_from_options(i, t, options), input, target)
-    gradients = vjp(upstream)
-    return tuple(g if wanted else None for g, wanted in zip(gradients, ctx.wanted, strict=True))  # type: ignore[return-value]
+    loss = partial(reference.loss_from_options, o=options)
+    vjp = torch.func.vjp(loss, input, target)[1]
+    return _only(ctx.wanted, vjp(upstream))

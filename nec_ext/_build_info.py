@@ -17,8 +17,8 @@ def build_info() -> dict[str, str | None]:
     """Facts for a bug report.
 
     Returns:
-        ``version`` of nec_ext, ``torch`` in use, ``compiler``, ``cuda`` and ``cuda_architectures`` of the kernels (None
-        without), ``cpu_capabilities`` compiled and ``cpu_capability`` chosen.
+        ``version`` of nec_ext, ``torch`` in use, ``compiler``, ``cuda`` and ``cuda_architectures``
+        of the kernels (None without), ``cpu_capabilities`` compiled and ``cpu_capability`` chosen.
     """
     return {
         "version": __version__,

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Loads the extension, and tells torch.compile what its ops return (csrc/ops/schema.cpp has their meaning)."""
+"""Loads the extension, and tells torch.compile what its ops return.
+
+csrc/ops/schema.cpp says what their arguments and results mean.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ def _loss_dtype(input: Tensor, target: Tensor) -> torch.dtype:
     return torch.float64 if wide else torch.float32
 
 
-def _gradients(input: Tensor, target: Tensor, input_grad: bool, target_grad: bool) -> tuple[Tensor, Tensor]:
+def _gradients(
+    input: Tensor, target: Tensor, input_grad: bool, target_grad: bool
+) -> tuple[Tensor, Tensor]:
     absent = input.new_empty((0,), dtype=_loss_dtype(input, target))
     return (
         torch.empty_like(input) if input_grad else absent,
@@ -33,7 +38,7 @@ def _gradients(input: Tensor, target: Tensor, input_grad: bool, target_grad: boo
     )
 
 
-@torch.library.register_fake("nec_ext::ngf_forward")
+@torch.library.register_fake("nec_ext::ngf_forward")  # type: ignore[untyped-decorator]
 def _(
     input: Tensor,
     target: Tensor,
@@ -56,11 +61,12 @@ def _(
     dtype = _loss_dtype(input, target)
     per_voxel = reduction == 0
     loss = input.new_empty(input.shape if per_voxel else (), dtype=dtype)
-    gradients = _gradients(input, target, input_grad and not per_voxel, target_grad and not per_voxel)
+    wanted = [grad and not per_voxel for grad in (input_grad, target_grad)]
+    gradients = _gradients(input, target, *wanted)
     return loss, *gradients, input.new_empty((), dtype=dtype)
 
 
-@torch.library.register_fake("nec_ext::ngf_backward")
+@torch.library.register_fake("nec_ext::ngf_backward")  # type: ignore[untyped-decorator]
 def _(
     upstream: Tensor,
     input: Tensor,
@@ -83,8 +89,9 @@ def _(
 
 def _one_by_one(op: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
     """torch.func.vmap: each sample is large, so a loop over them loses nothing."""
+    pairs = list(zip(args, in_dims, strict=True))
     samples = [
-        op(*(a.select(d, k) if isinstance(d, int) else a for a, d in zip(args, in_dims, strict=True)))
+        op(*(a.select(dim, k) if isinstance(dim, int) else a for a, dim in pairs))
         for k in range(info.batch_size)
     ]
     outputs = tuple(torch.stack(parts) for parts in zip(*samples, strict=True))

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from . import _autograd, _ops, reference
@@ -30,42 +29,46 @@ def ngf_loss(
 ) -> Tensor:
     r"""Normalized gradient field loss, with its gradient computed in the same sweep.
 
-    At every voxel the loss is :math:`1 - \langle n(I), n(J) \rangle^2 / 2`, in [1/2, 1]: it is small where the edges of
-    both images run in parallel or opposite directions, whatever their contrast, equation (3) of [1]_. With ``d`` the
-    spatial gradient of an image,
+    At every voxel the loss is :math:`1 - \langle n(I), n(J) \rangle^2 / 2`, in [1/2, 1]: it is
+    small where the edges of both images run in parallel or opposite directions, whatever their
+    contrast, equation (3) of [1]_. With ``d`` the spatial gradient of an image,
 
     * ``"additive"``: ``n(I) = d / (|d| + eps)``, equation (4) of [1]_,
     * ``"quadrature"``: ``n(I) = d / sqrt(|d|^2 + eps^2)``, [2]_ and the code of [1]_.
 
-    Gradients reach ``input`` and ``target``, each where it is required. Where an image is constant its gradient is 0,
-    not NaN. A NaN or an infinity in an image shows in the loss, also under a mask of 0.
+    Gradients reach ``input`` and ``target``, each where it is required. Where an image is constant
+    its gradient is 0, not NaN. A NaN or an infinity in an image shows in the loss, also under a
+    mask of 0.
 
     Args:
-        input: the generated image, ``(B, C, H, W)`` or ``(B, C, D, H, W)``; float32, float64, float16 or bfloat16.
-            Each channel of each sample is an image on its own. Any strides.
+        input: the generated image, ``(B, C, H, W)`` or ``(B, C, D, H, W)``; float32, float64,
+            float16 or bfloat16. Each channel of each sample is an image on its own. Any strides.
         target: the source image, of the same shape and on the same device; its dtype may differ.
-        eps: noise level, in intensity per unit of spacing: gradients well below it do not count as edges. A positive
-            float, or a tensor broadcastable to the images: per sample, per channel or per voxel. The default is the
-            paper's, for images scaled to [-1, 1].
+        eps: noise level, in intensity per unit of spacing: gradients well below it do not count as
+            edges. A positive float, or a tensor broadcastable to the images: per sample, per
+            channel or per voxel. The default is the paper's, for images scaled to [-1, 1].
         target_eps: the same for ``target``. Default: as ``eps``.
         eps_mode: ``"additive"`` or ``"quadrature"``.
-        operator: ``"central"`` differences, ``"forward"`` differences, or ``"sobel"``: central differences, smoothed by
-            [1, 2, 1] / 4 along the other axes. Borders are replicated.
-        spacing: voxel size, a number or one per spatial axis in the tensor's order (D, H, W). Default: 1.
-        mask: non-negative weights of the voxels, bool or real, broadcastable to the images. The mean becomes
-            ``sum(mask * loss) / sum(mask)``, and 0 (with gradient 0) where the mask is 0 everywhere.
-        weight: multiplies the loss and its gradient, for the lambda of a compound loss: in contrast to a multiplication
-            afterwards it costs nothing.
+        operator: ``"central"`` differences, ``"forward"`` differences, or ``"sobel"``: central
+            differences, smoothed by [1, 2, 1] / 4 along the other axes. Borders are replicated.
+        spacing: voxel size, a number or one per spatial axis in the tensor's order (D, H, W).
+            Default: 1.
+        mask: non-negative weights of the voxels, bool or real, broadcastable to the images. The
+            mean becomes ``sum(mask * loss) / sum(mask)``, and 0 (with gradient 0) where the mask is
+            0 everywhere.
+        weight: multiplies the loss and its gradient, for the lambda of a compound loss: in contrast
+            to a multiplication afterwards it costs nothing.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Returns:
-        A scalar, or with ``reduction="none"`` the losses in the images' shape. float64 if an image is, else float32.
+        A scalar, or with ``reduction="none"`` the losses in the images' shape. float64 if an image
+        is, else float32.
 
     Raises:
         TypeError: an image is not a floating-point tensor; an option is of the wrong type.
-        ValueError: shapes, devices or dimensions that do not fit; a value that is not allowed. The values inside a tensor
-            on a GPU, or under ``torch.compile``, are not looked at: an eps that is not positive and a negative mask make
-            the loss NaN there.
+        ValueError: shapes, devices or dimensions that do not fit; a value that is not allowed. The
+            values inside a tensor on a GPU, or under ``torch.compile``, are not looked at: an eps
+            that is not positive and a negative mask make the loss NaN there.
 
     Example:
         >>> generated = torch.rand(1, 1, 64, 64, 64, requires_grad=True)
@@ -73,9 +76,11 @@ def ngf_loss(
         >>> nec_ext.ngf_loss(generated, source, eps=0.15, spacing=(1.0, 0.9, 0.9)).backward()
 
     References:
-        .. [1] V. Jaouen, P.-H. Conze, D. Visvikis, "One-sided unsupervised medical image synthesis with normalized edge
+        .. [1] V. Jaouen, P.-H. Conze, D. Visvikis, "One-sided unsupervised medical image synthesis
+        with normalized edge
            consistency", ISBI 2024, doi 10.1109/ISBI56570.2024.10635150.
-        .. [2] E. Haber, J. Modersitzki, "Intensity gradient based registration and fusion of multi-modal images",
+        .. [2] E. Haber, J. Modersitzki, "Intensity gradient based registration and fusion of
+        multi-modal images",
            MICCAI 2006.
     """
     input, target, options = parse_options(
@@ -115,8 +120,8 @@ def ngf_field(
         eps, eps_mode, operator, spacing: see :func:`ngf_loss`.
 
     Returns:
-        ``(B, C, ndim, ...)``: one component per spatial axis, in the tensor's order; its length is below 1. float64 for
-        a float64 image, else float32.
+        ``(B, C, ndim, ...)``: one component per spatial axis, in the tensor's order; its length is
+        below 1. float64 for a float64 image, else float32.
 
     Raises:
         TypeError, ValueError: see :func:`ngf_loss`.
@@ -130,7 +135,9 @@ def estimate_eps(
     operator: str = "central",
     spacing: float | Sequence[float] | None = None,
 ) -> Tensor:
-    """The noise threshold of Haber and Modersitzki (MICCAI 2006): ``eta`` times the mean length of the gradient.
+    """The noise threshold of Haber and Modersitzki: ``eta`` times the mean length of the gradient.
+
+    E. Haber, J. Modersitzki, MICCAI 2006.
 
     Args:
         image: ``(B, C, H, W)`` or ``(B, C, D, H, W)``. No gradient flows to it.
@@ -138,8 +145,9 @@ def estimate_eps(
         operator, spacing: see :func:`ngf_loss`.
 
     Returns:
-        ``(B, C, 1, 1)`` or ``(B, C, 1, 1, 1)``: one number per image, ready to be the ``eps`` of :func:`ngf_loss`. For a
-        constant image, which has no gradient, the smallest step of the dtype above 1.
+        ``(B, C, 1, 1)`` or ``(B, C, 1, 1, 1)``: one number per image, ready to be the ``eps`` of
+        :func:`ngf_loss`. For a constant image, which has no gradient, the smallest step of the
+        dtype above 1.
 
     Raises:
         TypeError, ValueError: see :func:`ngf_loss`.

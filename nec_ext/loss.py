@@ -42,8 +42,9 @@ class NGFLoss(_Loss):
         reduction: str = "mean",
     ) -> None:
         reduction = getattr(reduction, "value", reduction)
-        for name, value in {"eps_mode": eps_mode, "operator": operator, "reduction": reduction}.items():
-            check_option(name, value)
+        check_option("eps_mode", eps_mode)
+        check_option("operator", operator)
+        check_option("reduction", reduction)
         super().__init__(reduction=reduction)
         # As buffers, tensors follow the module to its device.
         self.eps: float | Tensor
@@ -84,5 +85,5 @@ class NGFLoss(_Loss):
         )
 
     def extra_repr(self) -> str:
-        shown = {"eps": self.eps, "eps_mode": self.eps_mode, "operator": self.operator, "reduction": self.reduction}
-        return ", ".join(f"{name}={value!r}" for name, value in shown.items())
+        shown = ("eps", "eps_mode", "operator", "reduction")
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)

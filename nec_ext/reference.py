@@ -2,9 +2,9 @@
 # Copyright (c) 2026 The nec_ext authors
 """The NGF loss in plain PyTorch, written to be read and to be right.
 
-This is the oracle of the tests, the path for devices without a kernel, and what double backward goes through. It
-follows the formulas one after the other and keeps every intermediate volume: for speed and memory use
-:func:`nec_ext.ngf_loss`.
+This is the oracle of the tests, the path for devices without a kernel, and what double backward
+goes through. It follows the formulas one after the other and keeps every intermediate volume: for
+speed and memory use :func:`nec_ext.ngf_loss`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def image_gradient(
     """
     ndim = image.dim() - 2
     steps = parse_spacing(spacing, ndim)
-    return torch.stack([_derivative(image, axis, operator) / steps[axis] for axis in range(ndim)], 2)
+    components = [_derivative(image, axis, operator) / steps[axis] for axis in range(ndim)]
+    return torch.stack(components, 2)
 
 
 def _derivative(image: Tensor, axis: int, operator: str) -> Tensor:
@@ -71,8 +72,9 @@ def _neighbor(image: Tensor, axis: int, offset: int) -> Tensor:
 def _normalize(gradient: Tensor, eps: float | Tensor, eps_mode: str) -> Tensor:
     """Paper equation (4), or the quadrature form; ``gradient`` is ``(B, C, ndim, ...)``.
 
-    The field does not change when the gradient and eps are divided by the same number. Dividing by the larger of eps
-    and the largest component keeps the squares from overflowing and from vanishing.
+    The field does not change when the gradient and eps are divided by the same number. Dividing by
+    the larger of eps and the largest component keeps the squares from overflowing and from
+    vanishing.
     """
     if isinstance(eps, Tensor):
         eps = eps.to(gradient.dtype).broadcast_to(gradient[:, :, 0].shape).unsqueeze(2)
@@ -83,8 +85,8 @@ def _normalize(gradient: Tensor, eps: float | Tensor, eps_mode: str) -> Tensor:
     squared = gradient.square().sum(2, keepdim=True)
     if eps_mode == "quadrature":
         return gradient / (squared + eps.square()).sqrt()
-    # The derivative of a square root at 0 is infinite, and 0 times infinity is NaN: there the length
-    # is taken as the constant 0 instead.
+    # The derivative of a square root at 0 is infinite, and 0 times infinity is NaN: there the
+    # length is taken as the constant 0 instead.
     nonzero = squared > 0
     length = torch.where(nonzero, torch.where(nonzero, squared, 1.0).sqrt(), 0.0)
     return gradient / (length + eps)

@@ -40,9 +40,10 @@ const Capability& choose() {
     if (c.runs_here && (!wanted || std::string(wanted) == c.name)) best = &c;
   }
   if (!best) {
-    throw std::runtime_error(std::string("NEC_EXT_CPU_CAPABILITY is \"") + wanted +
-                             "\", which is not compiled in or does not run on this processor; compiled: " +
-                             compiled_capabilities());
+    throw std::runtime_error(
+        std::string("NEC_EXT_CPU_CAPABILITY is \"") + wanted +
+        "\", which is not compiled in or does not run on this processor; compiled: " +
+        compiled_capabilities());
   }
   return *best;
 }
@@ -57,7 +58,8 @@ const Capability& chosen() {
 const char* compiled_capabilities() {
   static const std::string names = [] {
     std::string joined;
-    for (const Capability& c : kCapabilities) joined += (joined.empty() ? "" : " ") + std::string(c.name);
+    for (const Capability& c : kCapabilities)
+      joined += (joined.empty() ? "" : " ") + std::string(c.name);
     return joined;
   }();
   return names.c_str();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright (c) 2026 The nec_ext authors
 //
-// Which instruction set the row loops use. Chosen once, at the first call: the best one that the processor has,
-// or the one named by the environment variable NEC_EXT_CPU_CAPABILITY.
+// Which instruction set the row loops use. Chosen once, at the first call: the best one that the
+// processor has, or the one named by the environment variable NEC_EXT_CPU_CAPABILITY.
 #pragma once
 
 #include "row_kernels.h"

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright (c) 2026 The nec_ext authors
 //
-// float16 and bfloat16 to and from float, as integer arithmetic that every compiler turns into vector
-// instructions on every instruction set (gcc leaves the hardware's own conversions scalar).
+// float16 and bfloat16 to and from float, as integer arithmetic that every compiler turns into
+// vector instructions on every instruction set (gcc leaves the hardware's own conversions scalar).
 #pragma once
 
 #include <cstdint>
@@ -42,7 +42,8 @@ NEC_INLINE float to_float(Half x) {
   return bits_to_float(sign | (magnitude >= 0x0f800000u ? special : finite));
 }
 
-// Round to nearest, ties to even: adding just under half a unit, and one more where the kept part is odd.
+// Round to nearest, ties to even: adding just under half a unit, and one more where the kept part
+// is odd.
 NEC_INLINE BFloat16 to_bfloat16(float value) {
   const uint32_t bits = float_to_bits(value);
   const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
@@ -56,7 +57,8 @@ NEC_INLINE Half to_half(float value) {
   const uint32_t magnitude = bits & 0x7fffffffu;
   const uint32_t rebiased = magnitude - (112u << 23);
   const uint32_t normal = (rebiased + 0x0fffu + ((rebiased >> 13) & 1u)) >> 13;
-  // Below 2^-14 a half has the fixed spacing 2^-24, that of a float in [1/2, 1): let an addition round.
+  // Below 2^-14 a half has the fixed spacing 2^-24, that of a float in [1/2, 1): let an addition
+  // round.
   const uint32_t subnormal = float_to_bits(bits_to_float(magnitude) + 0.5f) - 0x3f000000u;
   const uint32_t finite = magnitude < (113u << 23) ? subnormal : normal;
   const uint32_t overflow = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;

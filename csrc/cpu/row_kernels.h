@@ -4,8 +4,8 @@
 // The inner loops of the CPU sweep: everything that touches each voxel, one row (x) at a time.
 //
 // The loops are compiled once per instruction set into a table of functions; sweep.cpp, which is
-// compiled once, walks planes and rows and calls them. A row of 160 voxels takes about 100 ns, so the call
-// through a pointer costs nothing that can be measured.
+// compiled once, walks planes and rows and calls them. A row of 160 voxels takes about 100 ns, so
+// the call through a pointer costs nothing that can be measured.
 #pragma once
 
 #include "../problem.h"
@@ -13,8 +13,8 @@
 namespace nec::cpu {
 
 // Rows in the sweep's scratch memory start on a cache line, have kPad elements before x = 0 for the
-// border, and a length rounded up to kLanes: every loop runs over whole vectors, and what lies beyond
-// the row has weight 0.
+// border, and a length rounded up to kLanes: every loop runs over whole vectors, and what lies
+// beyond the row has weight 0.
 constexpr int kPad = 16;
 constexpr int kLanes = 16;
 
@@ -27,15 +27,15 @@ template <typename T>
 struct FieldRow {
   const T* input[3][3];
   const T* target[3][3];
-  const T* eps_input;       // in units of the last axis' differences
+  const T* eps_input;  // in units of the last axis' differences
   const T* eps_target;
-  const T* weight;          // per voxel: mask times upstream
-  T axis_scale[3];          // of a stencil's difference, relative to that of the last axis
-  T gradient_scale;         // of the whole gradient
-  T* squared_alignment;     // t^2
-  T* field_input[3];        // dl/dd per axis, times weight, gradient_scale and axis_scale
+  const T* weight;       // per voxel: mask times upstream
+  T axis_scale[3];       // of a stencil's difference, relative to that of the last axis
+  T gradient_scale;      // of the whole gradient
+  T* squared_alignment;  // t^2
+  T* field_input[3];     // dl/dd per axis, times weight, gradient_scale and axis_scale
   T* field_target[3];
-  int64_t length;           // a multiple of kLanes
+  int64_t length;  // a multiple of kLanes
 };
 
 // One row of the adjoint, at plane z of a march along z (math/stencil.h).
@@ -55,14 +55,14 @@ struct RowKernels {
   // dst[i] = src[i * stride]. `src` is of the indexed DType.
   using Load = void (*)(const void* src, int64_t stride, int64_t n, T* dst);
   using Store = void (*)(const T* src, int64_t n, void* dst, int64_t stride);
-  // False where a voxel left the range in which T computes it well: the row has to be done again in a
-  // wider type.
+  // False where a voxel left the range in which T computes it well: the row has to be done again in
+  // a wider type.
   using Field = bool (*)(const FieldRow<T>&);
   using Adjoint = void (*)(const AdjointRow<T>&);
   using WeightedSum = double (*)(const T* values, const T* weight, int64_t n);
 
   Load load[kDTypes];
-  Store store[kDTypes];  // uint8 has none
+  Store store[kDTypes];                               // uint8 has none
   Field field[2][kOperators][kModes][kGradients][2];  // [dim - 2] ... [isotropic]
   Adjoint adjoint[2][kOperators];
   WeightedSum weighted_sum;

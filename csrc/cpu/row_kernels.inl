@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright (c) 2026 The nec_ext authors
 //
-// The row loops themselves. Included once by each file that names an instruction set; everything is in
-// an unnamed namespace, so that no two of those files share a function.
+// The row loops themselves. Included once by each file that names an instruction set; everything is
+// in an unnamed namespace, so that no two of those files share a function.
 
 #include <type_traits>
 
@@ -15,9 +15,9 @@
 namespace nec::cpu {
 namespace {
 
-// ---------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------
 // Staging: any dtype and stride into a contiguous row of T, and back
-// ---------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------
 
 template <typename T, typename S>
 void load_row(const void* src_, int64_t stride, int64_t n, T* __restrict dst) {
@@ -39,9 +39,9 @@ void store_row(const T* __restrict src, int64_t n, void* dst_, int64_t stride) {
   }
 }
 
-// ---------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------
 // The field dl/dd, its adjoint, and the sum
-// ---------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------
 
 // A local copy of the row pointers lets the compiler keep them in registers.
 template <typename T, int N>
@@ -53,9 +53,11 @@ struct Rows {
   }
 };
 
-// `A` is the type of the arithmetic: T, or a wider one for the rare row that needs it. Where all axes have the same
-// spacing, no difference needs a factor: t depends on the ratio of differences to eps alone, so eps takes it.
-template <typename T, typename A, int Dim, Operator Op, EpsMode Mode, Gradients Wanted, bool Isotropic>
+// `A` is the type of the arithmetic: T, or a wider one for the rare row that needs it. Where all
+// axes have the same spacing, no difference needs a factor: t depends on the ratio of differences
+// to eps alone, so eps takes it.
+template <typename T, typename A, int Dim, Operator Op, EpsMode Mode, Gradients Wanted,
+          bool Isotropic>
 bool field_row(const FieldRow<T>& r) {
   const Rows<T, 3> input(r.input), target(r.target);
   const T *eps_input = r.eps_input, *eps_target = r.eps_target, *weight = r.weight;
@@ -71,12 +73,15 @@ bool field_row(const FieldRow<T>& r) {
   // As wide as a T: another width would cost a conversion per vector.
   using Flag = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
   Flag outside = 0;
-  const int64_t length = r.length / kLanes * kLanes;  // tells the compiler that there is no remainder
+  const int64_t length =
+      r.length / kLanes * kLanes;  // tells the compiler that there is no remainder
 #pragma GCC ivdep
   for (int64_t x = 0; x < length; ++x) {
     const auto gradient = [&](const Rows<T, 3>& rows) NEC_INLINE_LAMBDA {
-      Vec<Dim, A> g = Stencil<Op>::template gradient<Dim, A>(
-          [&](int dz, int dy, int dx) NEC_INLINE_LAMBDA { return rows.row[dz + 1][dy + 1][x + dx]; });
+      Vec<Dim, A> g =
+          Stencil<Op>::template gradient<Dim, A>([&](int dz, int dy, int dx) NEC_INLINE_LAMBDA {
+            return rows.row[dz + 1][dy + 1][x + dx];
+          });
       if constexpr (!Isotropic) {
         for (int k = 0; k < Dim - 1; ++k) g.v[k] *= axis_scale[k];
       }
@@ -109,11 +114,12 @@ void adjoint_row(const AdjointRow<T>& r) {
   T *carried = r.carried, *running = r.running, *gradient = r.gradient;
 #pragma omp simd
   for (int64_t x = r.begin; x < r.end; ++x) {
-    const PlaneAdjoint<T> p = S::template plane_adjoint<Dim, T>([&](int axis, int dy, int dx) NEC_INLINE_LAMBDA {
-      const T value = rows.row[axis][dy + 1][x + dx];
-      if (Dim == 2 || axis != 1 || dy == 0) return value;
-      return (dy < 0 ? sign_below : sign_above) * value;
-    });
+    const PlaneAdjoint<T> p =
+        S::template plane_adjoint<Dim, T>([&](int axis, int dy, int dx) NEC_INLINE_LAMBDA {
+          const T value = rows.row[axis][dy + 1][x + dx];
+          if (Dim == 2 || axis != 1 || dy == 0) return value;
+          return (dy < 0 ? sign_below : sign_above) * value;
+        });
     T below = running[x], above = T(S::adjoint_taps[0]) * p.along_z;
     if constexpr (S::adjoint_taps[2] != 0) below += T(S::adjoint_taps[2]) * p.along_z;
     if constexpr (S::spread[0] != 0) {
@@ -126,8 +132,8 @@ void adjoint_row(const AdjointRow<T>& r) {
   }
 }
 
-// Summed in double, in a fixed number of running sums: the order depends on the instruction set and on
-// nothing else.
+// Summed in double, in a fixed number of running sums: the order depends on the instruction set and
+// on nothing else.
 template <typename T>
 double weighted_sum(const T* values, const T* weight, int64_t n) {
   double sum = 0;
@@ -136,9 +142,9 @@ double weighted_sum(const T* values, const T* weight, int64_t n) {
   return sum;
 }
 
-// ---------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------
 // Tables
-// ---------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------
 
 template <typename T, typename A, int Dim, Operator Op, EpsMode Mode, Gradients Wanted>
 void fill_spacings(typename RowKernels<T>::Field (&field)[2]) {
@@ -173,14 +179,13 @@ void fill_adjoints(typename RowKernels<T>::Adjoint (&adjoint)[kOperators]) {
 
 template <typename T>
 RowKernels<T> make_row_kernels() {
-  RowKernels<T> k{
-      {load_row<T, double>, load_row<T, float>, load_row<T, Half>, load_row<T, BFloat16>,
-       load_row<T, uint8_t>},
-      {store_row<T, double>, store_row<T, float>, store_row<T, Half>, store_row<T, BFloat16>,
-       nullptr},
-      {},
-      {},
-      weighted_sum<T>};
+  RowKernels<T> k{{load_row<T, double>, load_row<T, float>, load_row<T, Half>,
+                   load_row<T, BFloat16>, load_row<T, uint8_t>},
+                  {store_row<T, double>, store_row<T, float>, store_row<T, Half>,
+                   store_row<T, BFloat16>, nullptr},
+                  {},
+                  {},
+                  weighted_sum<T>};
   fill_fields<T, T, 2>(k.field[0]);
   fill_fields<T, T, 3>(k.field[1]);
   fill_adjoints<T, 2>(k.adjoint[0]);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright (c) 2026 The nec_ext authors
 //
-// The row loops for the instruction set that every processor of the platform has (SSE2 on x86-64, NEON on
-// ARM), and the wide rows, which are too rare to be worth more than one copy.
+// The row loops for the instruction set that every processor of the platform has (SSE2 on x86-64,
+// NEON on ARM), and the wide rows, which are too rare to be worth more than one copy.
 
 #include "capability.h"
 #include "row_kernels.inl"

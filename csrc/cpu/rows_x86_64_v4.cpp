@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright (c) 2026 The nec_ext authors
 //
-// The row loops for x86-64-v4 (AVX-512). The pragma stands in for a per-file compiler flag; the standard
-// headers come before it, so that none of their inline functions is compiled for this instruction set.
+// The row loops for x86-64-v4 (AVX-512). The pragma stands in for a per-file compiler flag; the
+// standard headers come before it, so that none of their inline functions is compiled for this
+// instruction set.
 
 #include "capability.h"
 

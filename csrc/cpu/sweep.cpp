@@ -77,7 +77,8 @@ double run_mask_sum(Problem problem, const Threads& threads) {
 }  // namespace
 
 double mask_sum(const Problem& problem, const Threads& threads) {
-  return problem.wide ? run_mask_sum<double>(problem, threads) : run_mask_sum<float>(problem, threads);
+  return problem.wide ? run_mask_sum<double>(problem, threads)
+                      : run_mask_sum<float>(problem, threads);
 }
 
 double sweep(const Problem& problem, const Threads& threads) {

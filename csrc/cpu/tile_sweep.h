@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright (c) 2026 The nec_ext authors
 //
-// One tile, swept along z. At every plane, row by row, while what was just written is still in the first-level cache:
+// One tile, swept along z. At every plane, row by row, while what was just written is still in the
+// first-level cache:
 //
-//   1. a row of the next plane of both images is staged: converted to T, the border replicated along x,
+//   1. a row of the next plane of both images is staged: converted to T, the border replicated
+//   along x,
 //   2. the field dl/dd of a row is computed, once per voxel,
-//   3. the field of three rows becomes one row of the adjoint; that completes a row of the gradient of the
+//   3. the field of three rows becomes one row of the adjoint; that completes a row of the gradient
+//   of the
 //      plane before.
 //
-// So each image is read from memory once and the gradient written once. The planes in the scratch memory, which
-// stay in the second-level cache, are three of each image and two of each gradient under way.
+// So each image is read from memory once and the gradient written once. The planes in the scratch
+// memory, which stay in the second-level cache, are three of each image and two of each gradient
+// under way.
 #pragma once
 
 #include <algorithm>
@@ -20,7 +24,8 @@
 
 namespace nec::cpu {
 
-// Scratch memory of one thread, kept from call to call: fresh pages would cost more than a small image.
+// Scratch memory of one thread, kept from call to call: fresh pages would cost more than a small
+// image.
 class Scratch {
  public:
   // Room for n elements of T, on a cache line. Valid until the next call.
@@ -56,8 +61,8 @@ class TileSweep {
   void store_last_plane();
   double reduce_row(int64_t z, int64_t y);
 
-  // All of these point at x = field_.lo[2]. Rows of the images beyond the array are those of the border, which is
-  // how replication costs nothing along z and y.
+  // All of these point at x = field_.lo[2]. Rows of the images beyond the array are those of the
+  // border, which is how replication costs nothing along z and y.
   T* image_plane(int image, int64_t z) const;
   int64_t image_row(int64_t y) const;  // from the plane
   T* field_row(int gradient, int axis, int64_t y) const;
@@ -77,18 +82,18 @@ class TileSweep {
   const RowKernels<T>& kernels_;
   typename RowKernels<T>::Field field_kernel_, wide_kernel_;
   typename RowKernels<T>::Adjoint adjoint_kernel_;
-  int gradients_;           // 0, 1 or 2
-  T eps_scale_;             // from intensity per spacing to a difference along the last axis
-  T spread_[3], taps_[3];   // of the operator (math/stencil.h)
+  int gradients_;          // 0, 1 or 2
+  T eps_scale_;            // from intensity per spacing to a difference along the last axis
+  T spread_[3], taps_[3];  // of the operator (math/stencil.h)
   int continuation_[2];
   bool eps_in_range_ = true;  // of an eps that is the same for a whole image
-  Box field_;               // where the field is computed: the piece and one voxel around it
-  int64_t width_, length_;  // of a row of the field; rounded up to whole vectors
-  int64_t row_;             // elements from one row of scratch to the next
-  int64_t rows_;            // of a plane of scratch: the field's, and one more on each side
+  Box field_;                 // where the field is computed: the piece and one voxel around it
+  int64_t width_, length_;    // of a row of the field; rounded up to whole vectors
+  int64_t row_;               // elements from one row of scratch to the next
+  int64_t rows_;              // of a plane of scratch: the field's, and one more on each side
   T *images_, *gradients_under_way_, *fields_;
   T *eps_[2], *weight_, *upstream_, *squared_alignment_, *output_;
-  const T* planes_[2][3];   // of both images, around the plane that is swept
+  const T* planes_[2][3];  // of both images, around the plane that is swept
   FieldRow<T> field_arguments_;
   AdjointRow<T> adjoint_arguments_;
 };

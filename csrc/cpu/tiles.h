@@ -3,10 +3,10 @@
 //
 // How a problem is cut into pieces of work.
 //
-// A plane is cut into tiles so that the scratch memory of a tile stays in the second-level cache; a tile
-// is swept along z. To have work for all threads, the z axis is cut into chunks. Neither changes a bit of the
-// result: every voxel is computed the same way wherever it is, and sums are kept per tile and slab of
-// planes, a unit that depends on the problem alone, and added in order.
+// A plane is cut into tiles so that the scratch memory of a tile stays in the second-level cache; a
+// tile is swept along z. To have work for all threads, the z axis is cut into chunks. Neither
+// changes a bit of the result: every voxel is computed the same way wherever it is, and sums are
+// kept per tile and slab of planes, a unit that depends on the problem alone, and added in order.
 #pragma once
 
 #include <algorithm>
@@ -16,8 +16,8 @@
 
 namespace nec::cpu {
 
-// Three planes of both images and two of the gradient under way, 8 rows of T for each row of a tile, should
-// take less than half of a cache of 1 MB.
+// Three planes of both images and two of the gradient under way, 8 rows of T for each row of a
+// tile, should take less than half of a cache of 1 MB.
 constexpr int64_t kTileBytes = 400 * 1024;
 constexpr int64_t kRowsPerTileRow = 8;
 constexpr int64_t kMaxTileLength = 1024;  // of a row
@@ -26,10 +26,11 @@ constexpr int64_t kMinTileRows = 8;
 // Planes of one partial sum: one in 3D; in 2D, where a plane is a single row, more.
 constexpr int64_t kSlabRows2D = 16;
 
-// A voxel takes about a nanosecond: below this many in all, waking a second thread costs more than it saves.
+// A voxel takes about a nanosecond: below this many in all, waking a second thread costs more than
+// it saves.
 constexpr int64_t kMinVoxelsPerThread = 8192;
-// Enough chunks per thread to even out unequal ones; long enough that the planes computed twice, two
-// at every cut, stay a small part.
+// Enough chunks per thread to even out unequal ones; long enough that the planes computed twice,
+// two at every cut, stay a small part.
 constexpr int64_t kChunksPerThread = 4;
 constexpr int64_t kMinChunkVoxels = 16384;
 constexpr int64_t kMinChunkPlanes = 16;
@@ -38,13 +39,13 @@ NEC_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 struct Tiling {
   Box window;
-  int64_t images;      // samples times channels
+  int64_t images;  // samples times channels
   int64_t channels;
-  int64_t tile[2];     // length along y, x
-  int64_t tiles[2];    // how many along y, x
-  int64_t slab;        // planes per partial sum
+  int64_t tile[2];   // length along y, x
+  int64_t tiles[2];  // how many along y, x
+  int64_t slab;      // planes per partial sum
   int64_t slabs;
-  int64_t chunk;       // planes per piece of work, a multiple of slab
+  int64_t chunk;  // planes per piece of work, a multiple of slab
   int64_t chunks;
   int workers;
 

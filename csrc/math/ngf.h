@@ -20,9 +20,10 @@
 
 namespace nec {
 
-// The formulas below share square roots and quotients between factors. The price is a product of up to four lengths,
-// which leaves the range of a float long before a length does. Inside these limits no product
-// overflows or loses its digits; whoever is outside (`in_range` is false) computes the voxel again in a wider type.
+// The formulas below share square roots and quotients between factors. The price is a product of up
+// to four lengths, which leaves the range of a float long before a length does. Inside these limits
+// no product overflows or loses its digits; whoever is outside (`in_range` is false) computes the
+// voxel again in a wider type.
 template <typename T>
 struct Range {  // long double: there is nothing wider to go to
   static constexpr T eps_min = T(LDBL_MIN), eps_max = T(LDBL_MAX), squares_max = T(LDBL_MAX);

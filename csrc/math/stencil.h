@@ -12,15 +12,15 @@
 //   forward   (D f)[i] =  f[i+1] - f[i]            (D* g)[i] =  g[i-1] - g[i]
 //   sobel     central along the axis, [1 2 1] / 4 along the others (symmetric, its own adjoint)
 //
-// It is cut at the planes, because the kernels march along z: a plane of the field gives each voxel of the
-// plane two numbers, `in_plane` from the differences along y and x, and `along_z` from the one along z.
-// The gradient of plane z is then the sum, over the planes at dz = -1, 0, 1, of
+// It is cut at the planes, because the kernels march along z: a plane of the field gives each voxel
+// of the plane two numbers, `in_plane` from the differences along y and x, and `along_z` from the
+// one along z. The gradient of plane z is then the sum, over the planes at dz = -1, 0, 1, of
 //
 //   spread[dz + 1] in_plane(z + dz) + adjoint_taps[dz + 1] along_z(z + dz)
 //
 // Beyond the border the field goes on with the same values, those of an axis along that axis times
-// `continuation`: [0] before the first voxel, [1] after the last. (After the last voxel a forward difference is never
-// asked for; there it is 0 anyway.)
+// `continuation`: [0] before the first voxel, [1] after the last. (After the last voxel a forward
+// difference is never asked for; there it is 0 anyway.)
 //
 // The division by the spacing, and the 1/2 of a central difference, are a factor per axis
 // (`axis_scale`) that the callers multiply in once.
@@ -99,7 +99,8 @@ struct Stencil<Operator::sobel> {
 
   template <int Dim, typename T, typename Image>
   static NEC_INLINE Vec<Dim, T> gradient(const Image& image) {
-    // At one x: smoothed over z and y; the difference along z smoothed over y; and the other way round.
+    // At one x: smoothed over z and y; the difference along z smoothed over y; and the other way
+    // round.
     struct Column {
       T smooth, z, y;
     };
@@ -132,14 +133,16 @@ struct Stencil<Operator::sobel> {
     };
     T sum = smoothed(Dim - 1, -1) - smoothed(Dim - 1, 1);
     if constexpr (Dim == 3) {
-      const auto difference = [&](int dx) NEC_INLINE_LAMBDA { return field(1, -1, dx) - field(1, 1, dx); };
+      const auto difference = [&](int dx)
+                                  NEC_INLINE_LAMBDA { return field(1, -1, dx) - field(1, 1, dx); };
       sum += smooth(difference(-1), difference(0), difference(1));
     }
     return {sum, smooth(smoothed(0, -1), smoothed(0, 0), smoothed(0, 1))};
   }
 };
 
-// Calls f with a value of type Stencil<Op>: an operator known at run time becomes a type here, once.
+// Calls f with a value of type Stencil<Op>: an operator known at run time becomes a type here,
+// once.
 template <typename F>
 auto with_stencil(Operator op, const F& f) {
   switch (op) {

@@ -22,7 +22,8 @@ DType dtype_of(const Tensor& tensor) {
     case ScalarType::Byte: return DType::uint8;
     default: break;
   }
-  STD_TORCH_CHECK(false, "nec_ext: unsupported dtype; nec_ext.ngf_loss checks and converts its arguments");
+  STD_TORCH_CHECK(false,
+                  "nec_ext: unsupported dtype; nec_ext.ngf_loss checks and converts its arguments");
 }
 
 Tensor new_like(const Arguments& a, bool wide, torch::headeronly::IntHeaderOnlyArrayRef shape) {
@@ -41,7 +42,8 @@ ProblemBuilder::ProblemBuilder(const Arguments& a) : problem{} {
                     "nec_ext: input and target must have the same, non-empty shape");
   }
   const int dim = int(ndim) - 2;
-  STD_TORCH_CHECK(int(a.spacing.size()) == dim, "nec_ext: spacing must have one number per spatial axis");
+  STD_TORCH_CHECK(int(a.spacing.size()) == dim,
+                  "nec_ext: spacing must have one number per spatial axis");
   STD_TORCH_CHECK(a.op >= 0 && a.op <= 2 && a.eps_mode >= 0 && a.eps_mode <= 1,
                   "nec_ext: unknown operator or eps mode");
   STD_TORCH_CHECK(a.region.empty() || int(a.region.size()) == 4 * dim,
@@ -100,12 +102,14 @@ View ProblemBuilder::view(const Tensor& tensor) const {
   const auto stride = [&](int64_t axis, int64_t size) -> int64_t {
     if (axis < missing) return 0;
     const int64_t own = tensor.size(axis - missing);
-    STD_TORCH_CHECK(own == size || own == 1, "nec_ext: eps and mask must be broadcastable to the images");
+    STD_TORCH_CHECK(own == size || own == 1,
+                    "nec_ext: eps and mask must be broadcastable to the images");
     return own == 1 ? 0 : tensor.stride(axis - missing);
   };
   v.stride[0] = stride(0, problem.size[0]);
   v.stride[1] = stride(1, problem.size[1]);
-  for (int k = 0; k < 3; ++k) v.stride[k + 2] = order_[k] < 0 ? 0 : stride(order_[k] + 2, problem.size[k + 2]);
+  for (int k = 0; k < 3; ++k)
+    v.stride[k + 2] = order_[k] < 0 ? 0 : stride(order_[k] + 2, problem.size[k + 2]);
   return v;
 }
 

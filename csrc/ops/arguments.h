@@ -3,7 +3,8 @@
 //
 // From tensors and options to a Problem. Shared by the devices.
 //
-// Only LibTorch's stable ABI is used in this folder, so that one binary serves torch 2.10 and later.
+// Only LibTorch's stable ABI is used in this folder, so that one binary serves torch 2.10 and
+// later.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -23,19 +24,21 @@ enum class Reduction : int64_t { none = 0, mean = 1, sum = 2 };
 
 // What the ops of the schema have in common.
 struct Arguments {
-  Tensor input, target;  // [B, C, (D,) H, W]
+  Tensor input, target;                                 // [B, C, (D,) H, W]
   std::optional<Tensor> eps_map, target_eps_map, mask;  // broadcastable to the images
   double eps, target_eps;
   int64_t eps_mode, op;
   std::vector<double> spacing;  // one per spatial axis
   double weight;
-  // terms lo, terms hi, window lo, window hi, each one number per spatial axis (problem.h); empty: everything.
+  // terms lo, terms hi, window lo, window hi, each one number per spatial axis (problem.h); empty:
+  // everything.
   std::vector<int64_t> region;
 };
 
-// Fills everything but the outputs, the upstream gradient and the gradient scale. Spatial axes are put in the
-// order of the input's strides, so that rows are walked along memory whatever the layout: the loss does not
-// depend on the order of the axes, only each axis' spacing has to go with it.
+// Fills everything but the outputs, the upstream gradient and the gradient scale. Spatial axes are
+// put in the order of the input's strides, so that rows are walked along memory whatever the
+// layout: the loss does not depend on the order of the axes, only each axis' spacing has to go with
+// it.
 class ProblemBuilder {
  public:
   explicit ProblemBuilder(const Arguments& arguments);

@@ -14,7 +14,8 @@ namespace nec {
 namespace {
 
 cpu::Threads torch_threads() {
-  return {int(torch::stable::get_num_threads()), [](int count, const std::function<void(int)>& body) {
+  return {int(torch::stable::get_num_threads()),
+          [](int count, const std::function<void(int)>& body) {
             torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
               for (int64_t worker = begin; worker < end; ++worker) body(int(worker));
             });
@@ -32,7 +33,8 @@ void set_scalar(const Tensor& tensor, bool wide, double value) {
 // Voxels outside the window keep what they are filled with here; a whole window is overwritten.
 Tensor new_gradient(const Tensor& image, bool partial) {
   Tensor gradient = torch::stable::empty_like(image);
-  cpu::expect_full_write(gradient.mutable_data_ptr(), size_t(gradient.numel()) * gradient.element_size());
+  cpu::expect_full_write(gradient.mutable_data_ptr(),
+                         size_t(gradient.numel()) * gradient.element_size());
   if (partial) torch::stable::zero_(gradient);
   return gradient;
 }
@@ -43,11 +45,11 @@ bool window_is_partial(const Problem& p) {
   return false;
 }
 
-// Allocates the gradients that are asked for and runs the sweep. The sweep itself knows "none", "the
-// first" and "both": the gradient of the target alone is that of the first image after a swap, since
-// the loss is symmetric.
-std::pair<Tensor, Tensor> sweep_gradients(const Arguments& a, ProblemBuilder& builder, bool input_grad,
-                                          bool target_grad, double* sum) {
+// Allocates the gradients that are asked for and runs the sweep. The sweep itself knows "none",
+// "the first" and "both": the gradient of the target alone is that of the first image after a swap,
+// since the loss is symmetric.
+std::pair<Tensor, Tensor> sweep_gradients(const Arguments& a, ProblemBuilder& builder,
+                                          bool input_grad, bool target_grad, double* sum) {
   Problem& p = builder.problem;
   Tensor grad_input = new_absent(a, p), grad_target = new_absent(a, p);
   const bool partial = window_is_partial(p);
@@ -70,12 +72,13 @@ std::pair<Tensor, Tensor> sweep_gradients(const Arguments& a, ProblemBuilder& bu
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> ngf_forward(
-    Tensor input, Tensor target, std::optional<Tensor> eps_map, std::optional<Tensor> target_eps_map,
-    std::optional<Tensor> mask, double eps, double target_eps, int64_t eps_mode, int64_t op,
-    std::vector<double> spacing, double weight, std::vector<int64_t> region, int64_t reduction,
-    std::optional<double> count, bool normalize, bool input_grad, bool target_grad) {
-  const Arguments a{input, target, eps_map, target_eps_map, mask, eps, target_eps, eps_mode, op,
-                    spacing, weight, region};
+    Tensor input, Tensor target, std::optional<Tensor> eps_map,
+    std::optional<Tensor> target_eps_map, std::optional<Tensor> mask, double eps, double target_eps,
+    int64_t eps_mode, int64_t op, std::vector<double> spacing, double weight,
+    std::vector<int64_t> region, int64_t reduction, std::optional<double> count, bool normalize,
+    bool input_grad, bool target_grad) {
+  const Arguments a{input,      target,   eps_map, target_eps_map, mask,   eps,
+                    target_eps, eps_mode, op,      spacing,        weight, region};
   ProblemBuilder builder(a);
   Problem& p = builder.problem;
   const Tensor factor_tensor = new_scalar(a, p);
@@ -106,18 +109,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ngf_forward(
   return {loss, grad_input, grad_target, factor_tensor};
 }
 
-std::tuple<Tensor, Tensor> ngf_backward(
-    Tensor upstream, Tensor input, Tensor target, std::optional<Tensor> eps_map,
-    std::optional<Tensor> target_eps_map, std::optional<Tensor> mask, double eps, double target_eps,
-    int64_t eps_mode, int64_t op, std::vector<double> spacing, double weight,
-    std::vector<int64_t> region, bool input_grad, bool target_grad) {
-  const Arguments a{input, target, eps_map, target_eps_map, mask, eps, target_eps, eps_mode, op,
-                    spacing, weight, region};
+std::tuple<Tensor, Tensor> ngf_backward(Tensor upstream, Tensor input, Tensor target,
+                                        std::optional<Tensor> eps_map,
+                                        std::optional<Tensor> target_eps_map,
+                                        std::optional<Tensor> mask, double eps, double target_eps,
+                                        int64_t eps_mode, int64_t op, std::vector<double> spacing,
+                                        double weight, std::vector<int64_t> region, bool input_grad,
+                                        bool target_grad) {
+  const Arguments a{input,      target,   eps_map, target_eps_map, mask,   eps,
+                    target_eps, eps_mode, op,      spacing,        weight, region};
   ProblemBuilder builder(a);
   builder.problem.upstream = builder.view(upstream);
   builder.problem.gradient_scale = weight;
   double unused;
-  const auto [grad_input, grad_target] = sweep_gradients(a, builder, input_grad, target_grad, &unused);
+  const auto [grad_input, grad_target] =
+      sweep_gradients(a, builder, input_grad, target_grad, &unused);
   return {grad_input, grad_target};
 }
 

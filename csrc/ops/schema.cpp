@@ -8,11 +8,12 @@
 // ngf_forward returns
 //   loss         a scalar, or with reduction none the map of the losses
 //   grad_input, grad_target
-//                of the loss where `normalize`, else of the weighted sum over voxels (which keeps a float16
-//                gradient from underflowing); without elements where not asked for
+//                of the loss where `normalize`, else of the weighted sum over voxels (which keeps a
+//                float16 gradient from underflowing); without elements where not asked for
 //   factor       a scalar: d loss / d (sum over voxels)
 //
-// ngf_backward is the gradient of the losses per voxel, weighted by `upstream` (broadcastable to the images).
+// ngf_backward is the gradient of the losses per voxel, weighted by `upstream` (broadcastable to
+// the images).
 STABLE_TORCH_LIBRARY(nec_ext, m) {
   m.def(
       "ngf_forward(Tensor input, Tensor target, Tensor? eps_map, Tensor? target_eps_map, "
