@@ -112,7 +112,7 @@ class _FusedLoss(torch.autograd.Function):
         ctx.handed_out = False
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Tensor | None, *unused: None) -> tuple[Tensor | None, ...]:
         if upstream is None:
             return (None,) * 8
         input, target, *maps, grad_input, grad_target, factor = ctx.saved_tensors

@@ -85,5 +85,6 @@ class NGFLoss(_Loss):
         )
 
     def extra_repr(self) -> str:
+        """The options that a printed module shows."""
         shown = ("eps", "eps_mode", "operator", "reduction")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)

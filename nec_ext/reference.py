@@ -123,7 +123,8 @@ def estimate_eps(
     gradient = image_gradient(_upcast(image.detach()), operator, spacing)
     length = torch.linalg.vector_norm(gradient, dim=2)
     mean = length.mean(tuple(range(2, length.dim())), keepdim=True)
-    return (eta * mean).clamp_min(torch.finfo(mean.dtype).eps)
+    smallest = torch.finfo(mean.dtype).eps
+    return torch.clamp(eta * mean, min=smallest)
 
 
 def ngf_loss(input: Tensor, target: Tensor, **options: object) -> Tensor:
