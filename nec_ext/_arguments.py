@@ -189,6 +189,7 @@ def is_eager(tensor: Tensor) -> bool:
     """Whether Python may look at values: on the CPU, outside torch.compile and torch.func."""
     return (
         tensor.device.type == "cpu"
+        and type(tensor) is Tensor  # a fake tensor has no values
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
     )

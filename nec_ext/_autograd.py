@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from . import _ops, reference
-from ._arguments import CHOICES, Options
+from ._arguments import CHOICES, Options, is_eager
 
 HALF_DTYPES = (torch.float16, torch.bfloat16)
 # eps, target_eps and mask, where they are tensors.
@@ -55,7 +55,10 @@ def fused_loss(input: Tensor, target: Tensor, o: Options) -> Tensor:
         o.weight,
     )
     reduction = CHOICES["reduction"].index(o.reduction)
-    maps = (eps_map, target_eps_map, o.mask)
+    maps: Maps = (eps_map, target_eps_map, o.mask)
+    if torch.compiler.is_compiling():  # which refuses one tensor in two places
+        target = target.view_as(target)
+        maps = tuple(m if m is None else m.view_as(m) for m in maps)  # type: ignore[assignment]
     if torch.is_grad_enabled() and (input.requires_grad or target.requires_grad):
         wanted = (input.requires_grad, target.requires_grad)
         loss: Tensor = _apply(input, target, *maps, settings, reduction, wanted)[0]
@@ -156,7 +159,7 @@ def _scale_stored(
     if torch.compiler.is_compiling() or _is_batched(upstream):
         return _only(ctx.wanted, [(g * scale).to(g.dtype) for g in stored])
     ctx.handed_out = True
-    is_one = scale.item() == 1
+    is_one = is_eager(scale) and scale.item() == 1
     # Through .data, because the version of a saved tensor must not change: the node may be asked
     # again.
     return _only(ctx.wanted, [g.data if is_one else g.data.mul_(scale) for g in stored])

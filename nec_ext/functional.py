@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import _autograd, _ops, reference
 from ._arguments import DEFAULT_EPS, check_maps, is_eager, parse_options
@@ -95,7 +97,9 @@ def ngf_loss(
         weight=weight,
         reduction=reduction,
     )
-    if input.device.type not in _ops.FUSED_DEVICES:
+    # Forward-mode derivatives have no kernel, and would silently be 0.
+    forward_mode = not torch.compiler.is_compiling() and forward_ad._current_level >= 0
+    if input.device.type not in _ops.FUSED_DEVICES or forward_mode:
         return reference.loss_from_options(input, target, options)
     loss = _autograd.fused_loss(input, target, options)
     # A bad value in a map makes the loss NaN: only then is it worth looking for one.

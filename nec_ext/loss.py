@@ -86,5 +86,17 @@ class NGFLoss(_Loss):
 
     def extra_repr(self) -> str:
         """The options that a printed module shows."""
-        shown = ("eps", "eps_mode", "operator", "reduction")
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
+        names = ["eps", "eps_mode", "operator", "reduction"]
+        if self.target_eps is not None:
+            names.append("target_eps")
+        if self.spacing is not None:
+            names.append("spacing")
+        if self.weight != 1:
+            names.append("weight")
+        values = {name: getattr(self, name) for name in names}
+        return ", ".join(
+            f"{name}=<tensor of shape {tuple(value.shape)}>"
+            if isinstance(value, Tensor)
+            else f"{name}={value!r}"
+            for name, value in values.items()
+        )

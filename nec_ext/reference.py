@@ -56,8 +56,7 @@ def _derivative(image: Tensor, axis: int, operator: str) -> Tensor:
             if other != axis:
                 lower, upper = _neighbor(image, other, -1), _neighbor(image, other, 1)
                 image = 0.25 * lower + 0.5 * image + 0.25 * upper
-    # Halved before the subtraction, so that the difference of two large numbers does not overflow.
-    return 0.5 * _neighbor(image, axis, 1) - 0.5 * _neighbor(image, axis, -1)
+    return 0.5 * (_neighbor(image, axis, 1) - _neighbor(image, axis, -1))
 
 
 def _neighbor(image: Tensor, axis: int, offset: int) -> Tensor:
@@ -92,6 +91,17 @@ def _normalize(gradient: Tensor, eps: float | Tensor, eps_mode: str) -> Tensor:
     return gradient / (length + eps)
 
 
+def _field(
+    image: Tensor,
+    eps: float | Tensor,
+    eps_mode: str,
+    operator: str,
+    spacing: float | Sequence[float] | None,
+) -> Tensor:
+    # The field of half the image with half the eps is the same, and its differences do not overflow.
+    return _normalize(image_gradient(0.5 * image, operator, spacing), 0.5 * eps, eps_mode)
+
+
 def ngf_field(
     image: Tensor,
     eps: float | Tensor = DEFAULT_EPS,
@@ -106,7 +116,7 @@ def ngf_field(
     eps = parse_eps("eps", eps, image)
     if isinstance(eps, Tensor) and is_eager(image):
         check_maps(Options(eps=eps))
-    return _normalize(image_gradient(_upcast(image), operator, spacing), eps, eps_mode)
+    return _field(_upcast(image), eps, eps_mode, operator, spacing)
 
 
 def estimate_eps(
@@ -138,10 +148,9 @@ def ngf_loss(input: Tensor, target: Tensor, **options: object) -> Tensor:
 def loss_from_options(input: Tensor, target: Tensor, o: Options) -> Tensor:
     """The loss of checked arguments."""
     dtype = torch.promote_types(_upcast(input).dtype, _upcast(target).dtype)
-    n_input = _normalize(image_gradient(input.to(dtype), o.operator, o.spacing), o.eps, o.eps_mode)
-    n_target = _normalize(
-        image_gradient(target.to(dtype), o.operator, o.spacing), o.target_eps, o.eps_mode
-    )
+    shared = (o.eps_mode, o.operator, o.spacing)
+    n_input = _field(input.to(dtype), o.eps, *shared)
+    n_target = _field(target.to(dtype), o.target_eps, *shared)
     alignment = (n_input * n_target).sum(2)
     loss = 1 - 0.5 * alignment.square()
     if o.mask is not None:

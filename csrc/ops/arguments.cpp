@@ -26,9 +26,17 @@ DType dtype_of(const Tensor& tensor) {
                   "nec_ext: unsupported dtype; nec_ext.ngf_loss checks and converts its arguments");
 }
 
-Tensor new_like(const Arguments& a, bool wide, torch::headeronly::IntHeaderOnlyArrayRef shape) {
-  return torch::stable::empty(shape, wide ? ScalarType::Double : ScalarType::Float, std::nullopt,
-                              a.input.device());
+bool is_float64(const Arguments& a) {
+  return a.input.scalar_type() == ScalarType::Double ||
+         a.target.scalar_type() == ScalarType::Double;
+}
+
+// Far enough from the ends of float32 for an eps, a spacing and their quotient.
+bool fits_float32(double value) { return value > 1e-6 && value < 1e6; }
+
+Tensor new_like(const Arguments& a, torch::headeronly::IntHeaderOnlyArrayRef shape) {
+  return torch::stable::empty(shape, is_float64(a) ? ScalarType::Double : ScalarType::Float,
+                              std::nullopt, a.input.device());
 }
 
 }  // namespace
@@ -83,11 +91,13 @@ ProblemBuilder::ProblemBuilder(const Arguments& a) : problem{} {
   for (int k = 0; k < dim; ++k) p.axis_scale[k] = 1.0 / a.spacing[size_t(axes[size_t(k)])];
   p.image[0] = view(a.input);
   p.image[1] = view(a.target);
-  p.wide = p.image[0].dtype == DType::float64 || p.image[1].dtype == DType::float64;
   p.eps[0] = a.eps;
   p.eps[1] = a.target_eps;
   if (a.eps_map) p.eps_view[0] = view(*a.eps_map);
   if (a.target_eps_map) p.eps_view[1] = view(*a.target_eps_map);
+  p.wide = is_float64(a);
+  for (int k = 0; k < dim; ++k) p.wide |= !fits_float32(p.axis_scale[k]);
+  for (int k = 0; k < 2; ++k) p.wide |= !p.eps_view[k] && !fits_float32(p.eps[k]);
   if (a.mask) p.mask = view(*a.mask);
   p.weight = a.weight;
   p.gradient_scale = 1.0;
@@ -123,17 +133,17 @@ double voxel_count(const Problem& p) {
   return count;
 }
 
-Tensor new_scalar(const Arguments& a, const Problem& p) { return new_like(a, p.wide, {}); }
+Tensor new_scalar(const Arguments& a) { return new_like(a, {}); }
 
-Tensor new_absent(const Arguments& a, const Problem& p) {
+Tensor new_absent(const Arguments& a) {
   const int64_t zero = 0;
-  return new_like(a, p.wide, {&zero, 1});
+  return new_like(a, {&zero, 1});
 }
 
-Tensor new_loss_map(const Arguments& a, const Problem& p) {
+Tensor new_loss_map(const Arguments& a) {
   std::vector<int64_t> shape;
   for (int64_t k = 0; k < a.input.dim(); ++k) shape.push_back(a.input.size(k));
-  return new_like(a, p.wide, shape);
+  return new_like(a, shape);
 }
 
 }  // namespace nec

@@ -55,13 +55,13 @@ class ProblemBuilder {
 // Voxels in terms and window, over all images: the sum of the mask where there is none.
 double voxel_count(const Problem& problem);
 
-// float64 if the arithmetic is, else float32: what losses and factors are returned in.
-Tensor new_scalar(const Arguments& arguments, const Problem& problem);
+// float64 if an image is, else float32: what losses and factors are returned in.
+Tensor new_scalar(const Arguments& arguments);
 
 // Stands for a gradient that was not asked for: a tensor without elements.
-Tensor new_absent(const Arguments& arguments, const Problem& problem);
+Tensor new_absent(const Arguments& arguments);
 
 // Of the shape of the images and the type of the loss.
-Tensor new_loss_map(const Arguments& arguments, const Problem& problem);
+Tensor new_loss_map(const Arguments& arguments);
 
 }  // namespace nec

@@ -22,8 +22,8 @@ cpu::Threads torch_threads() {
           }};
 }
 
-void set_scalar(const Tensor& tensor, bool wide, double value) {
-  if (wide) {
+void set_scalar(const Tensor& tensor, double value) {
+  if (tensor.element_size() == sizeof(double)) {
     *static_cast<double*>(tensor.mutable_data_ptr()) = value;
   } else {
     *static_cast<float*>(tensor.mutable_data_ptr()) = float(value);
@@ -51,7 +51,7 @@ bool window_is_partial(const Problem& p) {
 std::pair<Tensor, Tensor> sweep_gradients(const Arguments& a, ProblemBuilder& builder,
                                           bool input_grad, bool target_grad, double* sum) {
   Problem& p = builder.problem;
-  Tensor grad_input = new_absent(a, p), grad_target = new_absent(a, p);
+  Tensor grad_input = new_absent(a), grad_target = new_absent(a);
   const bool partial = window_is_partial(p);
   if (input_grad) {
     grad_input = new_gradient(a.input, partial);
@@ -81,16 +81,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ngf_forward(
                     target_eps, eps_mode, op,      spacing,        weight, region};
   ProblemBuilder builder(a);
   Problem& p = builder.problem;
-  const Tensor factor_tensor = new_scalar(a, p);
+  const Tensor factor_tensor = new_scalar(a);
   double factor = weight;
 
   if (Reduction(reduction) == Reduction::none) {
-    Tensor loss_map = new_loss_map(a, p);
+    Tensor loss_map = new_loss_map(a);
     if (window_is_partial(p)) torch::stable::zero_(loss_map);
     p.loss_map = builder.view(loss_map);
     double unused;
     const auto [grad_input, grad_target] = sweep_gradients(a, builder, false, false, &unused);
-    set_scalar(factor_tensor, p.wide, factor);
+    set_scalar(factor_tensor, factor);
     return {loss_map, grad_input, grad_target, factor_tensor};
   }
 
@@ -103,9 +103,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ngf_forward(
   p.gradient_scale = normalize ? factor : 1.0;
   double sum;
   const auto [grad_input, grad_target] = sweep_gradients(a, builder, input_grad, target_grad, &sum);
-  const Tensor loss = new_scalar(a, p);
-  set_scalar(loss, p.wide, factor * (voxels - 0.5 * sum));
-  set_scalar(factor_tensor, p.wide, factor);
+  const Tensor loss = new_scalar(a);
+  set_scalar(loss, factor * (voxels - 0.5 * sum));
+  set_scalar(factor_tensor, factor);
   return {loss, grad_input, grad_target, factor_tensor};
 }
 

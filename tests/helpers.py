@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""What the test files share: a loss with its gradients, and its judgement against an oracle."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from inputs import generator
+from tolerances import TOLERANCES, Tolerance
+from torch import Tensor
+
+import nec_ext
+
+OPERATORS = ("central", "forward", "sobel")
+EPS_MODES = ("additive", "quadrature")
+REDUCTIONS = ("mean", "sum", "none")
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+WANTED = ("input", "target", "both")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Result(NamedTuple):
+    """A loss and the gradients that were asked for."""
+
+    loss: Tensor
+    grad_input: Tensor | None
+    grad_target: Tensor | None
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [tensor for tensor in self if tensor is not None]
+
+
+def evaluate(
+    function: Callable[..., Tensor],
+    input: Tensor,
+    target: Tensor,
+    upstream: Tensor | float | None = None,
+    wanted: str = "both",
+    **options: Any,
+) -> Result:
+    """The loss, and the gradients of ``upstream * loss``.
+
+    Random by default: an upstream of 1 would hide a factor that is missing.
+    """
+    leaves = as_leaves(input, target, wanted)
+    loss = function(*leaves, **options)
+    if upstream is None:
+        upstream = random_upstream(loss.shape)
+    upstream = torch.as_tensor(upstream).to(loss.dtype).expand(loss.shape)
+    required = [leaf for leaf in leaves if leaf.requires_grad]
+    found = iter(torch.autograd.grad(loss, required, upstream))
+    return Result(loss.detach(), *(next(found) if leaf.requires_grad else None for leaf in leaves))
+
+
+def as_leaves(input: Tensor, target: Tensor, wanted: str) -> list[Tensor]:
+    """The images in the same memory, requiring the gradients that are wanted."""
+    return [
+        image.detach().requires_grad_(wanted in (name, "both"))
+        for name, image in (("input", input), ("target", target))
+    ]
+
+
+def random_upstream(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Of both signs, in [0.5, 2): far from 0, and not 1. float32, which every loss dtype holds."""
+    rng = generator(f"upstream {tuple(shape)}")
+    size = 0.5 + 1.5 * torch.rand(shape, generator=rng)
+    sign = torch.where(torch.rand(shape, generator=rng) < 0.5, -1.0, 1.0)
+    return (size * sign).to(dtype)
+
+
+def widened(options: dict[str, Any]) -> dict[str, Any]:
+    """The options with every floating-point tensor in float64."""
+    return {
+        name: value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in options.items()
+    }
+
+
+def expected_result(
+    input: Tensor,
+    target: Tensor,
+    upstream: Tensor | float | None = None,
+    wanted: str = "both",
+    **options: Any,
+) -> Result:
+    """The reference in float64."""
+    with threads(1):  # its many small operations would spend their time at barriers
+        return evaluate(
+            nec_ext.reference.ngf_loss,
+            input.double(),
+            target.double(),
+            upstream,
+            wanted,
+            **widened(options),
+        )
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """torch with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def check_fused(input: Tensor, target: Tensor, wanted: str = "both", **options: Any) -> Result:
+    """Asserts that the fused loss and its gradients are the reference's, and returns them."""
+    fused = evaluate(nec_ext.ngf_loss, input, target, wanted=wanted, **options)
+    assert_result_close(fused, expected_result(input, target, wanted=wanted, **options))
+    for gradient, image in ((fused.grad_input, input), (fused.grad_target, target)):
+        assert gradient is None or (gradient.dtype, gradient.shape) == (image.dtype, image.shape)
+    has_double = torch.float64 in (input.dtype, target.dtype)
+    assert fused.loss.dtype == (torch.float64 if has_double else torch.float32)
+    return fused
+
+
+def assert_result_close(
+    actual: Result, expected: Result, tolerances: dict[torch.dtype, Tolerance] = TOLERANCES
+) -> None:
+    """Loss and gradients within the bounds of their dtypes, and the same gradients present."""
+    assert_loss_close(actual.loss, expected.loss, tolerances)
+    for gradient, wanted in zip(actual[1:], expected[1:], strict=True):
+        assert (gradient is None) == (wanted is None)
+        if gradient is not None:
+            assert_gradient_close(gradient, wanted, tolerances)
+
+
+def assert_loss_close(
+    actual: Tensor, expected: Tensor, tolerances: dict[torch.dtype, Tolerance] = TOLERANCES
+) -> None:
+    tolerance = tolerances[actual.dtype]
+    assert actual.shape == expected.shape
+    error = (actual.double() - expected.double()).abs()
+    if actual.dim() == 0:
+        assert error <= tolerance.loss * expected.abs(), (
+            f"loss {actual.item()!r}, expected {expected.item()!r}"
+        )
+    else:
+        bound = tolerance.per_voxel * max(1.0, expected.abs().max().item())
+        assert error.max() <= bound, (
+            f"a voxel's loss is off by {error.max().item():.3g}, bound {bound:.3g}"
+        )
+
+
+def assert_gradient_close(
+    actual: Tensor, expected: Tensor, tolerances: dict[torch.dtype, Tolerance] = TOLERANCES
+) -> None:
+    """Relative L2, and the largest error of an element relative to the largest element.
+
+    The first sees a small error everywhere, the second an error at one voxel of many.
+    """
+    tolerance = tolerances[actual.dtype]
+    assert actual.shape == expected.shape
+    expected = expected.double()
+    # Divided by the largest, so that squares of very large and very small gradients stay in range.
+    largest = expected.abs().max().item()
+    scale = largest if largest > 0 else 1.0
+    error = actual.double() / scale - expected / scale
+    underflow = tolerance.underflow / scale
+    worst, worst_bound = (
+        error.abs().max().item(),
+        tolerance.gradient_max * (largest > 0) + underflow,
+    )
+    assert worst <= worst_bound, (
+        f"an element is off by {worst:.3g} of the largest, bound {worst_bound:.3g}"
+    )
+    l2 = torch.linalg.vector_norm(error).item()
+    norm = torch.linalg.vector_norm(expected / scale).item()
+    l2_bound = tolerance.gradient_l2 * norm + underflow * error.numel() ** 0.5
+    assert l2 <= l2_bound, (
+        f"relative L2 error {l2 / max(norm, 1e-300):.3g}, bound {l2_bound / max(norm, 1e-300):.3g}"
+    )
+
+
+def assert_same_bits(actual: Result, expected: Result) -> None:
+    for one, other in zip(actual.tensors, expected.tensors, strict=True):
+        assert torch.equal(one, other)
+
+
+def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter: what is chosen once per process can be chosen again."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )

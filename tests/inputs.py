@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""The one list of named inputs: pairs of images that a loop over voxels could get wrong."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def generator(name: str) -> torch.Generator:
+    """Random numbers that depend on a name and on nothing else, so that a test can run alone."""
+    return torch.Generator().manual_seed(zlib.crc32(name.encode()))
+
+
+# --- What is in an image: a pair of float64 tensors in [-1, 1] ------------------------------------
+
+
+def noise(shape: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def uniform() -> Tensor:
+        return 2 * torch.rand(shape, generator=rng, dtype=torch.float64) - 1
+
+    return uniform(), uniform()
+
+
+def constant(shape: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    return torch.full(shape, 0.25, dtype=torch.float64), torch.full(
+        shape, -0.5, dtype=torch.float64
+    )
+
+
+def ramp(shape: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Two planes that rise in different directions, in steps that are exact in every dtype."""
+    ndim = len(shape) - 2
+    image, other = torch.zeros(2, *shape, dtype=torch.float64)
+    for axis in range(ndim):
+        index = torch.arange(shape[axis + 2], dtype=torch.float64).view(
+            -1, *(1,) * (ndim - 1 - axis)
+        )
+        image = image + index * (axis + 1) / 64
+        other = other - index * (ndim - axis) / 64
+    return image, other
+
+
+def brain(shape: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A textured ellipsoid in a constant background, in two contrasts, as after skull stripping."""
+    axes = [torch.linspace(-1, 1, size, dtype=torch.float64) for size in shape[2:]]
+    radius = sum((2.2 * a) ** 2 for a in torch.meshgrid(*axes, indexing="ij")).sqrt()
+    inside = radius < 1
+    texture = torch.rand(shape, generator=rng, dtype=torch.float64)
+    image = torch.where(inside, 0.5 * texture + 0.5 * torch.cos(3 * radius), -1.0)
+    other = torch.where(
+        inside, 0.4 - 0.8 * texture**2 + 0.3 * torch.rand(shape, generator=rng), -1.0
+    )
+    return image, other
+
+
+def aligned(shape: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Registered images: parallel gradients, so that the derivative is a small difference."""
+    image, _ = noise(shape, rng)
+    return image, 0.1 - 0.7 * image
+
+
+# --- How it lies in memory ------------------------------------------------------------------------
+
+
+def contiguous(image: Tensor) -> Tensor:
+    return image.contiguous()
+
+
+def strided(image: Tensor) -> Tensor:
+    """Every third voxel along x and every second along the axis before it, off a cache line."""
+    *outer, rows, length = image.shape
+    storage = image.new_full((*outer, 2 * rows, 3 * length + 1), torch.nan)
+    view = storage[..., 1::2, 1::3]
+    view.copy_(image)
+    return view
+
+
+def transposed(image: Tensor) -> Tensor:
+    """The spatial axes in the opposite order in memory, as when an array of (x, y, z) is read."""
+    order = (0, 1, *range(image.dim() - 1, 1, -1))
+    return image.permute(order).contiguous().permute(order)
+
+
+def channels_last(image: Tensor) -> Tensor:
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return image.contiguous(memory_format=formats[image.dim()])
+
+
+def expanded(image: Tensor) -> Tensor:
+    """One channel and one row, seen as many: stride 0 along a channel and along a spatial axis."""
+    return image[:, :1, :1].expand_as(image)
+
+
+Layout = Callable[[Tensor], Tensor]
+
+
+class Case(NamedTuple):
+    """A named pair of images."""
+
+    name: str
+    shape: tuple[int, ...]
+    content: Callable[[tuple[int, ...], torch.Generator], tuple[Tensor, Tensor]] = noise
+    layout: Layout = contiguous
+    target_layout: Layout | None = None  # None: the same
+
+    def images(
+        self, dtype: torch.dtype = torch.float32, target_dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, Tensor]:
+        input, target = self.content(self.shape, generator(self.name))
+        return (
+            self.layout(input.to(dtype)),
+            (self.target_layout or self.layout)(target.to(target_dtype or dtype)),
+        )
+
+
+# Small ones that most tests use: more than one sample and channel, odd sizes, no axis like another.
+SMALL = [Case("noise_2d", (2, 3, 9, 7)), Case("noise_3d", (2, 2, 5, 7, 6))]
+
+LAYOUTS = [
+    Case("strided_2d", (2, 2, 9, 7), layout=strided),
+    Case("strided_3d", (2, 2, 5, 6, 7), layout=strided),
+    Case("transposed_2d", (2, 2, 9, 7), layout=transposed),
+    Case("transposed_3d", (2, 2, 5, 6, 7), layout=transposed),
+    Case("channels_last_2d", (2, 3, 9, 7), layout=channels_last),
+    Case("channels_last_3d", (2, 3, 5, 6, 7), layout=channels_last),
+    Case("expanded_2d", (2, 3, 9, 7), layout=expanded),
+    Case("expanded_3d", (2, 3, 5, 6, 7), layout=expanded),
+    Case("two_layouts_2d", (2, 3, 9, 7), layout=transposed, target_layout=channels_last),
+    Case("two_layouts_3d", (2, 3, 5, 6, 7), layout=strided, target_layout=transposed),
+]
+
+# Beyond a tile's rows, beyond its 1024 voxels of a row, and deep enough for z to be cut into
+# chunks.
+LARGE = [
+    Case("tiles_x_2d", (1, 1, 20, 2500)),
+    Case("chunks_2d", (1, 2, 600, 30)),
+    Case("tiles_x_3d", (1, 1, 3, 4, 2300)),
+    Case("tiles_y_3d", (1, 1, 3, 700, 16)),
+    Case("chunks_3d", (1, 1, 90, 18, 22)),
+    Case("brain_3d", (1, 1, 32, 36, 30), brain),
+]
+
+THIN = [
+    Case("thin_" + "x".join(map(str, shape)), (1, 2, *shape))
+    for shape in [
+        (1, 1), (1, 7), (7, 1), (2, 1), (1, 2), (2, 2), (2, 5), (5, 2), (3, 3),
+        (1, 1, 1), (1, 1, 5), (1, 5, 1), (5, 1, 1), (1, 5, 6), (5, 1, 6), (5, 6, 1),
+        (2, 2, 2), (2, 5, 6), (5, 2, 6), (5, 6, 2), (3, 3, 3),
+    ]
+]  # fmt: skip
+
+# Everything that is not large.
+CASES = [
+    *SMALL,
+    Case("constant_2d", (1, 1, 6, 9), constant),
+    Case("constant_3d", (1, 1, 4, 5, 6), constant),
+    Case("ramp_2d", (1, 1, 6, 9), ramp),
+    Case("ramp_3d", (1, 1, 4, 5, 6), ramp),
+    Case("brain_2d", (1, 2, 41, 37), brain),
+    Case("aligned_2d", (1, 1, 12, 11), aligned),
+    Case("aligned_3d", (1, 1, 7, 6, 8), aligned),
+    Case("odd_2d", (3, 1, 31, 33)),
+    Case("odd_3d", (1, 3, 11, 17, 15)),
+    *THIN,
+    *LAYOUTS,
+]
+
+
+def by_name(*names: str) -> list[Case]:
+    """The cases with these names, for a test that needs only some."""
+    return [case for case in [*CASES, *LARGE] if case.name in names]

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""The loss and its gradient by loops over voxels in long double, one formula after the other.
+
+Shares nothing with nec_ext: neither its reference nor autograd. The gradient is scattered from the
+analytic derivative, where nec_ext gathers or differentiates. Slow: for tiny images.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+Index = tuple[int, ...]
+Real = np.longdouble
+# Of the long double of x86-64 and of ARM; on a platform where it is a plain double, 1e300 cannot be
+# squared.
+HAS_WIDE_RANGE = np.finfo(Real).maxexp > np.finfo(float).maxexp
+
+SOBEL_2D = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 8  # along x; kornia's normalized kernel
+SOBEL_3D = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]])[:, :, None] * np.array([-1, 0, 1]) / 32
+
+
+def taps(operator: str, ndim: int, axis: int) -> Iterator[tuple[Index, float]]:
+    """Offsets and coefficients of the difference along an axis."""
+    if operator == "sobel":
+        kernel = np.moveaxis({2: SOBEL_2D, 3: SOBEL_3D}[ndim], -1, axis)
+        for offset in itertools.product((-1, 0, 1), repeat=ndim):
+            coefficient = kernel[tuple(o + 1 for o in offset)]
+            if coefficient:
+                yield offset, float(coefficient)
+        return
+    unit = tuple(int(k == axis) for k in range(ndim))
+    if operator == "central":
+        yield unit, 0.5
+        yield tuple(-u for u in unit), -0.5
+    else:
+        yield unit, 1.0
+        yield (0,) * ndim, -1.0
+
+
+def clamp(index: Index, offset: Index, shape: Index) -> Index:
+    """Replicate padding: beyond the border lies the border voxel."""
+    return tuple(
+        min(max(i + o, 0), size - 1) for i, o, size in zip(index, offset, shape, strict=True)
+    )
+
+
+def voxel(
+    d: np.ndarray, e: np.ndarray, eps: Real, target_eps: Real, mode: str
+) -> tuple[Real, np.ndarray, np.ndarray]:
+    """l, dl/dd and dl/de from the gradients d and e of both images at a voxel."""
+    a, b, p = np.sqrt((d * d).sum()), np.sqrt((e * e).sum()), (d * e).sum()
+    zero = np.zeros_like(d)
+    if mode == "additive":
+        t = p / ((a + eps) * (b + target_eps))
+        by_d = -t * (e - d * p / (a * (a + eps))) / ((a + eps) * (b + target_eps)) if a else zero
+        by_e = (
+            -t * (d - e * p / (b * (b + target_eps))) / ((a + eps) * (b + target_eps))
+            if b
+            else zero
+        )
+    else:
+        length_d, length_e = np.sqrt(a * a + eps * eps), np.sqrt(b * b + target_eps * target_eps)
+        t = p / (length_d * length_e)
+        by_d = -t * (e - d * p / length_d**2) / (length_d * length_e)
+        by_e = -t * (d - e * p / length_e**2) / (length_d * length_e)
+    return 1 - t * t / 2, by_d, by_e
+
+
+def as_real(value: Any, shape: Index) -> np.ndarray:
+    array = value.detach().double().numpy() if isinstance(value, Tensor) else value
+    return np.broadcast_to(np.asarray(array, dtype=Real), shape)
+
+
+def loop_loss(
+    input: Tensor,
+    target: Tensor,
+    upstream: Any = 1.0,
+    *,
+    eps: Any = 0.15,
+    target_eps: Any = None,
+    eps_mode: str = "additive",
+    operator: str = "central",
+    spacing: Any = None,
+    mask: Tensor | None = None,
+    weight: float = 1.0,
+    reduction: str = "mean",
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The loss, and the gradients of ``upstream * loss`` by input and target."""
+    shape, ndim = tuple(input.shape), input.dim() - 2
+    space = shape[2:]
+    steps = np.broadcast_to(np.asarray(1.0 if spacing is None else spacing, dtype=Real), (ndim,))
+    images = as_real(input, shape), as_real(target, shape)
+    eps_map = as_real(eps, shape)
+    target_eps_map = eps_map if target_eps is None else as_real(target_eps, shape)
+    weights = as_real(1.0 if mask is None else mask, shape)
+
+    stencils = [[*taps(operator, ndim, k)] for k in range(ndim)]
+    factor = Real(weight)
+    if reduction == "mean":
+        factor = factor / weights.sum() if weights.sum() else Real(0)
+    # By how much a voxel's own loss moves upstream * loss.
+    upstreams = as_real(upstream, shape) * factor * weights
+
+    losses = np.zeros(shape, dtype=Real)
+    gradients = np.zeros(shape, dtype=Real), np.zeros(shape, dtype=Real)
+    for at in np.ndindex(*shape):
+        channel, index = at[:2], at[2:]
+        d, e = (
+            np.array(
+                [
+                    sum(c * image[channel + clamp(index, o, space)] for o, c in stencil)
+                    for stencil in stencils
+                ]
+            )
+            / steps
+            for image in images
+        )
+        loss, *derivatives = voxel(d, e, eps_map[at], target_eps_map[at], eps_mode)
+        losses[at] = factor * weights[at] * loss
+        for gradient, derivative in zip(gradients, derivatives, strict=True):
+            for axis, stencil in enumerate(stencils):
+                for offset, c in stencil:
+                    gradient[channel + clamp(index, offset, space)] += (
+                        upstreams[at] * derivative[axis] * c / steps[axis]
+                    )
+    return (losses if reduction == "none" else losses.sum()), *gradients

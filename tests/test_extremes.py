@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""Very large and very small numbers, images without extent, NaN and infinity.
+
+Finite images have a finite loss and gradient, and the right ones, judged by loops in long double. A
+NaN or an infinity in an image shows in the loss.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from helpers import (
+    EPS_MODES,
+    OPERATORS,
+    REDUCTIONS,
+    Result,
+    assert_loss_close,
+    assert_result_close,
+    evaluate,
+    expected_result,
+)
+from inputs import SMALL, Case, brain, by_name, generator
+from oracle import HAS_WIDE_RANGE, loop_loss
+from torch import Tensor
+
+import nec_ext
+
+modes = pytest.mark.parametrize("eps_mode", EPS_MODES)
+operators = pytest.mark.parametrize("operator", OPERATORS)
+TINY = [Case("tiny_2d", (1, 1, 3, 4)), Case("tiny_3d", (1, 1, 3, 2, 3))]
+tiny = pytest.mark.parametrize("case", TINY, ids=lambda case: case.name)
+wide = pytest.mark.skipif(not HAS_WIDE_RANGE, reason="long double is no wider than double here")
+
+
+def check_against_loops(
+    input: Tensor, target: Tensor, upstream: float = -1.5, **options: Any
+) -> None:
+    actual = evaluate(nec_ext.ngf_loss, input, target, upstream, **options)
+    expected = [
+        torch.as_tensor(array.astype(float))
+        for array in loop_loss(input, target, upstream, **options)
+    ]
+    for gradient, wanted in zip(actual[1:], expected[1:], strict=True):
+        assert (
+            wanted.abs().max() <= torch.finfo(gradient.dtype).max
+        )  # else there is nothing to ask for
+    assert_result_close(actual, Result(*expected))
+
+
+# Scale of the input, scale of the target, eps of both.
+SINGLE = [
+    *((scale, scale, 0.15) for scale in (1e18, 1e30, 3e38, 1e-30, 1e-38)),
+    *((scale, 1.0, 0.15) for scale in (1e18, 3e38, 1e-38)),
+    *((scale, scale, scale) for scale in (1e18, 1e30, 1e38, 1e-30, 1e-37)),
+    *((1.0, 1.0, eps) for eps in (1e-8, 1e-10, 1e-30, 1e8, 1e10, 1e30)),
+    *(
+        (1e-20, 1e20, 1.0),
+        (1e-38, 1.0, 1e-30),
+        (3e38, 3e38, 1e-30),
+        (1e-38, 1e-38, 1e30),
+        (1e30, 1e-30, 1e-30),
+    ),
+]
+DOUBLE = [
+    *((scale, scale, 0.15) for scale in (1e100, 1e300, 1.7e308, 1e-100, 1e-300, 1e-308)),
+    *((scale, scale, scale) for scale in (1e100, 1e300, 1e-100, 1e-300)),
+    *((1.0, 1.0, eps) for eps in (1e-58, 1e-62, 1e-300, 1e58, 1e62, 1e300)),
+    *((1e-300, 1e300, 1.0), (1.7e308, 1.7e308, 1e-300), (1e-308, 1e-308, 1e300)),
+]
+HALF = [
+    (6e4, 6e4, 0.15),
+    (1e-7, 1e-7, 0.15),
+    (1e-3, 1e-3, 1e-3),
+    (1.0, 1.0, 1e-3),
+    (6e4, 1e-7, 1.0),
+    (1.0, 1.0, 1e30),
+]
+SCALES = [
+    *((torch.float32, *scales) for scales in SINGLE),
+    *((torch.float16, *scales) for scales in HALF),
+    *((torch.bfloat16, *scales) for scales in SINGLE[:8]),
+    *(pytest.param(torch.float64, *scales, marks=wide) for scales in DOUBLE),
+]
+
+
+@operators
+@modes
+@pytest.mark.parametrize(("dtype", "input_scale", "target_scale", "eps"), SCALES)
+@tiny
+def test_scales(
+    case: Case,
+    dtype: torch.dtype,
+    input_scale: float,
+    target_scale: float,
+    eps: float,
+    eps_mode: str,
+    operator: str,
+) -> None:
+    input, target = case.images(torch.float64)
+    images = (input_scale * input).to(dtype), (target_scale * target).to(dtype)
+    assert all(image.isfinite().all() for image in images)
+    check_against_loops(*images, eps=eps, eps_mode=eps_mode, operator=operator)
+
+
+@modes
+@pytest.mark.parametrize("eps", [1e-50, 1e-300, 1e50, 1e300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@tiny
+def test_eps_beyond_the_range_of_the_images(
+    case: Case, dtype: torch.dtype, eps: float, eps_mode: str
+) -> None:
+    """eps is a Python float, and 1e-50 is positive: the result is that of the limit."""
+    check_against_loops(*case.images(dtype), eps=eps, eps_mode=eps_mode)
+
+
+@pytest.mark.parametrize("spacing", [1e-20, 1e20])
+@modes
+@tiny
+def test_extreme_spacing(case: Case, eps_mode: str, spacing: float) -> None:
+    check_against_loops(*case.images(), spacing=spacing, eps=0.15 / spacing, eps_mode=eps_mode)
+    check_against_loops(*case.images(), spacing=spacing, eps=0.15, eps_mode=eps_mode)
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-30, 1e-37])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@tiny
+def test_extreme_mask(case: Case, reduction: str, scale: float) -> None:
+    mask = scale * torch.rand(case.shape, generator=generator("mask"))
+    if reduction == "mean":
+        check_against_loops(*case.images(), mask=mask, reduction=reduction)
+    else:  # a reduced loss is relative, a loss map would not be judged at a scale of 1e-30
+        check_against_loops(*case.images(), mask=mask, reduction=reduction, weight=1 / scale)
+
+
+def test_one_extreme_voxel_among_many() -> None:
+    """The rest of its row is as accurate as ever."""
+    (case,) = by_name("noise_3d")
+    for value in (1e30, -3e38, 1e-38):
+        input, target = case.images()
+        input[1, 0, 2, 3, 4] = value
+        assert_result_close(
+            evaluate(nec_ext.ngf_loss, input, target), expected_result(input, target)
+        )
+
+
+@pytest.mark.parametrize("scales", [(3e38, 3e38), (1e30, 1.0), (1e-38, 1e-38)], ids=str)
+@operators
+@modes
+def test_reference_in_float32(eps_mode: str, operator: str, scales: tuple[float, float]) -> None:
+    images = [
+        (s * image).float() for s, image in zip(scales, TINY[1].images(torch.float64), strict=True)
+    ]
+    result = evaluate(nec_ext.reference.ngf_loss, *images, eps_mode=eps_mode, operator=operator)
+    assert all(tensor.isfinite().all() for tensor in result.tensors)
+    expected = loop_loss(*images, eps_mode=eps_mode, operator=operator)[0]
+    assert_loss_close(result.loss, torch.as_tensor(expected.astype(float)))
+
+
+# --- Nothing to see -------------------------------------------------------------------------------
+
+
+@operators
+@modes
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1, 9, 11), (1, 1, 7, 8, 9)], ids=str)
+def test_background_has_loss_1_and_gradient_0(
+    shape: tuple[int, ...], dtype: torch.dtype, eps_mode: str, operator: str
+) -> None:
+    case = Case("background", shape, brain)
+    options = {"eps_mode": eps_mode, "operator": operator}
+    result = evaluate(nec_ext.ngf_loss, *case.images(dtype), reduction="sum", **options)
+    loss = nec_ext.ngf_loss(*case.images(dtype), reduction="none", **options)
+    assert all(tensor.isfinite().all() for tensor in result.tensors)
+    corner = (0,) * len(shape)
+    assert loss[corner] == 1
+    assert result.grad_input[corner] == result.grad_target[corner] == 0
+    assert result.grad_input.count_nonzero() > 0
+
+
+@pytest.mark.parametrize("weight", [1.0, -2.0])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+def test_mask_of_zeros(case: Case, dtype: torch.dtype, reduction: str, weight: float) -> None:
+    for mask in (torch.zeros(case.shape), torch.zeros((), dtype=torch.bool)):
+        result = evaluate(
+            nec_ext.ngf_loss, *case.images(dtype), mask=mask, reduction=reduction, weight=weight
+        )
+        assert all((tensor == 0).all() for tensor in result.tensors)
+
+
+@modes
+@operators
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(2, 1, 1, 1), (1, 2, 1, 1, 1)], ids=str)
+def test_one_voxel(
+    shape: tuple[int, ...], dtype: torch.dtype, operator: str, eps_mode: str
+) -> None:
+    result = evaluate(
+        nec_ext.ngf_loss, *Case("one", shape).images(dtype), operator=operator, eps_mode=eps_mode
+    )
+    assert result.loss == 1
+    assert result.grad_input.count_nonzero() == result.grad_target.count_nonzero() == 0
+
+
+# --- NaN and infinity -----------------------------------------------------------------------------
+
+BAD = pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+
+
+@BAD
+@modes
+@operators
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize(
+    "case",
+    [*TINY, *by_name("thin_1x1", "thin_1x7", "thin_1x1x5", "thin_2x2x2")],
+    ids=lambda case: case.name,
+)
+def test_bad_voxel_shows(
+    case: Case, which: int, dtype: torch.dtype, operator: str, eps_mode: str, bad: float
+) -> None:
+    options = {"operator": operator, "eps_mode": eps_mode}
+    nothing = torch.zeros(case.shape)
+    for voxel in torch.ones(case.shape).nonzero():
+        images = case.images(dtype)
+        images[which][tuple(voxel)] = bad
+        for mask in (None, nothing):
+            assert nec_ext.ngf_loss(*images, mask=mask, **options).isnan()
+            assert nec_ext.ngf_loss(*images, mask=mask, reduction="sum", **options).isnan()
+        with_gradient = evaluate(nec_ext.ngf_loss, *images, **options)
+        assert with_gradient.loss.isnan()
+        assert not with_gradient[1 + which].isfinite().all()
+
+
+@BAD
+@modes
+@operators
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+def test_bad_voxel_shows_where_it_is(
+    case: Case, dtype: torch.dtype, which: int, operator: str, eps_mode: str, bad: float
+) -> None:
+    options = {"operator": operator, "eps_mode": eps_mode, "reduction": "none"}
+    clean = nec_ext.ngf_loss(*case.images(dtype), **options)
+    images = case.images(dtype)
+    images[which][(1, 1, *(2,) * (len(case.shape) - 2))] = bad
+    loss = nec_ext.ngf_loss(*images, **options)
+    assert torch.equal(loss.isnan(), nec_ext.reference.ngf_loss(*images, **options).isnan())
+    assert 0 < loss.isnan().sum() <= 27
+    assert_loss_close(torch.where(loss.isnan(), clean, loss), clean.double())
+
+
+def test_nan_in_every_tile_shows() -> None:
+    for case in by_name("tiles_x_2d", "tiles_x_3d", "tiles_y_3d", "chunks_3d", "chunks_2d"):
+        for position in (0, 0.31, 0.5, 0.77, 1):
+            images = case.images()
+            images[0][tuple(int(position * (size - 1)) for size in case.shape)] = math.nan
+            assert nec_ext.ngf_loss(*images).isnan()

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""The normalized gradient field, and the automatic noise threshold."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from helpers import EPS_MODES, OPERATORS, assert_loss_close
+from inputs import SMALL, Case, brain, by_name, generator
+from oracle import clamp, taps
+
+import nec_ext
+from nec_ext import reference
+
+small = pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+operators = pytest.mark.parametrize("operator", OPERATORS)
+modes = pytest.mark.parametrize("eps_mode", EPS_MODES)
+TINY = [Case("field_2d", (2, 1, 3, 4)), Case("field_3d", (1, 2, 3, 2, 3))]
+
+
+def gradient_by_loops(image: torch.Tensor, operator: str, spacing: list[float]) -> torch.Tensor:
+    shape = tuple(image.shape)
+    ndim = len(shape) - 2
+    pixels = image.double().numpy()
+    gradient = np.zeros((*shape[:2], ndim, *shape[2:]))
+    for at in np.ndindex(*shape):
+        for axis in range(ndim):
+            for offset, coefficient in taps(operator, ndim, axis):
+                value = pixels[at[:2] + clamp(at[2:], offset, shape[2:])]
+                gradient[(*at[:2], axis, *at[2:])] += coefficient * value / spacing[axis]
+    return torch.as_tensor(gradient)
+
+
+@modes
+@operators
+@pytest.mark.parametrize("case", TINY, ids=lambda case: case.name)
+def test_field_by_loops(case: Case, operator: str, eps_mode: str) -> None:
+    image, _ = case.images(torch.float64)
+    spacing = [0.7, 1.3, 2.5][: len(case.shape) - 2]
+    gradient = gradient_by_loops(image, operator, spacing)
+    length = gradient.square().sum(2, keepdim=True).sqrt()
+    expected = gradient / (length + 0.3 if eps_mode == "additive" else (length**2 + 0.09).sqrt())
+    actual = nec_ext.ngf_field(image, 0.3, eps_mode, operator, spacing)
+    torch.testing.assert_close(actual, expected, rtol=1e-13, atol=1e-15)
+
+
+@modes
+@operators
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str
+)
+@small
+def test_loss_of_two_fields_is_the_loss(
+    case: Case, dtype: torch.dtype, operator: str, eps_mode: str
+) -> None:
+    images = case.images(dtype)
+    fields = [nec_ext.ngf_field(image, eps_mode=eps_mode, operator=operator) for image in images]
+    assert fields[0].shape == (*case.shape[:2], len(case.shape) - 2, *case.shape[2:])
+    assert fields[0].dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    alignment = (fields[0] * fields[1]).sum(2)
+    loss = nec_ext.ngf_loss(*images, eps_mode=eps_mode, operator=operator, reduction="none")
+    assert_loss_close(loss, 1 - alignment.double().square() / 2)
+
+
+@modes
+@operators
+def test_length_is_below_one_and_zero_in_the_background(operator: str, eps_mode: str) -> None:
+    image, _ = Case("background", (1, 1, 12, 13, 11), brain).images()
+    field = nec_ext.ngf_field(1e3 * image, eps_mode=eps_mode, operator=operator)
+    length = field.double().square().sum(2).sqrt()
+    assert 0.99 < length.max() <= 1 + 1e-6
+    assert length[0, 0, 0, 0, 0] == 0
+    assert field.isfinite().all()
+
+
+def test_defaults() -> None:
+    image, _ = SMALL[0].images()
+    assert torch.equal(
+        nec_ext.ngf_field(image), nec_ext.ngf_field(image, 0.15, "additive", "central", 1.0)
+    )
+
+
+@modes
+@operators
+def test_field_is_differentiable(operator: str, eps_mode: str) -> None:
+    image = TINY[1].images(torch.float64)[0].requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda i: nec_ext.ngf_field(i, 0.3, eps_mode, operator, 1.3), image
+    )
+    flat = torch.zeros(1, 1, 3, 3, dtype=torch.float64, requires_grad=True)
+    nec_ext.ngf_field(flat, eps_mode=eps_mode, operator=operator).sum().backward()
+    assert flat.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1, 1), (3, 1, 1), (2, 3, 9, 7)], ids=str)
+def test_eps_per_voxel(shape: tuple[int, ...]) -> None:
+    image, _ = SMALL[0].images(torch.float64)
+    eps = 0.1 + torch.rand(shape, generator=generator("eps"), dtype=torch.float64)
+    field = nec_ext.ngf_field(image, eps)
+    for voxel in ((0, 0, 1, 2), (1, 2, 3, 4)):
+        alone = nec_ext.ngf_field(image, eps.expand(image.shape)[voxel].item())
+        at = (*voxel[:2], slice(None), *voxel[2:])
+        assert torch.allclose(field[at], alone[at], rtol=1e-15)
+
+
+# --- estimate_eps ---------------------------------------------------------------------------------
+
+
+@operators
+@pytest.mark.parametrize("case", TINY, ids=lambda case: case.name)
+def test_estimate_is_the_mean_length(case: Case, operator: str) -> None:
+    image, _ = case.images(torch.float64)
+    spacing = [0.7, 1.3, 2.5][: len(case.shape) - 2]
+    length = gradient_by_loops(image, operator, spacing).square().sum(2).sqrt()
+    expected = 1.7 * length.flatten(2).mean(2).view(*case.shape[:2], *(1,) * len(spacing))
+    actual = nec_ext.estimate_eps(image, 1.7, operator, spacing)
+    torch.testing.assert_close(actual, expected, rtol=1e-13, atol=0)
+
+
+def test_estimate_by_hand() -> None:
+    image = torch.tensor([0.0, 1.0, 5.0, 5.0]).view(1, 1, 1, 4)
+    # Central differences with replicated borders: 1/2, 5/2, 2, 0.
+    assert nec_ext.estimate_eps(image).item() == 1.25
+    assert nec_ext.estimate_eps(image, 2.0, "forward").item() == 2 * 5 / 4
+    assert nec_ext.estimate_eps(image, spacing=(1.0, 0.5)).item() == 2.5
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str
+)
+@small
+def test_estimate_is_an_eps(case: Case, dtype: torch.dtype) -> None:
+    image, target = case.images(dtype)
+    eps = nec_ext.estimate_eps(image.requires_grad_())
+    assert eps.shape == (*case.shape[:2], *(1,) * (len(case.shape) - 2))
+    assert eps.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert not eps.requires_grad
+    loss = nec_ext.ngf_loss(image, target, eps=eps, target_eps=nec_ext.estimate_eps(target))
+    assert 0.5 < loss < 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("name", ["constant_2d", "constant_3d", "thin_1x1x1"])
+def test_estimate_of_a_constant_image(name: str, dtype: torch.dtype) -> None:
+    (case,) = by_name(name)
+    image, target = case.images(dtype)
+    eps = nec_ext.estimate_eps(image)
+    assert (eps == torch.finfo(eps.dtype).eps).all()
+    assert nec_ext.ngf_loss(image, target, eps=eps) == 1
+
+
+def test_estimate_scales_with_the_contrast() -> None:
+    image, _ = SMALL[1].images(torch.float64)
+    estimate = nec_ext.estimate_eps(image)
+    assert torch.equal(nec_ext.estimate_eps(-4 * image + 1), nec_ext.estimate_eps(4 * image + 1))
+    torch.testing.assert_close(nec_ext.estimate_eps(4 * image), 4 * estimate, rtol=1e-15, atol=0)
+    torch.testing.assert_close(
+        nec_ext.estimate_eps(image, math.pi), math.pi * estimate, rtol=1e-15, atol=0
+    )
+
+
+def test_reference_has_the_same_functions() -> None:
+    image, _ = SMALL[1].images()
+    assert torch.equal(reference.ngf_field(image), nec_ext.ngf_field(image))
+    assert torch.equal(reference.estimate_eps(image), nec_ext.estimate_eps(image))

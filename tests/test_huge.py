@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""More than 2^31 elements: in the index of an element, in the count of voxels, in the gradient."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import assert_gradient_close, assert_loss_close, check_fused, evaluate, expected_result
+from inputs import generator
+from torch import Tensor
+
+import nec_ext
+
+BEYOND_INT32 = 2**31 + 1024
+SHAPE = (1, 1, 2**16 + 2, 2**15 + 2)  # a little more than 2^31 voxels
+GIB = 2**30
+
+
+def free_memory() -> int:
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, 3])
+def test_strides_beyond_int32(tmp_path: Path, axis: int) -> None:
+    """Two planes of a file with a hole of gigabytes between them, which nobody reads."""
+    shape = [1, 1, 3, 5, 6]
+    shape[axis] = 2
+    strides = [0, 0, 30, 6, 1]
+    strides[axis] = BEYOND_INT32
+    size = sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True)) + 1
+    images = []
+    for name in ("input", "target"):
+        storage = torch.from_file(str(tmp_path / name), shared=True, size=size, dtype=torch.float16)
+        image = storage.as_strided(shape, strides)
+        image.copy_(torch.rand(shape, generator=generator(name)))
+        images.append(image)
+    mask = torch.rand(shape, generator=generator("mask"))
+    check_fused(*images, mask=mask)
+    check_fused(*images, mask=images[1].abs(), eps=images[0].abs() + 0.1, reduction="none")
+
+
+def constant_rows(width: int) -> tuple[Tensor, Tensor]:
+    """The same pair of columns, as wide as asked for, in the memory of one."""
+    columns = 2 * torch.rand(2, 1, 1, SHAPE[2], 1, generator=generator("columns")).half() - 1
+    return tuple(column.expand(*SHAPE[:3], width) for column in columns)
+
+
+@pytest.mark.slow
+def test_count_of_voxels() -> None:
+    assert torch.Size(SHAPE).numel() > 2**31
+    loss = nec_ext.ngf_loss(*constant_rows(SHAPE[3]))
+    assert_loss_close(loss, expected_result(*constant_rows(3)).loss)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(free_memory() < 8 * GIB, reason="the gradient takes 4 GiB")
+def test_gradient() -> None:
+    result = evaluate(nec_ext.ngf_loss, *constant_rows(SHAPE[3]), -1.5, "input", reduction="sum")
+    expected = expected_result(*constant_rows(64), -1.5, "input", reduction="sum").grad_input
+    assert result.grad_input.numel() > 2**31
+    assert_gradient_close(result.grad_input[..., :32], expected[..., :32])
+    assert_gradient_close(result.grad_input[..., -32:], expected[..., -32:])
+    # Rows are constant, so any column is the first.
+    assert torch.equal(result.grad_input[..., SHAPE[3] // 2], result.grad_input[..., 0])

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""The loss as a module, among torch's and MONAI's."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from helpers import (
+    EPS_MODES,
+    OPERATORS,
+    REDUCTIONS,
+    assert_result_close,
+    assert_same_bits,
+    evaluate,
+    expected_result,
+)
+from inputs import SMALL, generator
+
+import nec_ext
+
+IMAGES = SMALL[1].images()
+SHAPE = SMALL[1].shape
+EPS = 0.1 + torch.rand(SHAPE[1], 1, 1, 1, generator=generator("eps"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"eps": 0.3},
+        {"eps": EPS, "target_eps": 0.3},
+        {"target_eps": EPS},
+        *({"eps_mode": mode} for mode in EPS_MODES),
+        *({"operator": operator} for operator in OPERATORS),
+        *({"reduction": reduction} for reduction in REDUCTIONS),
+        {"spacing": 2.0},
+        {"spacing": (0.7, 1.3, 2.5)},
+        {"spacing": [0.7, 1.3, 2.5]},
+        {"weight": -3.0},
+    ],
+    ids=lambda options: "-".join(options) or "default",
+)
+@pytest.mark.parametrize("masked", [False, True])
+def test_options_reach_the_function(options: dict[str, Any], masked: bool) -> None:
+    mask = torch.rand(SHAPE, generator=generator("mask")) if masked else None
+    module = nec_ext.NGFLoss(**options)
+    by_function = evaluate(nec_ext.ngf_loss, *IMAGES, mask=mask, **options)
+    assert_same_bits(evaluate(lambda i, t: module(i, t, mask), *IMAGES), by_function)
+    assert_same_bits(
+        evaluate(lambda i, t: module(input=i, target=t, mask=mask), *IMAGES), by_function
+    )
+    assert_result_close(by_function, expected_result(*IMAGES, mask=mask, **options))
+
+
+def test_it_is_a_loss_of_torch() -> None:
+    module = nec_ext.NGFLoss()
+    assert isinstance(module, torch.nn.modules.loss._Loss)
+    assert module.reduction == "mean"
+    assert list(module.parameters()) == []
+
+
+@pytest.mark.parametrize("name", ["MEAN", "SUM", "NONE"])
+def test_reduction_of_monai(name: str) -> None:
+    utils = pytest.importorskip("monai.utils")
+    reduction = getattr(utils.LossReduction, name)
+    expected = nec_ext.ngf_loss(*IMAGES, reduction=name.lower())
+    assert torch.equal(nec_ext.NGFLoss(reduction=reduction)(*IMAGES), expected)
+    assert torch.equal(nec_ext.ngf_loss(*IMAGES, reduction=reduction), expected)
+
+
+def test_metatensor() -> None:
+    data = pytest.importorskip("monai.data")
+    affine = torch.diag(torch.tensor([2.0, 3.0, 4.0, 1.0]))
+    input, target = (data.MetaTensor(image.clone(), affine=affine) for image in IMAGES)
+    mask = data.MetaTensor(torch.rand(SHAPE, generator=generator("mask")), affine=affine)
+    eps = data.MetaTensor(EPS, affine=affine)
+    input.requires_grad_()
+    for loss in (
+        nec_ext.ngf_loss(input, target, mask=mask, eps=eps),
+        nec_ext.NGFLoss(eps=eps)(input, target, mask),
+        nec_ext.reference.ngf_loss(input, target, mask=mask, eps=eps),
+        nec_ext.ngf_loss(input, target, mask=mask, eps=eps, reduction="none").mean(),
+    ):
+        assert type(loss) is torch.Tensor
+        input.grad = None
+        loss.backward()
+        assert input.grad is not None
+    plain = [tensor.as_tensor() for tensor in (input.detach(), target, mask, eps)]
+    expected = nec_ext.ngf_loss(*plain[:2], mask=plain[2], eps=plain[3])
+    assert torch.equal(nec_ext.ngf_loss(input, target, mask=mask, eps=eps), expected)
+    assert type(nec_ext.ngf_field(target)) is torch.Tensor
+    assert type(nec_ext.estimate_eps(target)) is torch.Tensor
+
+
+def test_subclasses_of_tensor() -> None:
+    parameter = torch.nn.Parameter(IMAGES[0].clone())
+    loss = nec_ext.ngf_loss(parameter, IMAGES[1])
+    assert type(loss) is torch.Tensor
+    loss.backward(torch.tensor(-1.5))
+    assert_result_close(
+        evaluate(nec_ext.ngf_loss, *IMAGES, -1.5, "input")._replace(grad_input=parameter.grad),
+        expected_result(*IMAGES, -1.5, "input"),
+    )
+
+
+def test_eps_tensor_is_a_buffer() -> None:
+    module = nec_ext.NGFLoss(eps=EPS, target_eps=2 * EPS)
+    assert dict(module.named_buffers()).keys() == {"eps", "target_eps"}
+    assert module.state_dict() == {}  # options are not learned, and checkpoints stay loadable
+    assert nec_ext.NGFLoss().state_dict() == {}
+    module.load_state_dict({})
+    module.to("meta")
+    assert module.eps.device.type == module.target_eps.device.type == "meta"
+    assert nec_ext.NGFLoss(eps=EPS).double().eps.dtype == torch.float64
+
+
+def test_inside_a_larger_module() -> None:
+    class Trainer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = torch.nn.Conv3d(2, 2, 1)
+            self.loss = nec_ext.NGFLoss(eps=EPS)
+
+    trainer = Trainer()
+    assert set(trainer.state_dict()) == {"network.weight", "network.bias"}
+    trainer.train().half().float()
+    assert trainer.loss(trainer.network(IMAGES[0]), IMAGES[1]).requires_grad
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"eps": EPS, "spacing": (0.7, 1.3, 2.5), "operator": "sobel", "weight": 2.0}]
+)
+@pytest.mark.parametrize("how", ["deepcopy", "pickle", "save"])
+def test_copies(how: str, options: dict[str, Any]) -> None:
+    module = nec_ext.NGFLoss(**options)
+    if how == "deepcopy":
+        other = copy.deepcopy(module)
+    elif how == "pickle":
+        other = pickle.loads(pickle.dumps(module))
+    else:
+        file = io.BytesIO()
+        torch.save(module, file)
+        file.seek(0)
+        other = torch.load(file, weights_only=False)
+    assert torch.equal(other(*IMAGES), module(*IMAGES))
+    assert repr(other) == repr(module)
+
+
+def test_repr_names_the_options() -> None:
+    shown = repr(nec_ext.NGFLoss(eps=0.3, eps_mode="quadrature", operator="sobel", reduction="sum"))
+    assert shown.startswith("NGFLoss(")
+    assert "\n" not in shown
+    for part in ("eps=0.3", "eps_mode='quadrature'", "operator='sobel'", "reduction='sum'"):
+        assert part in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ({"target_eps": 0.7}, "0.7"),
+        ({"spacing": (0.7, 1.3, 2.5)}, "(0.7, 1.3, 2.5)"),
+        ({"weight": 2.5}, "weight=2.5"),
+    ],
+)
+def test_repr_shows_what_differs_from_the_default(options: dict[str, Any], part: str) -> None:
+    assert part in repr(nec_ext.NGFLoss(**options))
+    assert len(repr(nec_ext.NGFLoss(eps=EPS.expand(2, 20, 20, 20).clone()))) < 500
+
+
+def test_module_takes_2d_and_3d() -> None:
+    module = nec_ext.NGFLoss()
+    for case in SMALL:
+        assert_result_close(evaluate(module, *case.images()), expected_result(*case.images()))

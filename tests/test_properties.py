@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""Shapes, strides, dtypes and options drawn at random, all at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers import (
+    DTYPES,
+    EPS_MODES,
+    OPERATORS,
+    REDUCTIONS,
+    WANTED,
+    check_fused,
+    evaluate,
+    expected_result,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import nec_ext
+
+# The same examples everywhere and every time: a failure in CI is one that can be repeated.
+bounded = settings(max_examples=600, derandomize=True, database=None, deadline=None)
+Draw = st.DrawFn
+
+
+@st.composite
+def shapes(draw: Draw) -> tuple[int, ...]:
+    ndim = draw(st.sampled_from([2, 3]))
+    space = [draw(st.integers(1, 9)) for _ in range(ndim)]
+    # Now and then one axis beyond a vector, a slab of rows, or a row's padding.
+    if draw(st.integers(0, 3)) == 0:
+        space[draw(st.integers(0, ndim - 1))] = draw(st.integers(15, 70))
+    return draw(st.integers(1, 3)), draw(st.integers(1, 3)), *space
+
+
+def uniform(shape: tuple[int, ...], seed: int) -> Tensor:
+    return (
+        2 * torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        - 1
+    )
+
+
+@st.composite
+def laid_out(draw: Draw, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """An image with axes in any order in memory, some with gaps, some expanded, at any offset."""
+    order = draw(st.permutations(range(len(shape))))
+    steps = [draw(st.sampled_from([1, 1, 1, 2, 3])) for _ in shape]
+    sizes = [1 if draw(st.integers(0, 15)) == 0 else size for size in shape]
+    offset = draw(st.integers(0, 3))
+    strides, length = [0] * len(shape), 1
+    for axis in reversed(order):
+        strides[axis] = length * steps[axis]
+        length *= steps[axis] * sizes[axis]
+    storage = torch.full((offset + length + 8,), torch.nan, dtype=dtype)
+    image = storage.as_strided(sizes, strides, offset)
+    image.copy_(uniform(tuple(sizes), draw(st.integers(0, 2**31))))
+    return image.expand(shape)
+
+
+@st.composite
+def broadcastable(
+    draw: Draw, shape: tuple[int, ...], dtypes: list[torch.dtype], low: float
+) -> Tensor:
+    """A map over some of the axes, in [low, low + 1)."""
+    first = draw(st.integers(0, len(shape)))
+    sizes = tuple(draw(st.sampled_from([1, size, size])) for size in shape[first:])
+    values = low + (uniform(sizes, draw(st.integers(0, 2**31))) + 1) / 2
+    dtype = draw(st.sampled_from(dtypes))
+    if not dtype.is_floating_point:
+        values = (values * 3 + 1) if low else (values * 3)
+    return values.to(dtype)
+
+
+@st.composite
+def problems(draw: Draw) -> dict[str, Any]:
+    shape = draw(shapes())
+    maps = st.one_of(st.floats(0.05, 2), broadcastable(shape, [*DTYPES, torch.int32], 0.05))
+    masks = broadcastable(shape, [*DTYPES, torch.bool, torch.uint8, torch.int64], 0.0)
+    per_axis = st.tuples(*[st.floats(0.25, 4)] * (len(shape) - 2))
+    return {
+        "input": draw(laid_out(shape, draw(st.sampled_from(DTYPES)))),
+        "target": draw(laid_out(shape, draw(st.sampled_from(DTYPES)))),
+        "wanted": draw(st.sampled_from(WANTED)),
+        "eps": draw(maps),
+        "target_eps": draw(st.one_of(st.none(), maps)),
+        "eps_mode": draw(st.sampled_from(EPS_MODES)),
+        "operator": draw(st.sampled_from(OPERATORS)),
+        "spacing": draw(st.one_of(st.none(), st.floats(0.25, 4), per_axis)),
+        "mask": draw(st.one_of(st.none(), masks)),
+        "weight": draw(st.sampled_from([1.0, -0.3, 2.5])),
+        "reduction": draw(st.sampled_from(REDUCTIONS)),
+    }
+
+
+@bounded
+@given(problems())
+def test_fused_is_the_reference(problem: dict[str, Any]) -> None:
+    check_fused(**problem)
+
+
+@bounded
+@given(st.data())
+def test_any_window_is_a_part_of_the_whole(data: st.DataObject) -> None:
+    shape = data.draw(shapes())
+    images = [data.draw(laid_out(shape, torch.float64)) for _ in range(2)]
+    ndim = len(shape) - 2
+    lows = [data.draw(st.integers(0, size - 1)) for size in shape[2:]]
+    highs = [
+        data.draw(st.integers(low + 1, size)) for low, size in zip(lows, shape[2:], strict=True)
+    ]
+    terms = [max(low - 1, 0) for low in lows] + [
+        min(h + 1, s) for h, s in zip(highs, shape[2:], strict=True)
+    ]
+    operator = data.draw(st.integers(0, 2))
+
+    def run(region: list[int], reduction: int) -> tuple[Tensor, ...]:
+        settings = (None, None, None, 0.15, 0.3, 0, operator, [1.3] * ndim, 1.0, region)
+        return torch.ops.nec_ext.ngf_forward(*images, *settings, reduction, None, True, True, True)
+
+    part = (..., *(slice(low, high) for low, high in zip(lows, highs, strict=True)))
+    loss, *gradients, _ = run([*terms, *lows, *highs], 2)
+    per_voxel = run([], 0)[0]
+    assert loss.item() == pytest.approx(per_voxel[part].sum().item(), rel=1e-14)
+    for gradient, whole in zip(gradients, run([], 2)[1:3], strict=True):
+        assert torch.equal(gradient[part], whole[part])
+        assert gradient.count_nonzero() == gradient[part].count_nonzero()
+
+
+@bounded
+@given(st.lists(st.integers(0, 4), max_size=6), st.sampled_from(["mask", "eps", "target_eps"]))
+def test_any_map_is_broadcast_or_refused(shape: list[int], name: str) -> None:
+    images = uniform((2, 2, 3, 4, 3), 1).split(1)
+    tensor = 0.5 + uniform(tuple(shape), 2).abs()
+    try:
+        broadcasts = torch.broadcast_shapes(images[0].shape, tensor.shape) == images[0].shape
+    except RuntimeError:
+        broadcasts = False
+    if broadcasts:
+        result = evaluate(nec_ext.ngf_loss, *images, **{name: tensor})
+        expected = expected_result(*images, **{name: tensor})
+        assert result.loss.item() == pytest.approx(expected.loss.item(), rel=1e-14)
+    else:
+        with pytest.raises(ValueError, match=f"^{name} must be broadcastable"):
+            nec_ext.ngf_loss(*images, **{name: tensor})

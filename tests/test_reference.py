@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""The reference, which judges all else, against loops over voxels and numbers by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from helpers import (
+    EPS_MODES,
+    OPERATORS,
+    REDUCTIONS,
+    assert_gradient_close,
+    assert_loss_close,
+    evaluate,
+    random_upstream,
+)
+from inputs import THIN, Case, brain, constant, generator, ramp
+from oracle import loop_loss
+
+from nec_ext import reference
+
+TINY = [
+    Case("tiny_2d", (2, 2, 5, 4)),
+    Case("tiny_3d", (1, 2, 3, 4, 5)),
+    Case("tiny_ramp_2d", (1, 1, 4, 5), ramp),
+    Case("tiny_ramp_3d", (1, 1, 3, 4, 3), ramp),
+    Case("tiny_brain_2d", (1, 1, 9, 9), brain),
+    Case("tiny_brain_3d", (1, 1, 5, 6, 5), brain),
+    Case("tiny_constant_3d", (1, 1, 3, 2, 3), constant),
+]
+tiny = pytest.mark.parametrize("case", TINY, ids=lambda case: case.name)
+first_two = pytest.mark.parametrize("case", TINY[:2], ids=lambda case: case.name)
+
+
+def check_reference(case: Case, **options: Any) -> None:
+    """Loss and both gradients, for a random upstream."""
+    input, target = case.images(torch.float64)
+    upstream = random_upstream(case.shape if options.get("reduction") == "none" else ())
+    actual = evaluate(reference.ngf_loss, input, target, upstream, **options)
+    expected = [
+        torch.as_tensor(array.astype(float))
+        for array in loop_loss(input, target, upstream, **options)
+    ]
+    assert_loss_close(actual.loss, expected[0])
+    assert_gradient_close(actual.grad_input, expected[1])
+    assert_gradient_close(actual.grad_target, expected[2])
+
+
+@pytest.mark.parametrize("eps_mode", EPS_MODES)
+@pytest.mark.parametrize("operator", OPERATORS)
+@tiny
+def test_formulas(case: Case, operator: str, eps_mode: str) -> None:
+    spacing = [0.7, 1.3, 2.5][: len(case.shape) - 2]
+    check_reference(
+        case, operator=operator, eps_mode=eps_mode, spacing=spacing, eps=0.1, target_eps=0.3
+    )
+
+
+@pytest.mark.parametrize("eps_mode", EPS_MODES)
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("case", THIN, ids=lambda case: case.name)
+def test_thin_images(case: Case, operator: str, eps_mode: str) -> None:
+    check_reference(case, operator=operator, eps_mode=eps_mode)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@first_two
+def test_reductions(case: Case, reduction: str, masked: bool) -> None:
+    mask = (
+        torch.rand(case.shape, generator=generator("mask"), dtype=torch.float64) if masked else None
+    )
+    check_reference(case, reduction=reduction, mask=mask, weight=-1.7)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@first_two
+def test_mask_of_zeros(case: Case, reduction: str) -> None:
+    check_reference(case, reduction=reduction, mask=torch.zeros(case.shape))
+
+
+@pytest.mark.parametrize("eps_mode", EPS_MODES)
+@first_two
+def test_maps(case: Case, eps_mode: str) -> None:
+    rng = generator("maps")
+    eps = 0.05 + torch.rand(case.shape, generator=rng, dtype=torch.float64)
+    per_sample = 0.05 + torch.rand(
+        case.shape[0], *(1,) * (len(case.shape) - 1), generator=rng, dtype=torch.float64
+    )
+    mask = torch.rand(case.shape[2:], generator=rng) > 0.5
+    check_reference(case, eps=eps, target_eps=per_sample, mask=mask, eps_mode=eps_mode)
+    check_reference(case, eps=per_sample, eps_mode=eps_mode)
+
+
+# --- Numbers by hand ------------------------------------------------------------------------------
+
+
+def row(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64).view(1, 1, 1, -1)
+
+
+def test_differences() -> None:
+    image = row(1, 4, 9, 7)
+    expected = {
+        "central": [1.5, 4.0, 1.5, -1.0],
+        "forward": [3.0, 5.0, -2.0, 0.0],
+        "sobel": [1.5, 4.0, 1.5, -1.0],
+    }
+    for operator, values in expected.items():
+        gradient = reference.image_gradient(image, operator)
+        assert gradient[0, 0, 0].count_nonzero() == 0  # an axis of length 1
+        assert gradient[0, 0, 1].flatten().tolist() == values
+        spaced = reference.image_gradient(image, operator, (7.0, 2.0))
+        assert spaced[0, 0, 1].flatten().tolist() == [value / 2 for value in values]
+
+
+def test_sobel_smooths_across() -> None:
+    image = torch.zeros(1, 1, 3, 3, dtype=torch.float64)
+    image[0, 0, 1, 1] = 8
+    gradient = reference.image_gradient(image, "sobel")[0, 0]
+    assert gradient[1].tolist() == [[1, 0, -1], [2, 0, -2], [1, 0, -1]]
+    assert gradient[0].tolist() == [[1, 2, 1], [0, 0, 0], [-1, -2, -1]]
+
+
+@pytest.mark.parametrize(
+    ("eps_mode", "length"),
+    [("additive", lambda a: a / (a + 0.5)), ("quadrature", lambda a: a / math.hypot(a, 0.5))],
+)
+def test_two_ramps(eps_mode: str, length: Any) -> None:
+    # Slopes 2 and -1 inside, half of that at the borders: t = -length(2) length(1) and -length(1)
+    # length(1/2).
+    input, target = row(0, 2, 4, 6), row(3, 2, 1, 0)
+    loss = reference.ngf_loss(input, target, eps=0.5, eps_mode=eps_mode, reduction="none").flatten()
+    inside = 1 - (length(2) * length(1)) ** 2 / 2
+    border = 1 - (length(1) * length(0.5)) ** 2 / 2
+    torch.testing.assert_close(
+        loss, torch.tensor([border, inside, inside, border], dtype=torch.float64)
+    )
+
+
+def test_paper_formula_at_one_edge() -> None:
+    # d = (0, 1), e = (1, 1), eps = 1: n(I) = (0, 1/2), n(J) = (1, 1) / (sqrt(2) + 1), t = 1 / (2
+    # (sqrt(2) + 1)).
+    input = torch.tensor([[0.0, 1.0], [0.0, 1.0]], dtype=torch.float64).view(1, 1, 2, 2)
+    target = torch.tensor([[0.0, 1.0], [1.0, 2.0]], dtype=torch.float64).view(1, 1, 2, 2)
+    loss = reference.ngf_loss(input, target, eps=1.0, operator="forward", reduction="none")
+    t = 1 / (2 * (math.sqrt(2) + 1))
+    assert loss[0, 0, 0, 0].item() == pytest.approx(1 - t * t / 2, rel=1e-15)
+
+
+def test_perpendicular_and_constant_images_give_1() -> None:
+    down = torch.arange(4.0).view(1, 1, 4, 1).expand(1, 1, 4, 4)
+    assert (reference.ngf_loss(down, down.mT, reduction="none") == 1).all()
+    assert (reference.ngf_loss(down, torch.ones(1, 1, 4, 4), reduction="none") == 1).all()
+
+
+@pytest.mark.parametrize("eps_mode", EPS_MODES)
+@pytest.mark.parametrize("case", TINY[4:], ids=lambda case: case.name)
+def test_gradient_is_zero_and_not_nan_in_the_background(case: Case, eps_mode: str) -> None:
+    input, target = case.images(torch.float64)
+    result = evaluate(reference.ngf_loss, input, target, eps_mode=eps_mode)
+    assert all(tensor.isfinite().all() for tensor in result.tensors)
+    corner = (0, 0, *(0,) * (input.dim() - 2))
+    assert result.grad_input[corner] == 0
+    assert result.grad_target[corner] == 0
+
+
+def test_half_images_are_computed_in_float32() -> None:
+    input, target = TINY[1].images(torch.float16)
+    expected = reference.ngf_loss(input.float(), target.float())
+    assert torch.equal(reference.ngf_loss(input, target), expected)
+    mixed = reference.ngf_loss(input, target.double())
+    assert torch.equal(mixed, reference.ngf_loss(input.double(), target.double()))
