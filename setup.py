@@ -13,13 +13,21 @@ import pybind11
 from setuptools import setup
 from torch.utils.cpp_extension import BuildExtension, CppExtension
 
-# Errno and traps for square roots would keep the compiler from vectorizing the loops. -ffast-math, which
-# would also do, lets it drop NaNs, and is never used.
-FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-fvisibility=hidden", "-g0"]
+# Errno and traps for square roots would keep the compiler from vectorizing the loops. -ffast-math,
+# which would also do, lets it drop NaNs, and is never used.
+FLAGS = [
+    "-O3",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fopenmp-simd",
+    "-fvisibility=hidden",
+    "-g0",
+]
 # A loop that copies a short row is faster than the call of memcpy that gcc would make of it.
 if sys.platform == "linux":
     FLAGS.append("-fno-tree-loop-distribute-patterns")
-# The stable ABI of torch 2.10: a library built with any later torch runs with every torch from there on.
+# The stable ABI of torch 2.10: a library built with any later torch runs with every torch from
+# there on.
 TORCH_2_10 = "-DTORCH_TARGET_VERSION=0x020a000000000000"
 EXTRA = os.environ.get("NEC_EXT_CXX_FLAGS", "").split()
 

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+#
+# Every target makes what it needs first: a virtual environment in .venv with the pinned packages of
+# requirements/, and the extension, built again whenever one of its sources has changed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
+# torch's build looks for ninja on the path.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+RESULTS := out/bench.json
+SANITIZERS := address,undefined
+SANITIZE_FLAGS := -O1 -g -fsanitize=$(SANITIZERS) -fno-sanitize-recover=all -fno-omit-frame-pointer
+SANITIZED := build-sanitize/lib
+CPP_FILES = $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o -name '*.cu*')
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test cpp-test bench lint format sanitize clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "%-10s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.demo $(VENV)/.extension ## Run the demo; T1=PATH T2=PATH: on your own images, OUT=DIR: results there
+	$(BIN)/python -m examples.demo $(if $(T1),--t1 "$(T1)") $(if $(T2),--t2 "$(T2)") $(if $(OUT),--out "$(OUT)")
+
+test: cpp-test $(VENV)/.extension ## Run all tests, C++ and Python; ARGS=...: passed to pytest
+	$(BIN)/python -c "import nec_ext; print(nec_ext.build_info())"
+	$(BIN)/python -m pytest $(ARGS)
+
+cpp-test: $(VENV)/.test ## Run the C++ tests, which need no torch
+	$(BIN)/cmake -S . -B build-cpp -G Ninja
+	$(BIN)/cmake --build build-cpp
+	$(BIN)/ctest --test-dir build-cpp --output-on-failure
+
+bench: $(VENV)/.test $(VENV)/.extension ## Run the benchmarks and write RESULTS=...; ARGS=...: passed to pytest
+	$(BIN)/python -m pytest benchmarks --results $(RESULTS) $(ARGS)
+
+lint: $(VENV)/.dev $(VENV)/.extension ## Check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## Rewrite all files in the project's style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(CPP_FILES)
+
+# The thread sanitizer gives false alarms from torch's thread pool; the C++ tests bring their own threads.
+# Python's own leaks would hide any of ours.
+sanitize: $(VENV)/.test $(VENV)/.extension ## Run the tests under address, undefined and thread sanitizers (gcc)
+	for sanitizers in $(SANITIZERS) thread; do \
+	  $(BIN)/cmake -S . -B build-sanitize/cpp-$$sanitizers -G Ninja -DNEC_SANITIZE=$$sanitizers && \
+	  $(BIN)/cmake --build build-sanitize/cpp-$$sanitizers && \
+	  $(BIN)/ctest --test-dir build-sanitize/cpp-$$sanitizers --output-on-failure || exit 1; \
+	done
+	NEC_EXT_CXX_FLAGS="$(SANITIZE_FLAGS)" $(BIN)/python setup.py -q build --build-base build-sanitize --build-lib $(SANITIZED)
+	ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(SANITIZED) \
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	  $(BIN)/python -m pytest -o pythonpath="$(SANITIZED) ." -m "not slow" $(ARGS)
+
+clean: ## Remove everything that make has made
+	rm -rf $(VENV) build build-* dist *.egg-info nec_ext/*.so .*_cache .hypothesis .benchmarks
+
+# ----------------------------------------------------------------------------------------------------
+# The environment: one file per step that is done
+# ----------------------------------------------------------------------------------------------------
+
+# torch on its own and first: no other package may choose its version.
+$(VENV)/.torch: requirements/torch.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -r $<
+	touch $@
+
+$(VENV)/.build: requirements/build.txt $(VENV)/.torch
+$(VENV)/.demo: requirements/demo.txt $(VENV)/.build
+$(VENV)/.test: requirements/test.txt $(VENV)/.demo
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.test
+$(VENV)/.build $(VENV)/.demo $(VENV)/.test $(VENV)/.dev:
+	$(PIP) -r $<
+	touch $@
+
+# Folders too: their time changes when a source is added or removed.
+$(VENV)/.extension: $(VENV)/.build setup.py pyproject.toml $(shell find csrc)
+	$(PIP) --no-build-isolation --no-deps --editable .
+	touch $@
