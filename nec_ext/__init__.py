@@ -4,8 +4,9 @@
 
 from . import reference
 from ._build_info import __version__, build_info
-from .functional import estimate_eps, ngf_field, ngf_loss
+from .functional import ngf_loss
 from .loss import NGFLoss
+from .reference import estimate_eps, ngf_field
 
 __all__ = [
     "NGFLoss",

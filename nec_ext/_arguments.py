@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from numbers import Real
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 # The position of a name is its number in the op schema (csrc/math/common.h, csrc/ops/arguments.h).
 CHOICES = {
@@ -119,7 +121,7 @@ def parse_eps(name: str, eps: float | Tensor, image: Tensor) -> float | Tensor:
 
 def parse_eps_value(name: str, eps: float) -> float:
     """A positive float."""
-    if isinstance(eps, bool) or not isinstance(eps, int | float):
+    if isinstance(eps, bool) or not isinstance(eps, Real):
         raise TypeError(f"{name} must be a float or a tensor, got {type(eps).__name__}")
     if not 0 < eps < math.inf:
         raise ValueError(f"{name} must be positive and finite, got {eps}")
@@ -131,9 +133,11 @@ def parse_spacing(spacing: float | Sequence[float] | None, ndim: int) -> tuple[f
     if spacing is None:
         return (1.0,) * ndim
     try:
-        each = (spacing,) * ndim if isinstance(spacing, int | float) else spacing
+        if isinstance(spacing, str):  # a sequence, of characters
+            raise TypeError
+        each: Any = (spacing,) * ndim if isinstance(spacing, Real) else spacing
         steps = tuple(map(float, each))
-    except TypeError:
+    except (TypeError, ValueError):
         raise TypeError(
             f"spacing must be a number or one per spatial axis, got {spacing!r}"
         ) from None
@@ -148,7 +152,7 @@ def parse_spacing(spacing: float | Sequence[float] | None, ndim: int) -> tuple[f
 
 def parse_weight(weight: float) -> float:
     """A finite float."""
-    if isinstance(weight, bool) or not isinstance(weight, int | float):
+    if isinstance(weight, bool) or not isinstance(weight, Real):
         raise TypeError(f"weight must be a float, got {type(weight).__name__}")
     if not -math.inf < weight < math.inf:
         raise ValueError(f"weight must be finite, got {weight}")
@@ -189,7 +193,7 @@ def is_eager(tensor: Tensor) -> bool:
     """Whether Python may look at values: on the CPU, outside torch.compile and torch.func."""
     return (
         tensor.device.type == "cpu"
-        and type(tensor) is Tensor  # a fake tensor has no values
+        and type(tensor) in (Tensor, Parameter)  # a fake tensor has no values
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
     )
@@ -198,11 +202,13 @@ def is_eager(tensor: Tensor) -> bool:
 def check_maps(o: Options) -> None:
     """ValueError if eps is not positive or a mask is negative, somewhere in a tensor."""
     for name, value in (("eps", o.eps), ("target_eps", o.target_eps)):
-        if isinstance(value, Tensor) and not (value > 0).all():
-            raise ValueError(f"{name} must be positive, got a value of {_worst(value)}")
-    if o.mask is not None and not (o.mask >= 0).all():
-        raise ValueError(f"mask must not be negative, got a value of {_worst(o.mask)}")
-
-
-def _worst(tensor: Tensor) -> float:
-    return tensor.double().amin().item()  # NaN if there is one
+        if isinstance(value, Tensor):
+            bad = value[~((value > 0) & (value < math.inf))]
+            if bad.numel() > 0:
+                raise ValueError(
+                    f"{name} must be positive and finite, got a value of {bad[0].item()}"
+                )
+    if o.mask is not None:
+        bad = o.mask[~(o.mask >= 0)]
+        if bad.numel() > 0:
+            raise ValueError(f"mask must not be negative, got a value of {bad[0].item()}")

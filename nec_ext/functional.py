@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""The public functions."""
+"""The fused loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 from . import _autograd, _ops, reference
 from ._arguments import DEFAULT_EPS, check_maps, is_eager, parse_options
 
-__all__ = ["estimate_eps", "ngf_field", "ngf_loss"]
+__all__ = ["ngf_loss"]
 
 
 def ngf_loss(
@@ -106,54 +106,3 @@ def ngf_loss(
     if options.has_maps and is_eager(loss) and (options.reduction == "none" or loss.isnan()):
         check_maps(options)
     return loss
-
-
-def ngf_field(
-    image: Tensor,
-    eps: float | Tensor = DEFAULT_EPS,
-    eps_mode: str = "additive",
-    operator: str = "central",
-    spacing: float | Sequence[float] | None = None,
-) -> Tensor:
-    """The normalized gradient field of an image, as in figure 2 of the paper.
-
-    Plain PyTorch, and differentiable.
-
-    Args:
-        image: ``(B, C, H, W)`` or ``(B, C, D, H, W)``.
-        eps, eps_mode, operator, spacing: see :func:`ngf_loss`.
-
-    Returns:
-        ``(B, C, ndim, ...)``: one component per spatial axis, in the tensor's order; its length is
-        below 1. float64 for a float64 image, else float32.
-
-    Raises:
-        TypeError, ValueError: see :func:`ngf_loss`.
-    """
-    return reference.ngf_field(image, eps, eps_mode, operator, spacing)
-
-
-def estimate_eps(
-    image: Tensor,
-    eta: float = 1.0,
-    operator: str = "central",
-    spacing: float | Sequence[float] | None = None,
-) -> Tensor:
-    """The noise threshold of Haber and Modersitzki: ``eta`` times the mean length of the gradient.
-
-    E. Haber, J. Modersitzki, MICCAI 2006.
-
-    Args:
-        image: ``(B, C, H, W)`` or ``(B, C, D, H, W)``. No gradient flows to it.
-        eta: how many times the mean counts as noise; positive.
-        operator, spacing: see :func:`ngf_loss`.
-
-    Returns:
-        ``(B, C, 1, 1)`` or ``(B, C, 1, 1, 1)``: one number per image, ready to be the ``eps`` of
-        :func:`ngf_loss`. For a constant image, which has no gradient, the smallest step of the
-        dtype above 1.
-
-    Raises:
-        TypeError, ValueError: see :func:`ngf_loss`.
-    """
-    return reference.estimate_eps(image, eta, operator, spacing)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
@@ -56,10 +56,7 @@ class NGFLoss(_Loss):
                 setattr(self, name, None if eps_value is None else parse_eps_value(name, eps_value))
         self.eps_mode = eps_mode
         self.operator = operator
-        if isinstance(spacing, Sequence):
-            parse_spacing(spacing, len(spacing))
-        else:
-            parse_spacing(spacing, 1)
+        parse_spacing(spacing, len(spacing) if isinstance(spacing, Sized) else 1)
         self.spacing = spacing
         self.weight = parse_weight(weight)
 

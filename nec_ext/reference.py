@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""The NGF loss in plain PyTorch, written to be read and to be right.
+"""The NGF loss and its field in plain PyTorch, written to be read and to be right.
 
 This is the oracle of the tests, the path for devices without a kernel, and what double backward
 goes through. It follows the formulas one after the other and keeps every intermediate volume: for
@@ -76,8 +76,8 @@ def _normalize(gradient: Tensor, eps: float | Tensor, eps_mode: str) -> Tensor:
     vanishing.
     """
     if isinstance(eps, Tensor):
-        eps = eps.to(gradient.dtype).broadcast_to(gradient[:, :, 0].shape).unsqueeze(2)
-        eps = torch.where(eps > 0, eps, torch.nan)
+        eps = eps.broadcast_to(gradient[:, :, 0].shape).unsqueeze(2)
+        eps = torch.where((eps > 0) & (eps < torch.inf), eps, torch.nan)
     scale = gradient.detach().abs().amax(2, keepdim=True)
     scale = torch.maximum(scale, torch.as_tensor(eps, dtype=scale.dtype, device=scale.device))
     gradient, eps = gradient / scale, eps / scale
@@ -98,7 +98,9 @@ def _field(
     operator: str,
     spacing: float | Sequence[float] | None,
 ) -> Tensor:
-    # The field of half the image with half the eps is the same, and its differences do not overflow.
+    if isinstance(eps, Tensor):
+        eps = eps.to(image.dtype)
+    # Half the image with half the eps has the same field, and its differences do not overflow.
     return _normalize(image_gradient(0.5 * image, operator, spacing), 0.5 * eps, eps_mode)
 
 
@@ -109,7 +111,21 @@ def ngf_field(
     operator: str = "central",
     spacing: float | Sequence[float] | None = None,
 ) -> Tensor:
-    """See :func:`nec_ext.ngf_field`."""
+    """The normalized gradient field of an image, as in figure 2 of the paper.
+
+    Plain PyTorch, and differentiable.
+
+    Args:
+        image: ``(B, C, H, W)`` or ``(B, C, D, H, W)``.
+        eps, eps_mode, operator, spacing: see :func:`nec_ext.ngf_loss`.
+
+    Returns:
+        ``(B, C, ndim, ...)``: one component per spatial axis, in the tensor's order; its length is
+        below 1. float64 for a float64 image, else float32.
+
+    Raises:
+        TypeError, ValueError: see :func:`nec_ext.ngf_loss`.
+    """
     check_option("eps_mode", eps_mode)
     check_option("operator", operator)
     image = check_images(image=image)["image"]
@@ -125,7 +141,23 @@ def estimate_eps(
     operator: str = "central",
     spacing: float | Sequence[float] | None = None,
 ) -> Tensor:
-    """See :func:`nec_ext.estimate_eps`."""
+    """The noise threshold of Haber and Modersitzki: ``eta`` times the mean length of the gradient.
+
+    E. Haber, J. Modersitzki, MICCAI 2006.
+
+    Args:
+        image: ``(B, C, H, W)`` or ``(B, C, D, H, W)``. No gradient flows to it.
+        eta: how many times the mean counts as noise; positive.
+        operator, spacing: see :func:`nec_ext.ngf_loss`.
+
+    Returns:
+        ``(B, C, 1, 1)`` or ``(B, C, 1, 1, 1)``: one number per image, ready to be the ``eps`` of
+        :func:`nec_ext.ngf_loss`. For a constant image, which has no gradient, the smallest step of
+        the dtype above 1.
+
+    Raises:
+        TypeError, ValueError: see :func:`nec_ext.ngf_loss`.
+    """
     check_option("operator", operator)
     image = check_images(image=image)["image"]
     if not eta > 0:

@@ -70,10 +70,10 @@ EPS_CASES: list[tuple[Any, type[Exception], str]] = [
     (True, TypeError, "must be a float or a tensor, got bool"),
     ([0.1, 0.2], TypeError, "must be a float or a tensor, got list"),
     (np.ones(3), TypeError, "must be a float or a tensor, got ndarray"),
-    (with_value(0), ValueError, "must be positive, got a value of 0.0"),
-    (with_value(-2), ValueError, "must be positive, got a value of -2.0"),
-    (with_value(math.nan), ValueError, "must be positive, got a value of nan"),
-    (torch.tensor(0.0), ValueError, "must be positive, got a value of 0.0"),
+    (with_value(0), ValueError, "must be positive and finite, got a value of 0.0"),
+    (with_value(-2), ValueError, "must be positive and finite, got a value of -2.0"),
+    (with_value(math.nan), ValueError, "must be positive and finite, got a value of nan"),
+    (torch.tensor(0.0), ValueError, "must be positive and finite, got a value of 0.0"),
 ]
 MAP_CASES: list[tuple[Any, type[Exception], str]] = [
     (IMAGE.to(torch.complex64), TypeError, "must be real, got complex64"),

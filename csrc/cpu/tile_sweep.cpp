@@ -144,7 +144,10 @@ bool TileSweep<T>::load_eps(const View& view, int64_t z, int64_t y, T* row) {
   bool in_range = true;
   for (int64_t x = 0; x < width_; ++x) {
     row[x] *= eps_scale_;
-    if (!(row[x] > 0)) row[x] = std::numeric_limits<T>::quiet_NaN();  // never a plausible number
+    // Never a plausible number from a bad one.
+    if (!(row[x] > 0 && row[x] <= std::numeric_limits<T>::max())) {
+      row[x] = std::numeric_limits<T>::quiet_NaN();
+    }
     in_range &= row[x] >= Range<T>::eps_min && row[x] <= Range<T>::eps_max;
   }
   std::fill(row + width_, row + length_, T(1));
