@@ -4,25 +4,41 @@
 #include "memory.h"
 
 #include <cstdint>
+#include <cstring>
 
-#if defined(__linux__)
-#include <sys/mman.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
 #endif
 
 namespace nec::cpu {
 
-void expect_full_write(void* data, size_t bytes) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr size_t kHugePage = size_t(2) << 20;
-  const uintptr_t begin =
-      (reinterpret_cast<uintptr_t>(data) + kHugePage - 1) / kHugePage * kHugePage;
-  const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes) / kHugePage * kHugePage;
-  // Advice that the kernel may decline: there is nothing to do about it, and nothing is lost.
-  if (begin < end) (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#else
-  (void)data;
-  (void)bytes;
-#endif
+#if defined(__SSE2__)
+void stream_copy(const void* source, size_t bytes, void* destination) {
+  constexpr size_t kVector = sizeof(__m128i);
+  const char* src = static_cast<const char*>(source);
+  char* dst = static_cast<char*>(destination);
+  const size_t misaligned = reinterpret_cast<uintptr_t>(dst) % kVector;
+  const size_t head = misaligned == 0 ? 0 : kVector - misaligned;
+  if (head >= bytes) {
+    std::memcpy(dst, src, bytes);
+    return;
+  }
+  std::memcpy(dst, src, head);
+  size_t i = head;
+  for (; i + kVector <= bytes; i += kVector) {
+    const __m128i vector = _mm_loadu_si128(reinterpret_cast<const __m128i*>(src + i));
+    _mm_stream_si128(reinterpret_cast<__m128i*>(dst + i), vector);
+  }
+  std::memcpy(dst + i, src + i, bytes - i);
 }
+
+void stream_fence() { _mm_sfence(); }
+#else
+void stream_copy(const void* source, size_t bytes, void* destination) {
+  std::memcpy(destination, source, bytes);
+}
+
+void stream_fence() {}
+#endif
 
 }  // namespace nec::cpu

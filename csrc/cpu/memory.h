@@ -6,10 +6,10 @@
 
 namespace nec::cpu {
 
-// Tells the system that all of this memory is about to be written. On Linux a large fresh
-// allocation is mapped page by page at the first touch of each, which can take longer than
-// computing what is written; huge pages need 512 times fewer such steps. Elsewhere, and for small
-// blocks, nothing happens.
-void expect_full_write(void* data, size_t bytes);
+// Copies to memory that will not be read again soon, past the caches where the processor can: a
+// line that is written whole need not be read first. stream_fence() makes such writes visible to
+// other threads.
+void stream_copy(const void* source, size_t bytes, void* destination);
+void stream_fence();
 
 }  // namespace nec::cpu

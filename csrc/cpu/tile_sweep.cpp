@@ -7,6 +7,7 @@
 
 #include "../math/ngf.h"
 #include "../math/stencil.h"
+#include "memory.h"
 
 namespace nec::cpu {
 namespace {
@@ -15,6 +16,9 @@ namespace {
 constexpr int64_t kRowTail = kLanes;
 
 constexpr int64_t kCacheLine = 64;  // bytes
+
+// A gradient of this many bytes, beside two images as large, has left any cache before it is used.
+constexpr int64_t kStreamBytes = int64_t(16) << 20;
 
 int64_t element_size(DType dtype) {
   constexpr int64_t size[kDTypes] = {8, 4, 2, 2, 1};
@@ -33,6 +37,10 @@ TileSweep<T>::TileSweep(const Problem& problem, const Piece& piece, Scratch& scr
   field_kernel_ = kernels_.field[dim][op][mode][gradients_][isotropic];
   wide_kernel_ = wide_field<T>()[dim][op][mode][gradients_][isotropic];
   adjoint_kernel_ = kernels_.adjoint[dim][op];
+
+  int64_t bytes = sizeof(T);
+  for (const int64_t size : p_.size) bytes *= size;
+  stream_ = bytes >= kStreamBytes;
 
   const int margin = gradients_ == 0 ? 0 : 1;
   for (int k = 0; k < 3; ++k) {
@@ -272,9 +280,15 @@ void TileSweep<T>::compute_adjoint(int64_t z, int64_t y) {
     const View& view = p_.gradient[g];
     const bool in_box = z > box.lo[0];
     const bool direct = in_box && view.stride[4] == 1 && element_size(view.dtype) == sizeof(T);
-    r.gradient = direct ? reinterpret_cast<T*>(address(view, z - 1, y, field_.lo[2])) : output_;
+    T* gradient = direct ? reinterpret_cast<T*>(address(view, z - 1, y, field_.lo[2])) : nullptr;
+    r.gradient = direct && !stream_ ? gradient : output_;
     adjoint_kernel_(r);
-    if (in_box && !direct) store(view, z - 1, y, output_);
+    if (direct && stream_) {
+      const size_t bytes = size_t(r.end - r.begin) * sizeof(T);
+      stream_copy(output_ + r.begin, bytes, gradient + r.begin);
+    } else if (in_box && !direct) {
+      store(view, z - 1, y, output_);
+    }
   }
 }
 
@@ -320,6 +334,7 @@ void TileSweep<T>::run(double* partials, int64_t step, int64_t slab) {
     if (z >= box.lo[0] && z < box.hi[0]) partials[(z - box.lo[0]) / slab * step] += sum;
   }
   if (box.hi[0] == p_.size[2]) store_last_plane();
+  if (stream_) stream_fence();
 }
 
 // The last plane of the array is complete without a plane after it.

@@ -86,6 +86,7 @@ class TileSweep {
   T eps_scale_;            // from intensity per spacing to a difference along the last axis
   T spread_[3], taps_[3];  // of the operator (math/stencil.h)
   int continuation_[2];
+  bool stream_;               // the gradients are too large to be found in a cache later
   bool eps_in_range_ = true;  // of an eps that is the same for a whole image
   Box field_;                 // where the field is computed: the piece and one voxel around it
   int64_t width_, length_;    // of a row of the field; rounded up to whole vectors
