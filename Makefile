@@ -12,8 +12,9 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 RESULTS := out/bench.json
+RESULTS := out/bench.json
 SANITIZERS := address,undefined
-SANITIZE_FLAGS := -O1 -g -fsanitize=$(SANITIZERS) -fno-sanitize-recover=all -fno-omit-frame-pointer
+SANITIZE_FLAGS := -O1 -g1 -fsanitize=$(SANITIZERS) -fno-sanitize-recover=all -fno-omit-frame-pointer
 SANITIZED := build-sanitize/lib
 CPP_FILES = $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o -name '*.cu*')
 
@@ -51,7 +52,7 @@ format: $(VENV)/.dev ## Rewrite all files in the project's style
 	$(BIN)/clang-format -i $(CPP_FILES)
 
 # The thread sanitizer gives false alarms from torch's thread pool; the C++ tests bring their own threads.
-# Python's own leaks would hide any of ours.
+# Python's own leaks would hide any of ours. Reports go to the standard error: pytest must not capture it.
 sanitize: $(VENV)/.test $(VENV)/.extension ## Run the tests under address, undefined and thread sanitizers (gcc)
 	for sanitizers in $(SANITIZERS) thread; do \
 	  $(BIN)/cmake -S . -B build-sanitize/cpp-$$sanitizers -G Ninja -DNEC_SANITIZE=$$sanitizers && \
@@ -61,7 +62,7 @@ sanitize: $(VENV)/.test $(VENV)/.extension ## Run the tests under address, undef
 	NEC_EXT_CXX_FLAGS="$(SANITIZE_FLAGS)" $(BIN)/python setup.py -q build --build-base build-sanitize --build-lib $(SANITIZED)
 	ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(SANITIZED) \
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
-	  $(BIN)/python -m pytest -o pythonpath="$(SANITIZED) ." -m "not slow" $(ARGS)
+	  $(BIN)/python -m pytest --capture=sys -o pythonpath="$(SANITIZED) ." -m "not slow" $(ARGS)
 
 clean: ## Remove everything that make has made
 	rm -rf $(VENV) build build-* dist *.egg-info nec_ext/*.so .*_cache .hypothesis .benchmarks
