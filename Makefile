@@ -12,7 +12,6 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 RESULTS := out/bench.json
-RESULTS := out/bench.json
 SANITIZERS := address,undefined
 SANITIZE_FLAGS := -O1 -g1 -fsanitize=$(SANITIZERS) -fno-sanitize-recover=all -fno-omit-frame-pointer
 SANITIZED := build-sanitize/lib
