@@ -99,7 +99,7 @@ int64_t TileSweep<T>::image_row(int64_t y) const {
 template <typename T>
 T* TileSweep<T>::field_row(int gradient, int axis, int64_t y) const {
   y = std::clamp<int64_t>(y, 0, p_.size[3] - 1);
-  return fields_ + ((gradient * p_.dim + axis) * kRing + int(y) % kRing) * row_;
+  return fields_ + ((gradient * p_.dim + axis) * kRing + int(y % kRing)) * row_;
 }
 
 template <typename T>
