@@ -18,8 +18,6 @@ namespace nec::cpu {
 constexpr int kPad = 16;
 constexpr int kLanes = 16;
 
-// Which of the two gradients a sweep computes.
-enum class Gradients : int { none = 0, input = 1, both = 2 };
 constexpr int kOperators = 3, kModes = 2, kGradients = 3;
 
 // One row of dl/dd and its neighbourhood. Row pointers point at x = 0. [dz + 1][dy + 1]

@@ -6,9 +6,9 @@
 
 #include <type_traits>
 
-#include "convert.h"
 #include "row_kernels.h"
 
+#include "../math/convert.h"
 #include "../math/ngf.h"
 #include "../math/stencil.h"
 

@@ -33,6 +33,9 @@ enum class Operator : int64_t { central = 0, forward = 1, sobel = 2 };
 // How eps enters the length of a gradient. The numbers travel through the op schema.
 enum class EpsMode : int64_t { additive = 0, quadrature = 1 };
 
+// Which of the two gradients a sweep computes.
+enum class Gradients : int { none = 0, input = 1, both = 2 };
+
 // A gradient vector. Axes are in memory order: the last one is the row (x).
 template <int Dim, typename T>
 struct Vec {

@@ -7,7 +7,7 @@
 #include <cstring>
 #include <vector>
 
-#include "cpu/convert.h"
+#include "math/convert.h"
 #include "dense.h"
 #include "problem.h"
 
@@ -33,8 +33,8 @@ inline double read(DType dtype, const char* from) {
   switch (dtype) {
     case DType::float64: return as(double());
     case DType::float32: return double(as(float()));
-    case DType::float16: return double(nec::cpu::to_float(as(nec::cpu::Half())));
-    case DType::bfloat16: return double(nec::cpu::to_float(as(nec::cpu::BFloat16())));
+    case DType::float16: return double(nec::to_float(as(nec::Half())));
+    case DType::bfloat16: return double(nec::to_float(as(nec::BFloat16())));
     case DType::uint8: return double(as(uint8_t()));
   }
   return 0;
@@ -45,8 +45,8 @@ inline void write(DType dtype, double value, char* to) {
   switch (dtype) {
     case DType::float64: return as(value);
     case DType::float32: return as(float(value));
-    case DType::float16: return as(nec::cpu::to_half(float(value)));
-    case DType::bfloat16: return as(nec::cpu::to_bfloat16(float(value)));
+    case DType::float16: return as(nec::to_half(float(value)));
+    case DType::bfloat16: return as(nec::to_bfloat16(float(value)));
     case DType::uint8: return as(uint8_t(value > 0.5));
   }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright (c) 2026 The nec_ext authors
 //
-// csrc/cpu/convert.h: every 16-bit number to float and back, and the rounding of floats against a
+// csrc/math/convert.h: every 16-bit number to float and back, and the rounding of floats against a
 // search for the nearest number of the type.
 
 #include <algorithm>
@@ -11,25 +11,25 @@
 #include <vector>
 
 #include "check.h"
-#include "cpu/convert.h"
+#include "math/convert.h"
 
 namespace {
 
-using nec::cpu::BFloat16;
-using nec::cpu::Half;
+using nec::BFloat16;
+using nec::Half;
 
 struct HalfFormat {
   using Type = Half;
   static constexpr int fraction_bits = 10, bias = 15;
   static constexpr const char* name = "half";
-  static Half round(float x) { return nec::cpu::to_half(x); }
+  static Half round(float x) { return nec::to_half(x); }
 };
 
 struct BFloat16Format {
   using Type = BFloat16;
   static constexpr int fraction_bits = 7, bias = 127;
   static constexpr const char* name = "bfloat16";
-  static BFloat16 round(float x) { return nec::cpu::to_bfloat16(x); }
+  static BFloat16 round(float x) { return nec::to_bfloat16(x); }
 };
 
 std::string hex(float x) {
@@ -79,19 +79,19 @@ void test_rounding(float value) {
 template <typename Format>
 void test_every_code() {
   for (int bits = 0; bits <= 0xffff; ++bits) {
-    const float value = nec::cpu::to_float(typename Format::Type{uint16_t(bits)});
+    const float value = nec::to_float(typename Format::Type{uint16_t(bits)});
     const int code = bits & 0x7fff;
     const std::string what = std::string(Format::name) + " " + std::to_string(bits);
     CHECK(std::signbit(value) == bool(bits & 0x8000), what);
     if (code > kInfinity<Format>) {
-      CHECK(std::isnan(value) && std::isnan(nec::cpu::to_float(Format::round(value))), what);
+      CHECK(std::isnan(value) && std::isnan(nec::to_float(Format::round(value))), what);
       continue;
     }
     const double infinity = std::numeric_limits<double>::infinity();
     CHECK(std::fabs(value) == (code == kInfinity<Format> ? infinity : magnitude<Format>(code)),
           what);
     CHECK(Format::round(value).bits == bits, what);
-    CHECK(nec::cpu::load_as<double>(typename Format::Type{uint16_t(bits)}) == value, what);
+    CHECK(nec::load_as<double>(typename Format::Type{uint16_t(bits)}) == value, what);
   }
 }
 
@@ -114,15 +114,15 @@ void test_format() {
   test_ties<Format>();
   std::mt19937 generator(3);
   for (int repeat = 0; repeat < 1000000; ++repeat) {
-    const float value = nec::cpu::bits_to_float(uint32_t(generator()) & 0x7fffffffu);
+    const float value = nec::bits_to_float(uint32_t(generator()) & 0x7fffffffu);
     if (!std::isnan(value)) test_rounding<Format>(value);
   }
   test_rounding<Format>(std::numeric_limits<float>::max());
   test_rounding<Format>(std::numeric_limits<float>::infinity());
   // NaNs whose fraction is only in the bits that are cut off must not become infinity.
   for (uint32_t fraction = 1; fraction < (1u << 23); fraction <<= 1) {
-    const float nan = nec::cpu::bits_to_float(0x7f800000u | fraction);
-    CHECK(std::isnan(nec::cpu::to_float(Format::round(nan))), "NaN " + std::to_string(fraction));
+    const float nan = nec::bits_to_float(0x7f800000u | fraction);
+    CHECK(std::isnan(nec::to_float(Format::round(nan))), "NaN " + std::to_string(fraction));
   }
 }
 

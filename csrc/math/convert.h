@@ -7,9 +7,9 @@
 
 #include <cstdint>
 
-#include "../math/common.h"
+#include "common.h"
 
-namespace nec::cpu {
+namespace nec {
 
 struct Half {
   uint16_t bits;
@@ -89,4 +89,4 @@ NEC_INLINE void store_as(T x, BFloat16& out) {
   out = to_bfloat16(float(x));
 }
 
-}  // namespace nec::cpu
+}  // namespace nec
