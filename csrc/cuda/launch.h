@@ -37,7 +37,7 @@ int64_t workspace_size(const Problem& problem);
 void launch_loss(const Problem& problem, const Total& total, double* workspace, Stream stream);
 
 // Writes the loss map or the gradients that the problem asks for, and sums nothing.
-void launch_maps(const Problem& problem, double* workspace, Stream stream);
+void launch_maps(const Problem& problem, Stream stream);
 
 // gradient *= upstream * factor in place, each a scalar of device memory; a `factor` of null is 1.
 // Where the product is 1, which only the GPU knows, nothing is read or written.

@@ -25,6 +25,14 @@
 #define NEC_INLINE_LAMBDA
 #endif
 
+#if defined(__CUDACC__)
+#define NEC_UNROLL _Pragma("unroll")
+#elif defined(__GNUC__)
+#define NEC_UNROLL _Pragma("GCC unroll 4")
+#else
+#define NEC_UNROLL
+#endif
+
 namespace nec {
 
 // Difference operators. The numbers are the ones that travel through the op schema.

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright (c) 2026 The nec_ext authors
+
+#include "launch.h"
+
+#include "launch.cuh"
+
+#define NEC_TEXT_(x) #x
+#define NEC_TEXT(x) NEC_TEXT_(x)
+
+namespace nec::cuda {
+namespace {
+
+// Enough for any GPU to be busy, few enough for one block to add up.
+constexpr int64_t kMaskBlocks = 1024;
+constexpr int64_t kScaleBlocks = 4096;
+// At the start of the workspace: the sum of the mask and the factor.
+constexpr int64_t kScalars = 2;
+
+// An index along an axis is 32 bits wide in the kernels.
+void check_size(const Problem& p) {
+  for (const int64_t size : p.size) {
+    if (size > std::numeric_limits<int>::max() - 1024)
+      throw std::runtime_error("nec_ext: an axis of a CUDA image must be shorter than 2^31");
+  }
+}
+
+// f(a number of the type of the arithmetic, an integral constant of the dimension)
+template <typename F>
+int64_t with_type(const Problem& p, const F& f) {
+  using Two = std::integral_constant<int, 2>;
+  using Three = std::integral_constant<int, 3>;
+  check_size(p);
+  if (p.wide) return p.dim == 2 ? f(double(), Two()) : f(double(), Three());
+  return p.dim == 2 ? f(float(), Two()) : f(float(), Three());
+}
+
+int64_t sweep_blocks_of(const Problem& problem) {
+  return with_type(problem, [&](auto number, auto dim) {
+    return sweep_blocks<decltype(number), dim()>(problem);
+  });
+}
+
+int64_t launch_sweep_of(const Problem& problem, double gradient_scale, const double* factor,
+                        double* partials, Stream stream) {
+  return with_type(problem, [&](auto number, auto dim) {
+    return launch_sweep<decltype(number), dim()>(problem, gradient_scale, factor, partials, stream);
+  });
+}
+
+template <class Body>
+void launch_small(const typename Body::Arguments& arguments, int64_t blocks, Stream stream,
+                  const char* name) {
+  launch<Body, kSumThreads>(arguments, blocks, kSumThreads, kSumThreads * int64_t(sizeof(double)),
+                            stream, name);
+}
+
+int64_t enough_blocks(const Rows& rows, int64_t most) {
+  return std::min(ceil_div(rows.count, int64_t(kSumThreads)), most);
+}
+
+template <typename T>
+void launch_mask_sum(const Problem& p, const Factor& factor, double* workspace, Stream stream) {
+  Box box;
+  bool empty = false;
+  for (int k = 0; k < 3; ++k) {
+    box.lo[k] = std::max(p.terms.lo[k], p.window.lo[k]);
+    box.hi[k] = std::min(p.terms.hi[k], p.window.hi[k]);
+    empty |= box.lo[k] >= box.hi[k];
+  }
+  double repeats = 0;
+  int64_t blocks = 0;
+  double* partials = workspace + kScalars;
+  if (!empty) {
+    const Rows rows = make_rows<T>(p.mask, p.size, box, &repeats);
+    blocks = enough_blocks(rows, kMaskBlocks);
+    launch_small<MaskSum<T>>({rows, partials}, blocks, stream, "launch of the mask's sum failed");
+  }
+  launch_small<FinishMask>({partials, blocks, repeats, factor, workspace}, 1, stream,
+                           "launch of the mask's total failed");
+}
+
+}  // namespace
+
+int64_t workspace_size(const Problem& problem) {
+  return kScalars + std::max(kMaskBlocks, sweep_blocks_of(problem));
+}
+
+void launch_loss(const Problem& problem, const Total& total, double* workspace, Stream stream) {
+  const Factor factor{total.weight, total.mean, total.count, total.count < 0};
+  double* scalars = nullptr;
+  if (problem.mask) {
+    scalars = workspace;
+    if (problem.wide) {
+      launch_mask_sum<double>(problem, factor, workspace, stream);
+    } else {
+      launch_mask_sum<float>(problem, factor, workspace, stream);
+    }
+  }
+  // The factor of a mask's mean is known to the GPU alone.
+  const bool known = total.normalize && !scalars;
+  double* partials = workspace + kScalars;
+  const int64_t blocks =
+      launch_sweep_of(problem, known ? factor.value(0) : 1.0,
+                      total.normalize && scalars ? scalars + 1 : nullptr, partials, stream);
+  launch_small<FinishLoss>({partials, blocks, scalars, total.voxels, factor, total.wide_scalars,
+                            total.loss, total.factor},
+                           1, stream, "launch of the loss's total failed");
+}
+
+void launch_maps(const Problem& problem, Stream stream) {
+  launch_sweep_of(problem, problem.gradient_scale, nullptr, nullptr, stream);
+}
+
+void launch_scale(const View& gradient, const int64_t (&size)[kAxes], const View& upstream,
+                  const View& factor, Stream stream) {
+  double repeats;
+  const Box whole{{0, 0, 0}, {size[2], size[3], size[4]}};
+  const char* name = "launch of the gradient's scaling failed";
+  const auto run = [&](auto number) {
+    using T = decltype(number);
+    const Rows rows = make_rows<T>(gradient, size, whole, &repeats);
+    launch_small<Scale<T>>({rows, make_array(upstream, 1), make_array(factor, 1)},
+                           enough_blocks(rows, kScaleBlocks), stream, name);
+  };
+  if (gradient.dtype == DType::float64) {
+    run(double());
+  } else {
+    run(float());
+  }
+}
+
+const char* toolkit_version() {
+  return NEC_TEXT(__CUDACC_VER_MAJOR__) "." NEC_TEXT(__CUDACC_VER_MINOR__);
+}
+
+}  // namespace nec::cuda

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright (c) 2026 The nec_ext authors
+//
+// How any of the kernels is launched, and what happens if it cannot be.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "launch.h"
+#include "sweep_setup.h"
+
+namespace nec::cuda {
+
+inline void check(cudaError_t error, const char* what) {
+  if (error != cudaSuccess) {
+    throw std::runtime_error(std::string("nec_ext: ") + what + ": " + cudaGetErrorString(error));
+  }
+}
+
+#if defined(__CUDACC__)  // the tests, which run the kernels on the CPU, bring their own
+NEC_DEVICE void* shared_memory() {
+  extern __shared__ double memory[];
+  return memory;
+}
+#endif
+
+// A class with Arguments and run(arguments, shared memory), as a kernel.
+template <class Body, int Threads>
+__global__ __launch_bounds__(Threads, 1) void kernel(const __grid_constant__
+                                                     typename Body::Arguments arguments) {
+  Body::run(arguments, shared_memory());
+}
+
+// What a block may use without being asked for more.
+constexpr int64_t kUsualShared = 48 * 1024;
+
+template <class Body, int Threads>
+void launch(const typename Body::Arguments& arguments, int64_t blocks, int threads,
+            int64_t shared_bytes, Stream stream, const char* name) {
+  if (shared_bytes > kUsualShared) {
+    check(cudaFuncSetAttribute(kernel<Body, Threads>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               int(shared_bytes)),
+          name);
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim.x = unsigned(blocks);
+  config.blockDim.x = unsigned(threads);
+  config.dynamicSmemBytes = size_t(shared_bytes);
+  config.stream = static_cast<cudaStream_t>(stream);
+  check(cudaLaunchKernelEx(&config, kernel<Body, Threads>, arguments), name);
+}
+
+// Compiled in files of their own. Writes partial sums where `partials` is not null, and returns how
+// many there are.
+template <typename T, int Dim>
+int64_t launch_sweep(const Problem& problem, double gradient_scale, const double* factor,
+                     double* partials, Stream stream);
+
+// How many partial sums that will be.
+template <typename T, int Dim>
+int64_t sweep_blocks(const Problem& problem);
+
+}  // namespace nec::cuda

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright (c) 2026 The nec_ext authors
+//
+// Strips of a row: what one thread reads, computes and writes. And arrays of any dtype and layout
+// in device memory, a strip at a time.
+#pragma once
+
+#include "../math/convert.h"
+#include "../problem.h"
+
+#if defined(__CUDACC__)
+#define NEC_DEVICE __device__ __forceinline__
+#else
+#define NEC_DEVICE inline
+#endif
+
+namespace nec::cuda {
+
+// 16 bytes: the most that a thread reads or writes with one instruction.
+template <typename T>
+struct alignas(16) Strip {
+  static constexpr int size = 16 / sizeof(T);
+  T v[size];
+};
+
+// A View whose strides are in bytes.
+struct Array {
+  char* data;
+  DType dtype;
+  int64_t stride[kAxes];
+  bool whole_strips;  // every strip of a row is contiguous and aligned to its size
+
+  NEC_DEVICE explicit operator bool() const { return data != nullptr; }
+  // Of the first element of a row.
+  NEC_DEVICE char* row(int64_t sample, int64_t channel, int z, int y) const {
+    return data + sample * stride[0] + channel * stride[1] + int64_t(z) * stride[2] +
+           int64_t(y) * stride[3];
+  }
+};
+
+inline int64_t element_bytes(DType dtype) {
+  constexpr int64_t kBytes[kDTypes] = {8, 4, 2, 2, 1};
+  return kBytes[int(dtype)];
+}
+
+inline Array make_array(const View& view, int strip_voxels) {
+  const int64_t bytes = element_bytes(view.dtype);
+  Array a{static_cast<char*>(view.data), view.dtype, {}, view.stride[kAxes - 1] == 1};
+  a.whole_strips &= reinterpret_cast<uintptr_t>(view.data) % (bytes * strip_voxels) == 0;
+  for (int k = 0; k < kAxes; ++k) {
+    a.stride[k] = view.stride[k] * bytes;
+    if (k < kAxes - 1) a.whole_strips &= view.stride[k] % strip_voxels == 0;
+  }
+  return a;
+}
+
+// A strip as it lies in memory.
+template <typename S, int N>
+struct alignas(sizeof(S) * N) Packed {
+  S v[N];
+};
+
+NEC_DEVICE int clamp(int i, int low, int high) { return i < low ? low : i > high ? high : i; }
+
+// Elements x, x + 1, ... of a row of `size`, the border replicated.
+template <typename S, typename T>
+NEC_DEVICE Strip<T> load_strip_as(const Array& a, bool whole_strips, const char* row, int x,
+                                  int size) {
+  constexpr int N = Strip<T>::size;
+  Strip<T> strip;
+  if (whole_strips && x >= 0 && x + N <= size) {
+    const auto packed = *reinterpret_cast<const Packed<S, N>*>(row + x * int64_t(sizeof(S)));
+    NEC_UNROLL
+    for (int i = 0; i < N; ++i) strip.v[i] = load_as<T>(packed.v[i]);
+  } else {
+    NEC_UNROLL
+    for (int i = 0; i < N; ++i) {
+      const char* element = row + clamp(x + i, 0, size - 1) * a.stride[kAxes - 1];
+      strip.v[i] = load_as<T>(*reinterpret_cast<const S*>(element));
+    }
+  }
+  return strip;
+}
+
+template <typename T>
+NEC_DEVICE Strip<T> load_strip(const Array& a, const char* row, int x, int size) {
+  switch (a.dtype) {
+    case DType::float64: return load_strip_as<double, T>(a, a.whole_strips, row, x, size);
+    case DType::float16: return load_strip_as<Half, T>(a, a.whole_strips, row, x, size);
+    case DType::bfloat16: return load_strip_as<BFloat16, T>(a, a.whole_strips, row, x, size);
+    case DType::uint8: return load_strip_as<uint8_t, T>(a, a.whole_strips, row, x, size);
+    case DType::float32: break;
+  }
+  return load_strip_as<float, T>(a, a.whole_strips, row, x, size);
+}
+
+template <typename T>
+NEC_DEVICE T not_a_number() {
+  return T(__builtin_nanf(""));
+}
+
+// The same for rows of T that consist of whole strips: one that is outside is all border.
+template <typename T>
+NEC_DEVICE Strip<T> load_whole_strip(const char* row, int x, int size) {
+  const T* at = reinterpret_cast<const T*>(row) + clamp(x, 0, size - 1);
+  if (x >= 0 && x < size) return *reinterpret_cast<const Strip<T>*>(at);
+  const T border = *at;
+  Strip<T> strip;
+  NEC_UNROLL
+  for (int i = 0; i < Strip<T>::size; ++i) strip.v[i] = border;
+  return strip;
+}
+
+// A negative weight, and a NaN, become NaN.
+template <typename T>
+NEC_DEVICE Strip<T> load_mask(const Array& mask, const char* row, int x, int size) {
+  Strip<T> weight = load_strip<T>(mask, row, x, size);
+  NEC_UNROLL
+  for (int i = 0; i < Strip<T>::size; ++i)
+    if (!(weight.v[i] >= 0)) weight.v[i] = not_a_number<T>();
+  return weight;
+}
+
+// Writes those elements that lie in low <= x < high.
+template <typename S, typename T>
+NEC_DEVICE void store_strip_as(const Array& a, bool whole_strips, char* row, int x, int low,
+                               int high, const Strip<T>& strip) {
+  constexpr int N = Strip<T>::size;
+  if (whole_strips && x >= low && x + N <= high) {
+    Packed<S, N> packed;
+    NEC_UNROLL
+    for (int i = 0; i < N; ++i) store_as(strip.v[i], packed.v[i]);
+    *reinterpret_cast<Packed<S, N>*>(row + x * int64_t(sizeof(S))) = packed;
+  } else {
+    NEC_UNROLL
+    for (int i = 0; i < N; ++i) {
+      if (x + i < low || x + i >= high) continue;
+      char* element = row + (x + i) * a.stride[kAxes - 1];
+      store_as(strip.v[i], *reinterpret_cast<S*>(element));
+    }
+  }
+}
+
+template <typename T>
+NEC_DEVICE void store_strip(const Array& a, char* row, int x, int low, int high,
+                            const Strip<T>& strip) {
+  switch (a.dtype) {
+    case DType::float64: return store_strip_as<double>(a, a.whole_strips, row, x, low, high, strip);
+    case DType::float16: return store_strip_as<Half>(a, a.whole_strips, row, x, low, high, strip);
+    case DType::bfloat16:
+      return store_strip_as<BFloat16>(a, a.whole_strips, row, x, low, high, strip);
+    default: break;
+  }
+  store_strip_as<float>(a, a.whole_strips, row, x, low, high, strip);
+}
+
+}  // namespace nec::cuda

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright (c) 2026 The nec_ext authors
+//
+// The alignment of two gradients at one voxel and its derivatives, for values of any magnitude.
+#pragma once
+
+#include "../math/ngf.h"
+#include "strips.cuh"
+
+namespace nec::cuda {
+
+template <int Dim, typename T>
+struct VoxelField {
+  T squared_alignment;     // t^2
+  Vec<Dim, T> by_d, by_e;  // dl/dd, dl/de
+  bool in_range;           // Range<T>
+};
+
+template <int Dim, typename T>
+NEC_DEVICE VoxelField<Dim, T> voxel_field(EpsMode mode, const Vec<Dim, T>& d, const Vec<Dim, T>& e,
+                                          T eps_d, T eps_e) {
+  const Term<T> term = mode == EpsMode::additive
+                           ? ngf_term<EpsMode::additive>(d, e, eps_d, eps_e)
+                           : ngf_term<EpsMode::quadrature>(d, e, eps_d, eps_e);
+  VoxelField<Dim, T> field;
+  field.squared_alignment = term.t * term.t;
+  NEC_UNROLL
+  for (int k = 0; k < Dim; ++k) {
+    field.by_d.v[k] = term.cross * e.v[k] + term.self_d * d.v[k];
+    field.by_e.v[k] = term.cross * d.v[k] + term.self_e * e.v[k];
+  }
+  field.in_range = term.in_range;
+  return field;
+}
+
+// Divides a gradient and its eps by the larger of them, about, which leaves the alignment as it is.
+// Returns one over the divisor.
+template <int Dim, typename T>
+NEC_DEVICE T normalize(Vec<Dim, T>& d, T& eps) {
+  T largest = eps > Range<T>::vanishing ? eps : Range<T>::vanishing;
+  NEC_UNROLL
+  for (int k = 0; k < Dim; ++k) {
+    const T length = d.v[k] < 0 ? -d.v[k] : d.v[k];
+    largest = length > largest ? length : largest;
+  }
+  const T most = 1 / Range<T>::vanishing;
+  const T scale = reciprocal(largest < most ? largest : most);
+  NEC_UNROLL
+  for (int k = 0; k < Dim; ++k) d.v[k] *= scale;
+  eps *= scale;
+  return scale;
+}
+
+// The same outside of Range<T>, at four times the price. A NaN or an infinity makes it NaN.
+template <int Dim, typename T>
+NEC_DEVICE VoxelField<Dim, T> normalized_voxel_field(EpsMode mode, Vec<Dim, T> d, Vec<Dim, T> e,
+                                                     T eps_d, T eps_e) {
+  const T d_scale = normalize(d, eps_d), e_scale = normalize(e, eps_e);
+  auto field = voxel_field(mode, d, e, eps_d, eps_e);
+  NEC_UNROLL
+  for (int k = 0; k < Dim; ++k) {
+    field.by_d.v[k] *= d_scale;
+    field.by_e.v[k] *= e_scale;
+  }
+  return field;
+}
+
+}  // namespace nec::cuda
