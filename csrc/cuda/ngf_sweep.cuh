@@ -20,41 +20,10 @@
 
 #include "../math/stencil.h"
 #include "sums.cuh"
-#include "tiling.h"
+#include "sweep_maps.cuh"
 #include "voxel_field.cuh"
 
 namespace nec::cuda {
-
-// A Box of an array whose axes are shorter than 2^31.
-struct IntBox {
-  int lo[3], hi[3];
-};
-
-// What every thread of a sweep is told. The numbers are in the type of the arithmetic.
-template <typename T>
-struct SweepArguments {
-  Tiling tiling;
-  int channels;
-  int depth, height, width;
-  IntBox terms, window;  // problem.h
-  EpsMode mode;
-  Array image[2], eps_map[2], mask, upstream, gradient[2], loss_map;
-  T eps[2];           // in differences along the last axis
-  T eps_scale;        // makes that of the value of an eps map
-  bool eps_in_range;  // Range<T>
-  T axis_scale[3];    // of a difference, relative to that of the last axis
-  T weight;           // of the loss map
-  double gradient_scale;
-  const double* factor;  // in device memory: multiplies the gradient too; null: 1
-  double* partials;      // [blocks], sums of weight * t^2 over the window; null: not asked for
-};
-
-// How much of the above a kernel has to look at.
-enum class Layout {
-  plain,    // float32, rows of whole strips, whole images, nothing per voxel, one spacing
-  spaced,   // the same with another spacing along each axis
-  general,  // everything
-};
 
 template <typename T_, int Dim, Operator Op, Gradients Wanted, Layout Arrays>
 class NgfSweep {
@@ -75,7 +44,7 @@ class NgfSweep {
   using T = T_;
   using Arguments = SweepArguments<T>;
   static constexpr int kStrip = Strip<T>::size;
-  static constexpr int kMostThreads = kGeneral || G > 1 ? 384 : 512;
+  static constexpr int kMostThreads = kGeneral || G > 1 ? 384 : 768;
 
   // One strip before and one after the planes: the first and the last thread reach into them.
   static constexpr int64_t shared_bytes(int64_t strips) {
@@ -97,16 +66,12 @@ class NgfSweep {
 
  private:
   // -----------------------------------------------------------------------------------------------
-  // Where the thread is
+  // A thread
   // -----------------------------------------------------------------------------------------------
 
   const SweepArguments<T>& a_;
   Strip<T>* const shared_;
-  int own_;  // strip of a plane in shared memory
-  int64_t sample_;
-  int channel_, x_, y_, z_begin_, z_end_;
-  bool present_, computes_, writes_;  // reads images; computes the field; writes the gradient
-  bool first_, last_;                 // holds the first or the last voxel of a row
+  const Place<Dim, kMargin> at_;
 
   T scale_ = 0;  // of the gradient
   double sum_ = 0;
@@ -114,47 +79,17 @@ class NgfSweep {
   Strip<T> running_[G + 1];       // gradient of the plane before, without what this one adds
   Strip<T> carried_[G + 1];       // what the planes so far add to the gradient of this one
 
-  NEC_DEVICE NgfSweep(const SweepArguments<T>& a, Strip<T>* shared) : a_(a), shared_(shared) {
-    const Tiling& t = a.tiling;
-    own_ = int(threadIdx.x);
-    const int row = own_ / t.strips, strip = own_ % t.strips;
-    int64_t job = Dim == 3 ? int64_t(blockIdx.x) : int64_t(blockIdx.x) * t.rows + row;
-    present_ = row < t.rows && job < t.jobs;
-    const auto next_digit = [&job](int base) {
-      const int digit = int(job % base);
-      job /= base;
-      return digit;
-    };
-    const int tile_x = next_digit(t.tiles_x), tile_y = next_digit(t.tiles_y);
-    const int chunk = next_digit(t.chunks);
-    channel_ = next_digit(a.channels);
-    sample_ = present_ ? job : 0;
-    z_begin_ = a.window.lo[0] + chunk * t.chunk;
-    z_end_ = min(z_begin_ + t.chunk, a.window.hi[0]);
-    x_ = t.first_x + (tile_x * (t.strips - 2) + strip - 1) * kStrip;
-    y_ = 0;
-    writes_ = present_ && strip > 0 && strip < t.strips - 1 && x_ < a.window.hi[2];
-    computes_ = kMargin == 0 ? writes_ : present_ && x_ >= 0 && x_ < a.width;
-    first_ = writes_ && x_ == 0;
-    last_ = writes_ && x_ + kStrip >= a.width;
-    if constexpr (Dim == 3) {
-      const int tile = a.window.lo[1] + tile_y * t.tile_rows;
-      const int tile_end = min(tile + t.tile_rows, a.window.hi[1]);
-      y_ = tile + row - t.halo;
-      writes_ &= y_ >= tile && y_ < tile_end;
-      computes_ &= y_ >= tile - kMargin && y_ < tile_end + kMargin && y_ >= 0 && y_ < a.height;
-    }
+  NEC_DEVICE NgfSweep(const SweepArguments<T>& a, Strip<T>* shared)
+      : a_(a), shared_(shared), at_(a, kStrip) {
     if constexpr (G > 0) scale_ = T(a.gradient_scale * (a.factor ? *a.factor : 1.0));
     NEC_UNROLL
     for (int g = 0; g < G; ++g) running_[g] = carried_[g] = Strip<T>{};
   }
 
-  static NEC_DEVICE int min(int a, int b) { return a < b ? a : b; }
-
   // The thread's strip of a plane in shared memory. `plane` counts those of both images in the
   // ring, then those of the field in two buffers.
   NEC_DEVICE Strip<T>* shared_strip(int plane) const {
-    return shared_ + plane * (a_.tiling.rows * a_.tiling.strips) + own_;
+    return shared_ + plane * (a_.tiling.rows * a_.tiling.strips) + at_.own;
   }
   NEC_DEVICE Strip<T>* image_strip(int image, int slot) const {
     return shared_strip(slot % kRing * 2 + image);
@@ -179,16 +114,12 @@ class NgfSweep {
     return w;
   }
 
-  NEC_DEVICE char* row_of(const Array& array, int z) const {
-    return array.row(sample_, channel_, z, y_);
-  }
-
   // -----------------------------------------------------------------------------------------------
   // The march
   // -----------------------------------------------------------------------------------------------
 
   NEC_DEVICE void march() {
-    const int first = z_begin_ - kMargin;
+    const int first = at_.z_begin - kMargin;
     const int steps = a_.tiling.chunk + 2 * kMargin;
     load(first - 1, before_);
     for (int k = 0; k <= 2 * kAhead; ++k) {
@@ -205,9 +136,9 @@ class NgfSweep {
   }
 
   NEC_DEVICE void advance(int step, int z) {
-    const bool active = computes_ && z >= 0 && z < a_.depth && z < z_end_ + kMargin;
+    const bool active = at_.computes && z >= 0 && z < a_.depth && z < at_.z_end + kMargin;
     publish(step + 1 + 2 * kAhead);
-    Vec<Dim, T> d[kStrip], e[kStrip];
+    Vec<Dim, T> d[kStrip] = {}, e[kStrip] = {};
     if (active) {
       differences(0, step, d);
       differences(1, step, e);
@@ -225,23 +156,23 @@ class NgfSweep {
   }
 
   NEC_DEVICE void load(int z, Strip<T> (&strips)[2]) const {
-    if (!present_) return;
-    const int y = clamp(y_, 0, a_.height - 1);
+    if (!at_.present) return;
+    const int y = clamp(at_.y, 0, a_.height - 1);
     z = clamp(z, 0, a_.depth - 1);
     NEC_UNROLL
     for (int m = 0; m < 2; ++m) {
       const Array& image = a_.image[m];
-      const char* row = image.row(sample_, channel_, z, y);
+      const char* row = image.row(at_.sample, at_.channel, z, y);
       if constexpr (kGeneral) {
-        strips[m] = load_strip<T>(image, row, x_, a_.width);
+        strips[m] = load_strip<T>(image, row, at_.x, a_.width);
       } else {
-        strips[m] = load_whole_strip<T>(row, x_, a_.width);
+        strips[m] = load_whole_strip<T>(row, at_.x, a_.width);
       }
     }
   }
 
   NEC_DEVICE void publish(int slot) const {
-    if (!present_) return;
+    if (!at_.present) return;
     NEC_UNROLL
     for (int m = 0; m < 2; ++m) *image_strip(m, slot) = next_[m];
   }
@@ -284,8 +215,8 @@ class NgfSweep {
     if constexpr (kGeneral) {
       NEC_UNROLL
       for (int m = 0; m < 2; ++m)
-        if (a_.eps_map[m]) in_range &= load_eps(m, z, eps[m]);
-      load_weight(z, weight);
+        if (a_.eps_map[m]) in_range &= load_eps(a_, at_, m, z, eps[m]);
+      load_weight(a_, at_, z, weight);
     }
 
     VoxelField<Dim, T> field[kStrip];
@@ -296,51 +227,19 @@ class NgfSweep {
         field[i] = normalized_voxel_field(a_.mode, d[i], e[i], eps[0].v[i], eps[1].v[i]);
     }
 
-    if (writes_ && z >= z_begin_ && z < z_end_) reduce(z, field, weight);
+    if (at_.writes && z >= at_.z_begin && z < at_.z_end) reduce(z, field, weight);
     if constexpr (G > 0)
       along_z[0] = publish_field(step, 0, weight, field, &VoxelField<Dim, T>::by_d);
     if constexpr (G > 1)
       along_z[1] = publish_field(step, 1, weight, field, &VoxelField<Dim, T>::by_e);
   }
 
-  NEC_DEVICE bool load_eps(int m, int z, Strip<T>& eps) const {
-    const Array& map = a_.eps_map[m];
-    eps = load_strip<T>(map, row_of(map, z), x_, a_.width);
-    bool in_range = true;
-    NEC_UNROLL
-    for (int i = 0; i < kStrip; ++i) {
-      T& value = eps.v[i];
-      value *= a_.eps_scale;
-      // Never a plausible number from a bad one.
-      if (!(value > 0 && value - value == 0)) value = not_a_number<T>();
-      in_range &= value >= Range<T>::eps_min && value <= Range<T>::eps_max;
-    }
-    return in_range;
-  }
-
-  // Mask times upstream, 0 where the loss has no term.
-  NEC_DEVICE void load_weight(int z, Strip<T>& weight) const {
-    const IntBox& terms = a_.terms;
-    const bool in_plane =
-        z >= terms.lo[0] && z < terms.hi[0] && y_ >= terms.lo[1] && y_ < terms.hi[1];
-    if (a_.mask) weight = load_mask<T>(a_.mask, row_of(a_.mask, z), x_, a_.width);
-    if (a_.upstream) {
-      const Array& map = a_.upstream;
-      const auto up = load_strip<T>(map, row_of(map, z), x_, a_.width);
-      NEC_UNROLL
-      for (int i = 0; i < kStrip; ++i) weight.v[i] *= up.v[i];
-    }
-    NEC_UNROLL
-    for (int i = 0; i < kStrip; ++i) {
-      if (!in_plane || x_ + i < terms.lo[2] || x_ + i >= terms.hi[2]) weight.v[i] = 0;
-    }
-  }
-
   NEC_DEVICE void reduce(int z, const VoxelField<Dim, T> (&field)[kStrip], const Strip<T>& weight) {
     T sum = 0;
     NEC_UNROLL
     for (int i = 0; i < kStrip; ++i) {
-      const bool counts = !kGeneral || (x_ + i >= a_.window.lo[2] && x_ + i < a_.window.hi[2]);
+      const bool counts =
+          !kGeneral || (at_.x + i >= a_.window.lo[2] && at_.x + i < a_.window.hi[2]);
       if (counts) sum += weight.v[i] * field[i].squared_alignment;
     }
     sum_ += double(sum);
@@ -351,7 +250,8 @@ class NgfSweep {
       for (int i = 0; i < kStrip; ++i) {
         loss.v[i] = a_.weight * weight.v[i] * (1 - T(0.5) * field[i].squared_alignment);
       }
-      store_strip(a_.loss_map, row_of(a_.loss_map, z), x_, a_.window.lo[2], a_.window.hi[2], loss);
+      store_strip(a_.loss_map, at_.row(a_.loss_map, z), at_.x, a_.window.lo[2], a_.window.hi[2],
+                  loss);
     }
   }
 
@@ -377,8 +277,8 @@ class NgfSweep {
       publish_row(own, axis, strip, 1);
       if constexpr (Dim == 3) {
         constexpr int first = S::continuation[0], last = S::continuation[1];
-        if (y_ == 0) publish_row(own - a_.tiling.strips, axis, strip, axis == 1 ? first : 1);
-        if (y_ == a_.height - 1)
+        if (at_.y == 0) publish_row(own - a_.tiling.strips, axis, strip, axis == 1 ? first : 1);
+        if (at_.y == a_.height - 1)
           publish_row(own + a_.tiling.strips, axis, strip, axis == 1 ? last : 1);
       }
     }
@@ -391,9 +291,9 @@ class NgfSweep {
     for (int i = 0; i < kStrip; ++i) strip.v[i] *= sign;
     *at = strip;
     T* values = at->v;
-    if (first_) values[-1] = (axis == Dim - 1 ? T(first) : T(1)) * strip.v[0];
-    if (last_) {
-      const int end = a_.width - x_;
+    if (at_.first) values[-1] = (axis == Dim - 1 ? T(first) : T(1)) * strip.v[0];
+    if (at_.last) {
+      const int end = a_.width - at_.x;
       values[end] = (axis == Dim - 1 ? T(last) : T(1)) * values[end - 1];
     }
   }
@@ -404,7 +304,7 @@ class NgfSweep {
 
   // The adjoint of the field of plane z, as far as it takes the threads around.
   NEC_DEVICE void add_plane(int step, int z) {
-    if (!writes_) return;
+    if (!at_.writes) return;
     const bool inside = z >= 0 && z < a_.depth;
     NEC_UNROLL
     for (int g = 0; g < G; ++g) {
@@ -438,7 +338,7 @@ class NgfSweep {
   // Adds what plane z contributes. That completes the gradient of plane z - 1. On axes, `in_plane`
   // is added later.
   NEC_DEVICE void complete(int g, int z, const Strip<T>& in_plane, const Strip<T>& along_z) {
-    if (!writes_ || z > z_end_) return;
+    if (!at_.writes || z > at_.z_end) return;
     constexpr T spread[3] = {T(S::spread[0]), T(S::spread[1]), T(S::spread[2])};
     constexpr T taps[3] = {T(S::adjoint_taps[0]), T(S::adjoint_taps[1]), T(S::adjoint_taps[2])};
     constexpr T continuation[2] = {T(S::continuation[0]), T(S::continuation[1])};
@@ -464,18 +364,18 @@ class NgfSweep {
         carried_[g].v[i] += spread[0] * in_plane.v[i];
       }
     }
-    if (z > z_begin_) store(g, z - 1, gradient);
+    if (z > at_.z_begin) store(g, z - 1, gradient);
   }
 
   NEC_DEVICE void store(int g, int z, Strip<T> gradient) const {
     NEC_UNROLL
     for (int i = 0; i < kStrip; ++i) gradient.v[i] *= scale_;
     const Array& array = a_.gradient[g];
-    char* row = row_of(array, z);
+    char* row = at_.row(array, z);
     if constexpr (kGeneral) {
-      store_strip(array, row, x_, a_.window.lo[2], a_.window.hi[2], gradient);
+      store_strip(array, row, at_.x, a_.window.lo[2], a_.window.hi[2], gradient);
     } else {
-      *reinterpret_cast<Strip<T>*>(row + x_ * int64_t(sizeof(T))) = gradient;
+      *reinterpret_cast<Strip<T>*>(row + at_.x * int64_t(sizeof(T))) = gradient;
     }
   }
 };

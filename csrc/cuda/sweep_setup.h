@@ -4,8 +4,6 @@
 // From a Problem to the kernel of its options and to what that kernel is told.
 #pragma once
 
-#include <algorithm>
-
 #include "ngf_sweep.cuh"
 
 namespace nec::cuda {
@@ -130,7 +128,7 @@ Rows make_rows(View view, const int64_t (&size)[kAxes], const Box& box, double* 
   struct Axis {
     int64_t length, stride;
   };
-  Axis axes[kAxes] = {};
+  Axis axes[kAxes] = {};  // by stride
   int count = 0;
   int64_t offset = 0;
   *repeats = 1;
@@ -141,10 +139,11 @@ Rows make_rows(View view, const int64_t (&size)[kAxes], const Box& box, double* 
     if (view.stride[k] == 0) {
       *repeats *= double(length);
     } else if (length > 1) {
-      axes[count++] = {length, view.stride[k]};
+      int at = count++;
+      for (; at > 0 && axes[at - 1].stride > view.stride[k]; --at) axes[at] = axes[at - 1];
+      axes[at] = {length, view.stride[k]};
     }
   }
-  std::sort(axes, axes + count, [](const Axis& p, const Axis& q) { return p.stride < q.stride; });
   constexpr int64_t kLongest = int64_t(1) << 30;
   int last = 0;  // of those that are left
   for (int k = 1; k < count; ++k) {

@@ -7,8 +7,8 @@
 #include <cstring>
 #include <vector>
 
-#include "math/convert.h"
 #include "dense.h"
+#include "math/convert.h"
 #include "problem.h"
 
 namespace strided {

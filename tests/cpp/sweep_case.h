@@ -5,12 +5,11 @@
 #pragma once
 
 #include <cstdio>
+#include <functional>
 #include <random>
 #include <string>
-#include <thread>
 
 #include "check.h"
-#include "cpu/sweep.h"
 #include "dense.h"
 #include "strided.h"
 
@@ -27,13 +26,11 @@ using nec::Problem;
 using strided::Layout;
 using strided::Strided;
 
-inline nec::cpu::Threads threads(int count) {
-  return {count, [](int workers, const std::function<void(int)>& body) {
-            std::vector<std::thread> pool;
-            for (int worker = 0; worker < workers; ++worker) pool.emplace_back(body, worker);
-            for (std::thread& thread : pool) thread.join();
-          }};
-}
+// What is tested: csrc/cpu or csrc/cuda. `sweep` returns the sum of mask * t^2 over the window.
+struct Backend {
+  std::function<double(const Problem&)> sweep, mask_sum;
+};
+inline Backend backend;
 
 constexpr Size kAbsent{};  // of a map: there is none
 
@@ -48,7 +45,7 @@ struct Case {
   Size eps_size[2] = {kAbsent, kAbsent}, mask_size = kAbsent, upstream_size = kAbsent;
   DType map_dtype = DType::float32;
   int gradients = 2;
-  bool loss_map = false;
+  bool loss_map = false, isotropic = false;
   bool whole = true;  // else in `terms` and `window`
   Box terms{}, window{};
 
@@ -86,7 +83,7 @@ struct Run {
     p.wide = c.wide();
     std::copy(c.size.begin(), c.size.end(), p.size);
     const double scale[3] = {0.5, c.dim == 3 ? 1.25 : 2, 2};
-    std::copy(scale, scale + 3, p.axis_scale);
+    for (int k = 0; k < 3; ++k) p.axis_scale[k] = c.isotropic ? 2 : scale[k];
     p.terms = c.whole ? whole(c.size) : c.terms;
     p.window = c.whole ? whole(c.size) : c.window;
     p.gradient_scale = 0.7;
@@ -131,7 +128,7 @@ struct Run {
     view = buffer.view();
   }
 
-  Real sweep(int workers = 1) { return nec::cpu::sweep(problem, threads(workers)); }
+  Real sweep() const { return backend.sweep(problem); }
 
   dense::Outputs expected() {
     const Problem& p = problem;
@@ -178,10 +175,10 @@ inline void compare(Strided& got, const Array& want, const Case& c, DType dtype,
 }
 
 // Everything that the sweep gives against dense.h.
-inline void check_case(const Case& c, int workers = 1) {
+inline void check_case(const Case& c) {
   Run run(c);
   const dense::Outputs want = run.expected();
-  const Real sum = run.sweep(workers), digits = c.wide() ? 1e-13L : 1e-6L;
+  const Real sum = run.sweep(), digits = c.wide() ? 1e-13L : 1e-6L;
   const Real voxels = Real(dense::count(c.size));
   CHECK_NEAR(sum, want.sum, digits * std::max(std::fabs(want.sum), voxels / 100),
              "sum: " + c.name());
@@ -194,8 +191,8 @@ inline void check_case(const Case& c, int workers = 1) {
             run.problem.window, "loss map");
   }
   if (run.problem.mask) {
-    CHECK_NEAR(nec::cpu::mask_sum(run.problem, threads(workers)), want.mask_sum,
-               digits * want.mask_sum, "sum of the mask: " + c.name());
+    CHECK_NEAR(backend.mask_sum(run.problem), want.mask_sum, digits * want.mask_sum,
+               "sum of the mask: " + c.name());
   }
 }
 

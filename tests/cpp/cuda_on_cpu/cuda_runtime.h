@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright (c) 2026 The nec_ext authors
+//
+// What csrc/cuda needs of CUDA, on the CPU: the very files of the kernels, compiled by a C++
+// compiler with this header in place of CUDA's own. A thread of a block is a thread of the system
+// and __syncthreads a barrier for them, so that the thread sanitizer sees what a GPU would do.
+// Shared memory is allocated for each launch with the size that it asks for, for the address
+// sanitizer, and is full of NaN before each block.
+#pragma once
+
+#include <pthread.h>
+
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __grid_constant__
+#define __launch_bounds__(...)
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+};
+inline thread_local dim3 threadIdx;
+inline dim3 blockIdx, blockDim, gridDim;
+
+enum cudaError_t { cudaSuccess, cudaErrorInvalidValue };
+inline const char* cudaGetErrorString(cudaError_t) { return "invalid argument"; }
+
+using cudaStream_t = void*;
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes = 0;
+  cudaStream_t stream = nullptr;
+};
+
+// The GPU that is imitated. Few threads per block make many tiles of a small image.
+struct FakeDevice {
+  int multiprocessors = 3;
+  int shared_bytes = 8 * 1024;
+};
+inline FakeDevice fake_device;
+
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrMaxSharedMemoryPerBlockOptin };
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrMultiProcessorCount ? fake_device.multiprocessors
+                                                       : fake_device.shared_bytes;
+  return cudaSuccess;
+}
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+template <typename Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
+  return cudaSuccess;
+}
+
+namespace cuda_on_cpu {
+
+inline char* shared_memory;
+inline pthread_barrier_t barrier;
+
+}  // namespace cuda_on_cpu
+
+inline void __syncthreads() { pthread_barrier_wait(&cuda_on_cpu::barrier); }
+
+namespace nec::cuda {
+inline void* shared_memory() { return cuda_on_cpu::shared_memory; }
+}  // namespace nec::cuda
+
+template <typename Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Arguments),
+                               const Arguments& arguments) {
+  if (config->dynamicSmemBytes > size_t(fake_device.shared_bytes)) return cudaErrorInvalidValue;
+  gridDim = config->gridDim;
+  blockDim = config->blockDim;
+  pthread_barrier_init(&cuda_on_cpu::barrier, nullptr, blockDim.x);
+  // Not rounded up to whole vectors of anything: one byte beyond the end is an error.
+  const size_t bytes = config->dynamicSmemBytes;
+  cuda_on_cpu::shared_memory = static_cast<char*>(::operator new(bytes, std::align_val_t(16)));
+  const auto thread = [&](unsigned index) {
+    threadIdx.x = index;
+    for (unsigned block = 0; block < gridDim.x; ++block) {
+      __syncthreads();
+      if (index == 0) {
+        blockIdx.x = block;
+        std::memset(cuda_on_cpu::shared_memory, 0xff, bytes);
+      }
+      __syncthreads();
+      kernel(arguments);
+    }
+  };
+  std::vector<std::thread> threads;
+  for (unsigned index = 0; index < blockDim.x; ++index) threads.emplace_back(thread, index);
+  for (std::thread& each : threads) each.join();
+  ::operator delete(cuda_on_cpu::shared_memory, std::align_val_t(16));
+  pthread_barrier_destroy(&cuda_on_cpu::barrier);
+  return cudaSuccess;
+}

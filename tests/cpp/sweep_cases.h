@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright (c) 2026 The nec_ext authors
+//
+// What every device has to pass: loss, gradients and map against dense.h for every option, type and
+// layout, in parts of a volume and with broken values.
+#pragma once
+
+#include <limits>
+
+#include "sweep_case.h"
+
+namespace sweep_case {
+
+inline constexpr Operator kOperators[] = {Operator::central, Operator::forward, Operator::sobel};
+inline constexpr EpsMode kModes[] = {EpsMode::additive, EpsMode::quadrature};
+inline constexpr DType kTypes[] = {DType::float64, DType::float32, DType::float16, DType::bfloat16};
+inline constexpr Layout kLayouts[] = {Layout::contiguous, Layout::channels_last, Layout::gaps,
+                                      Layout::transposed};
+
+// A case of 2D or 3D; in 2D the plane has one row.
+inline Case case_of(int dim, Size size = {2, 2, 5, 6, 7}) {
+  Case c;
+  c.dim = dim;
+  c.size = size;
+  if (dim == 2) c.size[3] = 1;
+  return c;
+}
+
+template <typename Body>
+void for_each_option(const Body& body) {
+  for (const int dim : {2, 3})
+    for (const Operator op : kOperators)
+      for (const EpsMode mode : kModes) body(dim, op, mode);
+}
+
+inline void test_options() {
+  for_each_option([](int dim, Operator op, EpsMode mode) {
+    for (const DType dtype : {DType::float32, DType::float64}) {
+      for (const int gradients : {0, 1, 2}) {
+        Case c = case_of(dim);
+        c.op = op;
+        c.mode = mode;
+        c.dtype[0] = c.dtype[1] = dtype;
+        c.gradients = gradients;
+        c.loss_map = gradients == 0;
+        check_case(c);
+      }
+    }
+  });
+}
+
+inline void test_sizes() {
+  for (const Operator op : kOperators) {
+    for (const int64_t z : {1, 2, 3, 5}) {
+      for (const int64_t x : {1, 2, 15, 16, 17, 33}) {
+        for (const int64_t y : {1, 2, 5}) {
+          Case c = case_of(3, {1, 1, z, y, x});
+          c.op = op;
+          check_case(c);
+        }
+        Case c = case_of(2, {1, 1, z, 1, x});
+        c.op = op;
+        check_case(c);
+      }
+    }
+  }
+}
+
+inline void test_types_and_layouts() {
+  for (const DType input : kTypes) {
+    for (const DType target : kTypes) {
+      Case c;
+      c.dtype[0] = input;
+      c.dtype[1] = target;
+      check_case(c);
+    }
+  }
+  for (const DType dtype : kTypes) {
+    for (const Layout input : kLayouts) {
+      for (const Layout target : kLayouts) {
+        for (const int dim : {2, 3}) {
+          Case c = case_of(dim);
+          c.dtype[0] = c.dtype[1] = dtype;
+          c.layout[0] = input;
+          c.layout[1] = target;
+          check_case(c);
+        }
+      }
+    }
+  }
+}
+
+inline void test_maps() {
+  for (const int dim : {2, 3}) {
+    const Case c = case_of(dim);
+    const int64_t x = c.size[4];
+    const Size sizes[] = {kAbsent,         {1, 1, 1, 1, 1}, {2, 1, 1, 1, 1},
+                          {1, 2, 1, 1, 1}, {1, 1, 1, 1, x}, {2, 1, c.size[2], c.size[3], x},
+                          c.size};
+    for (const Size& one : sizes) {
+      for (const Size& other : sizes) {
+        Case eps = c, weights = c;
+        eps.eps_size[0] = one;
+        eps.eps_size[1] = other;
+        check_case(eps);
+        weights.mask_size = one;
+        weights.upstream_size = other;
+        check_case(weights);
+      }
+      for (const DType dtype : {DType::float64, DType::float16, DType::bfloat16, DType::uint8}) {
+        Case mask = c;
+        mask.mask_size = one;
+        mask.map_dtype = dtype;
+        mask.gradients = 0;
+        mask.loss_map = true;
+        check_case(mask);
+      }
+    }
+  }
+}
+
+inline Box random_box(Run& run, const Size& n) {
+  Box box;
+  for (int k = 0; k < 3; ++k) {
+    const int64_t length = n[size_t(k) + 2];
+    box.lo[k] = int64_t(run.uniform(0, 0.999L) * length);
+    box.hi[k] = box.lo[k] + 1 + int64_t(run.uniform(0, 0.999L) * (length - box.lo[k]));
+  }
+  return box;
+}
+
+inline void test_regions() {
+  Run random{Case()};
+  for (int repeat = 0; repeat < 100; ++repeat) {
+    for (const int dim : {2, 3}) {
+      Case c = case_of(dim, {1, 2, 7, 6, 20});
+      c.op = kOperators[repeat % 3];
+      c.whole = false;
+      c.terms = random_box(random, c.size);
+      c.window = random_box(random, c.size);
+      if (repeat % 2) c.mask_size = {1, 1, 1, c.size[3], c.size[4]};
+      c.loss_map = repeat % 4 == 0;
+      if (c.loss_map) c.gradients = 0;
+      check_case(c);
+    }
+  }
+}
+
+// Each part is computed from its own voxels and one more plane of its neighbours, as a process that
+// owns it would. Sums and gradients add up to those of the whole.
+inline void test_split(int axis, Operator op, EpsMode mode) {
+  Case c = case_of(3, {1, 2, 9, 8, 20});
+  c.op = op;
+  c.mode = mode;
+  c.dtype[0] = c.dtype[1] = DType::float64;
+  Run whole(c), parts(c);
+  const Real want = whole.sweep();
+  Real sum = 0;
+  Array gradient[2];
+  for (Array& g : gradient) g.assign(size_t(dense::count(c.size)), 0);
+  const int64_t length = c.size[size_t(axis) + 2];
+  const int64_t cuts[] = {0, 1, length / 2, length};  // unequal, one of a single plane
+  for (int part = 0; part < 3; ++part) {
+    const int64_t first = std::max<int64_t>(cuts[part] - 1, 0),
+                  last = std::min(cuts[part + 1] + 1, length);
+    Problem p = parts.problem;
+    p.size[axis + 2] = last - first;
+    p.terms = p.window = sweep_case::whole({1, 2, p.size[2], p.size[3], p.size[4]});
+    p.terms.lo[axis] = cuts[part] - first;
+    p.terms.hi[axis] = cuts[part + 1] - first;
+    for (nec::View* view : {&p.image[0], &p.image[1], &p.gradient[0], &p.gradient[1]}) {
+      view->data = static_cast<double*>(view->data) + first * view->stride[axis + 2];
+    }
+    sum += backend.sweep(p);
+    for (int m : {0, 1}) {
+      const Array values = parts.gradient[m].values();
+      dense::for_each_voxel(c.size, [&](int64_t, int64_t z, int64_t y, int64_t x, int64_t i) {
+        const int64_t index[3] = {z, y, x};
+        if (first <= index[axis] && index[axis] < last) gradient[m][size_t(i)] += values[size_t(i)];
+      });
+    }
+  }
+  CHECK_NEAR(sum, want, 1e-12, "parts along axis " + std::to_string(axis));
+  for (int m : {0, 1}) {
+    const Array whole_gradient = whole.gradient[m].values();
+    for (size_t i = 0; i < gradient[m].size(); ++i) {
+      CHECK_NEAR(gradient[m][i], whole_gradient[i], 1e-12,
+                 "parts along axis " + std::to_string(axis));
+    }
+  }
+}
+
+// A tile of a volume writes the gradient of its own voxels and reads the terms one voxel around it.
+inline void test_tile_by_tile() {
+  Case c = case_of(3, {1, 1, 9, 8, 20});
+  Run whole(c), tiles(c);
+  const Real want = whole.sweep();
+  Real sum = 0;
+  for (int64_t z = 0; z < 9; z += 4) {
+    for (int64_t x = 0; x < 20; x += 7) {
+      Problem& p = tiles.problem;
+      p.window = {{z, 0, x}, {std::min<int64_t>(z + 4, 9), 8, std::min<int64_t>(x + 7, 20)}};
+      for (int k = 0; k < 3; ++k) {
+        p.terms.lo[k] = std::max<int64_t>(p.window.lo[k] - 1, 0);
+        p.terms.hi[k] = std::min(p.window.hi[k] + 1, c.size[size_t(k) + 2]);
+      }
+      sum += tiles.sweep();
+    }
+  }
+  CHECK_NEAR(sum, want, 1e-6 * want, "tile by tile");
+  for (int m : {0, 1}) {
+    CHECK(tiles.gradient[m].bytes() == whole.gradient[m].bytes(),
+          "tile by tile, gradient " + std::to_string(m));
+  }
+}
+
+inline void test_values() {
+  for (const EpsMode mode : kModes) {
+    // Far beyond what float squares can hold, and below.
+    for (const double scale : {1e-30, 1e-12, 1e-6, 1e6, 1e12, 1e30}) {
+      Case c;
+      c.mode = mode;
+      c.amplitude = scale;
+      c.eps[0] = c.eps[1] = scale / 4;
+      check_case(c);
+      c.eps[1] = 0.15;
+      check_case(c);
+    }
+    Case c;
+    c.mode = mode;
+    c.amplitude = 0;
+    Run constant(c);
+    constant.image[0].fill(Array(size_t(dense::count(c.size)), 0.25L));
+    CHECK(constant.sweep() == 0, "a constant image is aligned with nothing");
+    for (int m : {0, 1}) {
+      for (const Real value : constant.gradient[m].values()) CHECK(value == 0, "constant image");
+    }
+
+    c.amplitude = 1;
+    c.mask_size = c.eps_size[0] = c.size;
+    const Real nan = std::numeric_limits<Real>::quiet_NaN(),
+               infinity = std::numeric_limits<Real>::infinity();
+    // A run with one voxel of one of its arrays replaced.
+    const auto broken = [&](const auto& array_of, Real value) {
+      Run run(c);
+      Strided& array = array_of(run);
+      Array values = array.values();
+      values[values.size() / 2] = value;
+      array.fill(values);
+      return run;
+    };
+    for (const Real value : {nan, infinity, -infinity}) {
+      for (const int m : {0, 1}) {
+        Run run = broken([&](Run& r) -> Strided& { return r.image[m]; }, value);
+        CHECK(std::isnan(run.sweep()), "a NaN or an infinity in an image must show");
+      }
+    }
+    for (const Real value : {nan, 0.0L, -0.15L}) {
+      Run run = broken([](Run& r) -> Strided& { return r.eps[0]; }, value);
+      CHECK(std::isnan(run.sweep()), "an eps that is not positive must show");
+    }
+    for (const Real value : {nan, -1.0L}) {
+      Run run = broken([](Run& r) -> Strided& { return r.mask; }, value);
+      CHECK(std::isnan(backend.mask_sum(run.problem)), "a negative weight must show");
+      CHECK(std::isnan(run.sweep()), "a negative weight must show");
+    }
+  }
+}
+
+inline void test_everywhere() {
+  test_options();
+  test_sizes();
+  test_types_and_layouts();
+  test_maps();
+  test_regions();
+  for (const int axis : {0, 1, 2}) {
+    for (const Operator op : kOperators) {
+      for (const EpsMode mode : kModes) test_split(axis, op, mode);
+    }
+  }
+  test_tile_by_tile();
+  test_values();
+}
+
+}  // namespace sweep_case

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright (c) 2026 The nec_ext authors
+//
+// csrc/cuda on the CPU (cuda_on_cpu/cuda_runtime.h): what every device has to pass, tiles, and the
+// kernels around a sweep.
+//
+// With an argument, only a few cases, for the thread sanitizer.
+
+#include "cuda/launch.cuh"
+#include "sweep_cases.h"
+
+namespace {
+
+using namespace sweep_case;
+
+template <typename T, int Dim>
+double sweep_of(const Problem& p) {
+  std::vector<double> partials(size_t(nec::cuda::sweep_blocks<T, Dim>(p)));
+  nec::cuda::launch_sweep<T, Dim>(p, p.gradient_scale, nullptr, partials.data(), nullptr);
+  double sum = 0;
+  for (const double partial : partials) sum += partial;
+  return sum;
+}
+
+double sweep(const Problem& p) {
+  if (p.wide) return p.dim == 2 ? sweep_of<double, 2>(p) : sweep_of<double, 3>(p);
+  return p.dim == 2 ? sweep_of<float, 2>(p) : sweep_of<float, 3>(p);
+}
+
+struct Scalars {
+  double loss = 0, factor = 0;
+};
+
+// The loss as csrc/ops asks for it.
+Scalars loss(const Problem& p, bool mean, double count, bool normalize) {
+  std::vector<double> workspace(size_t(nec::cuda::workspace_size(p)));
+  double voxels = 1;
+  for (const int64_t size : p.size) voxels *= double(size);
+  Scalars out;
+  const nec::cuda::Total total{p.weight,  mean, count,     voxels,
+                               normalize, true, &out.loss, &out.factor};
+  nec::cuda::launch_loss(p, total, workspace.data(), nullptr);
+  return out;
+}
+
+// The sum of the mask is the factor's denominator.
+double mask_sum(const Problem& p) {
+  const double factor = loss(p, true, -1, false).factor;
+  return factor == 0 ? 0 : p.weight / factor;
+}
+
+void test_loss() {
+  for (const bool masked : {false, true}) {
+    for (const DType dtype : {DType::float32, DType::float64}) {
+      for (const bool mean : {false, true}) {
+        for (const bool normalize : {false, true}) {
+          Case c;
+          c.dtype[0] = c.dtype[1] = dtype;
+          if (masked) c.mask_size = {2, 1, 5, 6, 7};
+          Run run(c);
+          dense::Outputs want = run.expected();
+          const Real voxels = masked ? want.mask_sum : Real(dense::count(c.size));
+          const Real factor = run.problem.weight / (mean ? voxels : 1);
+          const Scalars got = loss(run.problem, mean, masked ? -1 : double(voxels), normalize);
+          const Real digits = c.wide() ? 1e-13L : 1e-6L;
+          const std::string what = "masked " + std::to_string(masked) + " mean " +
+                                   std::to_string(mean) + ": " + c.name();
+          CHECK_NEAR(got.factor, factor, digits * factor, "factor, " + what);
+          const Real expected = factor * (voxels - want.sum / 2);
+          CHECK_NEAR(got.loss, expected, digits * expected, "loss, " + what);
+          for (int m : {0, 1}) {
+            for (Real& value : want.gradient[m])
+              value *= (normalize ? factor : 1) / run.problem.gradient_scale;
+            compare(run.gradient[m], want.gradient[m], c, dtype, run.problem.window, what);
+          }
+        }
+      }
+    }
+  }
+  Case c;
+  c.mask_size = c.size;
+  Run run(c);
+  run.mask.fill(Array(size_t(dense::count(c.size)), 0));
+  const Scalars got = loss(run.problem, true, -1, true);
+  CHECK(got.loss == 0 && got.factor == 0, "a mean over nothing is 0");
+  for (const Real value : run.gradient[0].values()) CHECK(value == 0, "a mean over nothing");
+}
+
+void test_scale() {
+  const Size size{2, 3, 4, 5, 6};
+  for (const DType dtype : kTypes) {
+    for (const Layout layout : kLayouts) {
+      for (const double factor : {1.0, 0.5, 2.0}) {
+        Strided gradient(dtype, layout, size, size);
+        Array values(size_t(dense::count(size)));
+        for (size_t i = 0; i < values.size(); ++i) values[i] = Real(i % 17) - 8;
+        gradient.fill(values);
+        float upstream = 2;
+        double twice = factor;
+        nec::View first{&upstream, DType::float32, {}}, second{&twice, DType::float64, {}};
+        const int64_t shape[] = {2, 3, 4, 5, 6};
+        nec::cuda::launch_scale(gradient.view(), shape, first, factor == 1 ? nec::View() : second,
+                                nullptr);
+        const Array scaled = gradient.values();
+        for (size_t i = 0; i < values.size(); ++i)
+          CHECK(scaled[i] == values[i] * 2 * factor, "scaled at " + std::to_string(i));
+        CHECK(gradient.untouched_outside(whole(size)), "scaled outside");
+      }
+    }
+  }
+}
+
+// Rows of whole strips, for the kernels that take nothing else, and images of many tiles.
+void test_tiles() {
+  const Size sizes[] = {{1, 1, 5, 9, 8},  {1, 2, 3, 23, 40}, {1, 1, 4, 11, 100},
+                        {2, 1, 40, 1, 8}, {1, 1, 9, 1, 200}, {1, 1, 3, 30, 37}};
+  for (const Size& size : sizes) {
+    for (const Operator op : kOperators) {
+      for (const int gradients : {0, 1, 2}) {
+        for (const bool isotropic : {true, false}) {
+          Case c = case_of(size[3] == 1 ? 2 : 3, size);
+          c.op = op;
+          c.gradients = gradients;
+          c.isotropic = isotropic;
+          check_case(c);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+int main(int count, char**) {
+  backend = {sweep, mask_sum};
+  // Few threads per block make many tiles.
+  for (const int bytes : {20 * 1024, 6 * 1024}) {
+    fake_device.shared_bytes = bytes;
+    test_tiles();
+    test_loss();
+  }
+  if (count == 1) {
+    test_scale();
+    test_everywhere();
+  }
+  return check::finish("test_cuda");
+}
