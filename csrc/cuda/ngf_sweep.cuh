@@ -46,12 +46,13 @@ class NgfSweep {
   static constexpr int kStrip = Strip<T>::size;
   static constexpr int kMostThreads = kGeneral || G > 1 ? 384 : 768;
 
-  // One strip before and one after the planes: the first and the last thread reach into them.
+  // Before and after each plane there is one strip more, for what a window of the first or the last
+  // thread reads and does not use. It must not be in another plane, which is being written.
   static constexpr int64_t shared_bytes(int64_t strips) {
-    return (kPlanes * strips + 2) * int64_t(sizeof(Strip<T>));
+    return (kPlanes * (strips + 1) + 1) * int64_t(sizeof(Strip<T>));
   }
   static constexpr int64_t most_threads(int64_t bytes) {
-    const int64_t fit = (bytes / int64_t(sizeof(Strip<T>)) - 2) / kPlanes;
+    const int64_t fit = (bytes / int64_t(sizeof(Strip<T>)) - 1) / kPlanes - 1;
     return fit < kMostThreads ? fit : kMostThreads;
   }
 
@@ -89,7 +90,7 @@ class NgfSweep {
   // The thread's strip of a plane in shared memory. `plane` counts those of both images in the
   // ring, then those of the field in two buffers.
   NEC_DEVICE Strip<T>* shared_strip(int plane) const {
-    return shared_ + plane * (a_.tiling.rows * a_.tiling.strips) + at_.own;
+    return shared_ + plane * (a_.tiling.rows * a_.tiling.strips + 1) + at_.own;
   }
   NEC_DEVICE Strip<T>* image_strip(int image, int slot) const {
     return shared_strip(slot % kRing * 2 + image);

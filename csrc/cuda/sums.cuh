@@ -22,7 +22,7 @@ NEC_DEVICE double block_sum(double value, double* shared) {
     if (thread < count - half) shared[thread] += shared[thread + half];
     count = half;
   }
-  return shared[0];
+  return thread == 0 ? shared[0] : 0;
 }
 
 // -------------------------------------------------------------------------------------------------
