@@ -19,7 +19,7 @@ CPP_FILES = $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test cpp-test bench lint format sanitize clean
+.PHONY: help demo test cpp-test bench gpu-report lint format sanitize clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "%-10s %s\n", $$1, $$2}'
@@ -38,6 +38,10 @@ cpp-test: $(VENV)/.test ## Run the C++ tests, which need no torch
 
 bench: $(VENV)/.test $(VENV)/.extension ## Run the benchmarks and write RESULTS=...; ARGS=...: passed to pytest
 	$(BIN)/python -m pytest benchmarks --results $(RESULTS) $(ARGS)
+
+# Makes no environment: the GPU decides which torch is wanted, and that one is there already.
+gpu-report: ## Build, test, check and measure on a GPU with the packages of PYTHON=...; OUT=DIR: results there
+	$(PYTHON) -m benchmarks.gpu_report $(or $(OUT),out/gpu)
 
 lint: $(VENV)/.dev $(VENV)/.extension ## Check style and types
 	$(BIN)/ruff check

@@ -7,6 +7,9 @@
 #include <pybind11/pybind11.h>
 
 #include "cpu/capability.h"
+#ifdef NEC_EXT_CUDA_ARCHITECTURES
+#include "cuda/launch.h"
+#endif
 
 namespace {
 
@@ -27,6 +30,10 @@ PYBIND11_MODULE(_C, m) {
   m.def("build_info", [] {
     pybind11::dict info;
     info["compiler"] = compiler();
+#ifdef NEC_EXT_CUDA_ARCHITECTURES
+    info["cuda"] = nec::cuda::toolkit_version();
+    info["cuda_architectures"] = NEC_EXT_CUDA_ARCHITECTURES;
+#endif
     info["cpu_capabilities"] = nec::cpu::compiled_capabilities();
     info["cpu_capability"] = nec::cpu::chosen_capability();
     return info;

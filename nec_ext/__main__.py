@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from . import build_info, ngf_loss, reference
+from . import _ops, build_info, ngf_loss, reference
 
 SHAPES = ((4, 1, 256, 256), (1, 1, 96, 96, 96))
 OPERATORS = ("central", "forward", "sobel")
@@ -26,25 +26,37 @@ def main() -> int:
     for name, value in build_info().items():
         print(f"{name:<20} {value}")
     print(f"{'threads':<20} {torch.get_num_threads()}")
-    print(f"\n{'':<28} {'loss error':>10} {'gradient':>9} {'fused ms':>9} {'reference':>9}")
+    exact = _compare("cpu")
+    if _ops.HAS_CUDA and torch.cuda.is_available():
+        major, minor = torch.cuda.get_device_capability()
+        print(f"\n{torch.cuda.get_device_name()}, compute capability {major}.{minor}")
+        exact &= _compare("cuda")
+    print("\nthe fused loss agrees with its reference" if exact else "\nthe fused loss is WRONG")
+    return 0 if exact else 1
+
+
+def _compare(device: str) -> bool:
+    """Prints errors and times on a device; False if an error is too large."""
+    print(f"\n{device:<28} {'loss error':>10} {'gradient':>9} {'fused ms':>9} {'reference':>9}")
     exact = True
     for shape in SHAPES:
         for operator in OPERATORS:
-            loss_error, gradient_error, fused_ms, reference_ms = _examine(shape, operator)
+            loss_error, gradient_error, fused_ms, reference_ms = _examine(device, shape, operator)
             exact &= loss_error <= LOSS_TOLERANCE and gradient_error <= GRADIENT_TOLERANCE
             name = "x".join(map(str, shape))
             print(
                 f"{name:<18} {operator:<9} {loss_error:10.0e} {gradient_error:9.0e} "
                 f"{fused_ms:9.2f} {reference_ms:9.2f}"
             )
-    print("\nthe fused loss agrees with its reference" if exact else "\nthe fused loss is WRONG")
-    return 0 if exact else 1
+    return exact
 
 
-def _examine(shape: tuple[int, ...], operator: str) -> tuple[float, float, float, float]:
+def _examine(
+    device: str, shape: tuple[int, ...], operator: str
+) -> tuple[float, float, float, float]:
     """Relative errors of loss and gradient, and milliseconds of a step, fused and reference."""
     generator = torch.Generator().manual_seed(0)
-    input, target = (torch.rand(shape, generator=generator) for _ in range(2))
+    input, target = (torch.rand(shape, generator=generator).to(device) for _ in range(2))
     loss, gradient = _step(ngf_loss, input, target, operator)
     exact_loss, exact_gradient = _step(
         reference.ngf_loss, input.double(), target.double(), operator
@@ -67,6 +79,8 @@ def _step(
     input = input.detach().requires_grad_()
     loss = function(input, target, operator=operator)
     (gradient,) = torch.autograd.grad(loss, input)
+    if input.is_cuda:  # whose clock runs on its own
+        torch.cuda.synchronize()
     return loss.detach(), gradient
 
 

@@ -154,15 +154,32 @@ def _recompute(
 def _scale_stored(
     stored: tuple[Tensor, Tensor], upstream: Tensor, factor: Tensor, ctx: Any
 ) -> Gradients:
-    normalized = _is_normalized(*stored, ctx.wanted)
-    scale = upstream if normalized else upstream * factor
+    unscaled_by = None if _is_normalized(*stored, ctx.wanted) else factor
     if torch.compiler.is_compiling() or _is_batched(upstream):
+        scale = _product(upstream, unscaled_by)
         return _only(ctx.wanted, [(g * scale).to(g.dtype) for g in stored])
     ctx.handed_out = True
-    is_one = is_eager(scale) and scale.item() == 1
     # Through .data, because the version of a saved tensor must not change: the node may be asked
     # again.
-    return _only(ctx.wanted, [g.data if is_one else g.data.mul_(scale) for g in stored])
+    gradients = _only(ctx.wanted, [g.data for g in stored])
+    for gradient in gradients:
+        if gradient is not None:
+            _scale_in_place(gradient, upstream, unscaled_by)
+    return gradients
+
+
+def _scale_in_place(gradient: Tensor, upstream: Tensor, factor: Tensor | None) -> None:
+    """Leaves a gradient alone that is multiplied by 1, as that of ``loss.backward()`` is."""
+    if gradient.is_cuda:  # where only the GPU knows the numbers
+        _ops.ngf_scale_(gradient, upstream, factor)
+        return
+    scale = _product(upstream, factor)
+    if not (is_eager(scale) and scale.item() == 1):
+        gradient.mul_(scale)
+
+
+def _product(upstream: Tensor, factor: Tensor | None) -> Tensor:
+    return upstream if factor is None else upstream * factor
 
 
 def _is_batched(tensor: Tensor) -> bool:

@@ -18,9 +18,12 @@ from . import _C as _C  # registers torch.ops.nec_ext
 
 ngf_forward = torch.ops.nec_ext.ngf_forward.default
 ngf_backward = torch.ops.nec_ext.ngf_backward.default
+ngf_scale_ = torch.ops.nec_ext.ngf_scale_.default
 
+# ROCm calls its devices "cuda" too.
+HAS_CUDA = "cuda" in _C.build_info() and torch.version.hip is None
 # Device types with a kernel; "meta" stands for the fake kernels below. Others take the reference.
-FUSED_DEVICES = frozenset({"cpu", "meta"})
+FUSED_DEVICES = frozenset({"cpu", "meta", "cuda"} if HAS_CUDA else {"cpu", "meta"})
 
 
 def _loss_dtype(input: Tensor, target: Tensor) -> torch.dtype:
@@ -85,6 +88,11 @@ def _(
     target_grad: bool,
 ) -> tuple[Tensor, Tensor]:
     return _gradients(input, target, input_grad, target_grad)
+
+
+@torch.library.register_fake("nec_ext::ngf_scale_")  # type: ignore[untyped-decorator]
+def _(gradient: Tensor, upstream: Tensor, factor: Tensor | None) -> None:
+    pass
 
 
 def _one_by_one(op: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:

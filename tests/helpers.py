@@ -55,7 +55,7 @@ def evaluate(
     loss = function(*leaves, **options)
     if upstream is None:
         upstream = random_upstream(loss.shape)
-    upstream = torch.as_tensor(upstream).to(loss.dtype).expand(loss.shape)
+    upstream = torch.as_tensor(upstream).to(loss).expand(loss.shape)
     required = [leaf for leaf in leaves if leaf.requires_grad]
     found = iter(torch.autograd.grad(loss, required, upstream))
     return Result(loss.detach(), *(next(found) if leaf.requires_grad else None for leaf in leaves))

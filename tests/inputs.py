@@ -13,8 +13,11 @@ from torch import Tensor
 
 
 def generator(name: str) -> torch.Generator:
-    """Random numbers that depend on a name and on nothing else, so that a test can run alone."""
-    return torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    """Random numbers on the default device that depend on a name and on nothing else.
+
+    So that a test can run alone.
+    """
+    return torch.Generator(torch.get_default_device()).manual_seed(zlib.crc32(name.encode()))
 
 
 # --- What is in an image: a pair of float64 tensors in [-1, 1] ------------------------------------
@@ -81,6 +84,14 @@ def strided(image: Tensor) -> Tensor:
     return view
 
 
+def cropped(image: Tensor) -> Tensor:
+    """A part of a larger image: rows without gaps inside, of which none is aligned."""
+    storage = image.new_full((*image.shape[:-1], image.shape[-1] + 2), torch.nan)
+    view = storage[..., 1:-1]
+    view.copy_(image)
+    return view
+
+
 def transposed(image: Tensor) -> Tensor:
     """The spatial axes in the opposite order in memory, as when an array of (x, y, z) is read."""
     order = (0, 1, *range(image.dim() - 1, 1, -1))
@@ -125,6 +136,9 @@ SMALL = [Case("noise_2d", (2, 3, 9, 7)), Case("noise_3d", (2, 2, 5, 7, 6))]
 LAYOUTS = [
     Case("strided_2d", (2, 2, 9, 7), layout=strided),
     Case("strided_3d", (2, 2, 5, 6, 7), layout=strided),
+    Case("cropped_2d", (2, 2, 9, 17), layout=cropped),
+    Case("cropped_3d", (2, 2, 5, 6, 16), layout=cropped),
+    Case("cropped_target_3d", (2, 2, 5, 6, 16), target_layout=cropped),
     Case("transposed_2d", (2, 2, 9, 7), layout=transposed),
     Case("transposed_3d", (2, 2, 5, 6, 7), layout=transposed),
     Case("channels_last_2d", (2, 3, 9, 7), layout=channels_last),

@@ -13,7 +13,7 @@ import torch
 from helpers import run_python, threads
 
 import nec_ext
-from nec_ext import _autograd
+from nec_ext import _autograd, _ops
 from nec_ext.__main__ import main
 
 KEYS = {
@@ -35,6 +35,7 @@ def test_build_info() -> None:
     assert info["cpu_capability"] in info["cpu_capabilities"].split()
     assert info["cpu_capabilities"].split()[0] == "baseline"
     assert info["compiler"].split()[0] in ("gcc", "clang", "msvc")
+    assert (info["cuda"] is None) == (info["cuda_architectures"] is None)
     assert all(value is None or isinstance(value, str) for value in info.values())
 
 
@@ -76,6 +77,12 @@ def test_main_prints_build_info(report: str) -> None:
 def test_main_checks_against_the_reference_and_times_both(report: str) -> None:
     assert "reference" in report.lower()
     assert re.search(r"\b(ms|us|ns|seconds)\b", report)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not (_ops.HAS_CUDA and torch.cuda.is_available()), reason="needs a GPU")
+def test_main_includes_the_gpu(report: str) -> None:
+    assert torch.cuda.get_device_name() in report
 
 
 def test_main_fails_if_the_loss_is_wrong(

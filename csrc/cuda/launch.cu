@@ -21,7 +21,7 @@ constexpr int64_t kScalars = 2;
 void check_size(const Problem& p) {
   for (const int64_t size : p.size) {
     if (size > std::numeric_limits<int>::max() - 1024)
-      throw std::runtime_error("nec_ext: an axis of a CUDA image must be shorter than 2^31");
+      throw std::invalid_argument("nec_ext: an axis of a CUDA image must be shorter than 2^31");
   }
 }
 

@@ -19,6 +19,7 @@
 #pragma once
 
 #include "../math/stencil.h"
+#include "shared_planes.cuh"
 #include "sums.cuh"
 #include "sweep_maps.cuh"
 #include "voxel_field.cuh"
@@ -34,30 +35,31 @@ class NgfSweep {
   // the component of the field along z too. Any other finds them in shared memory, where a plane
   // has to be one step earlier.
   static constexpr int kAhead = S::on_axes ? 0 : 1;
-  static constexpr int kRing = 2 + 2 * kAhead;           // planes of each image
-  static constexpr int kFirstAxis = S::on_axes ? 1 : 0;  // of the components in shared memory
-  static constexpr int kComponents = Dim - kFirstAxis;
-  static constexpr int kPlanes = 2 * kRing + 2 * G * kComponents;
+  static constexpr int kRing = 2 + 2 * kAhead;   // planes of each image
   static constexpr int kMargin = G > 0 ? 1 : 0;  // voxels around a tile where the field is needed
+
+  // Planes in shared memory: those of both images in the ring, then those of the field in two
+  // buffers. On axes, of component y the strips, of component x what lies between them.
+  static constexpr int kImages = 2 * kRing;
+  static constexpr int kStripPlanes = kImages + 2 * G * (S::on_axes ? Dim - 2 : Dim);
+  static constexpr int kEdgePlanes = kImages + 2 * G * (S::on_axes ? 1 : Dim);
+  using Planes = SharedPlanes<T_, kStripPlanes, kEdgePlanes>;
+  using Window = typename Planes::Window;
 
  public:
   using T = T_;
   using Arguments = SweepArguments<T>;
   static constexpr int kStrip = Strip<T>::size;
-  static constexpr int kMostThreads = kGeneral || G > 1 ? 384 : 768;
+  static constexpr int kMostThreads = kGeneral || G > 1 ? 384 : 640;
 
-  // Before and after each plane there is one strip more, for what a window of the first or the last
-  // thread reads and does not use. It must not be in another plane, which is being written.
-  static constexpr int64_t shared_bytes(int64_t strips) {
-    return (kPlanes * (strips + 1) + 1) * int64_t(sizeof(Strip<T>));
-  }
+  static constexpr int64_t shared_bytes(int64_t threads) { return Planes::bytes(threads); }
   static constexpr int64_t most_threads(int64_t bytes) {
-    const int64_t fit = (bytes / int64_t(sizeof(Strip<T>)) - 1) / kPlanes - 1;
+    const int64_t fit = Planes::most_threads(bytes);
     return fit < kMostThreads ? fit : kMostThreads;
   }
 
   static NEC_DEVICE void run(const Arguments& arguments, void* shared) {
-    NgfSweep sweep(arguments, static_cast<Strip<T>*>(shared) + 1);
+    NgfSweep sweep(arguments, shared);
     sweep.march();
     if (arguments.partials) {
       const double sum = block_sum(sweep.sum_, static_cast<double*>(shared));
@@ -66,53 +68,37 @@ class NgfSweep {
   }
 
  private:
-  // -----------------------------------------------------------------------------------------------
-  // A thread
-  // -----------------------------------------------------------------------------------------------
-
   const SweepArguments<T>& a_;
-  Strip<T>* const shared_;
   const Place<Dim, kMargin> at_;
+  const Planes planes_;
 
-  T scale_ = 0;  // of the gradient
+  const char* rows_[2];   // of both images, of the plane in next_
+  char* written_[G + 1];  // rows of the gradient, of the plane that is written next
+  T scale_ = 0;           // of the gradient
   double sum_ = 0;
-  Strip<T> before_[2], next_[2];  // planes of both images: before this one; not yet shared
-  Strip<T> running_[G + 1];       // gradient of the plane before, without what this one adds
-  Strip<T> carried_[G + 1];       // what the planes so far add to the gradient of this one
+  Strip<T> before_[2], here_[2] = {}, next_[2];  // planes of both images
+  Strip<T> field_x_[G + 1];                      // component x of the field of the plane before
+  // Of the gradient of the plane before this one what it has so far, and of this one.
+  Strip<T> running_[G + 1], carried_[G + 1];
 
-  NEC_DEVICE NgfSweep(const SweepArguments<T>& a, Strip<T>* shared)
-      : a_(a), shared_(shared), at_(a, kStrip) {
+  NEC_DEVICE NgfSweep(const SweepArguments<T>& a, void* shared)
+      : a_(a), at_(a, kStrip), planes_(shared, a.tiling) {
     if constexpr (G > 0) scale_ = T(a.gradient_scale * (a.factor ? *a.factor : 1.0));
     NEC_UNROLL
-    for (int g = 0; g < G; ++g) running_[g] = carried_[g] = Strip<T>{};
+    for (int g = 0; g < G; ++g) {
+      field_x_[g] = running_[g] = carried_[g] = Strip<T>{};
+      written_[g] = at_.row(a.gradient[g], at_.z + kMargin);
+      if constexpr (!kGeneral) written_[g] += at_.x * int64_t(sizeof(T));
+    }
   }
 
-  // The thread's strip of a plane in shared memory. `plane` counts those of both images in the
-  // ring, then those of the field in two buffers.
-  NEC_DEVICE Strip<T>* shared_strip(int plane) const {
-    return shared_ + plane * (a_.tiling.rows * a_.tiling.strips + 1) + at_.own;
+  static NEC_DEVICE unsigned image_plane(unsigned image, unsigned slot) {
+    return slot % kRing * 2 + image;
   }
-  NEC_DEVICE Strip<T>* image_strip(int image, int slot) const {
-    return shared_strip(slot % kRing * 2 + image);
-  }
-  NEC_DEVICE Strip<T>* field_strip(int step, int gradient, int axis) const {
-    return shared_strip(2 * kRing + (step % 2 * G + gradient) * kComponents + axis - kFirstAxis);
-  }
-
-  // A row of a plane in shared memory around the thread: [0] is the voxel before its strip.
-  struct Window {
-    T v[kStrip + 2];
-  };
-  NEC_DEVICE Window window(const Strip<T>* own, int dy) const {
-    const Strip<T>* at = own + dy * a_.tiling.strips;
-    const T* values = at->v;
-    const Strip<T> strip = *at;
-    Window w;
-    w.v[0] = values[-1];
-    NEC_UNROLL
-    for (int i = 0; i < kStrip; ++i) w.v[i + 1] = strip.v[i];
-    w.v[kStrip + 1] = values[kStrip];
-    return w;
+  // Among the planes of strips, and among those of edges.
+  static NEC_DEVICE unsigned field_plane(unsigned step, unsigned gradient, unsigned axis) {
+    const unsigned buffer = step % 2 * G + gradient;
+    return kImages + (S::on_axes ? buffer : buffer * Dim + axis);
   }
 
   // -----------------------------------------------------------------------------------------------
@@ -120,62 +106,85 @@ class NgfSweep {
   // -----------------------------------------------------------------------------------------------
 
   NEC_DEVICE void march() {
-    const int first = at_.z_begin - kMargin;
     const int steps = a_.tiling.chunk + 2 * kMargin;
-    load(first - 1, before_);
-    for (int k = 0; k <= 2 * kAhead; ++k) {
-      load(first - kAhead + k, next_);
-      publish(k);
+    // What the first step finds: planes up to `kAhead` after it in shared memory, and one more.
+    for (int k = -1; k <= kAhead; ++k) {
+      seek(at_.z + k);
+      fetch();
+      publish(k + kAhead + kRing);
     }
-    load(first + 1 + kAhead, next_);
+    seek(at_.z + 1 + kAhead);
+    fetch();
     for (int step = 0; step < steps + kAhead * kMargin; ++step) {
       __syncthreads();
-      const int z = first + step;
-      if (kMargin > 0 && step > 0) add_plane(step - 1, z - 1);
-      if (step < steps) advance(step, z);
+      if (kMargin > 0 && step > 0) add_plane(step - 1);
+      if (step < steps) advance(step);
     }
   }
 
-  NEC_DEVICE void advance(int step, int z) {
-    const bool active = at_.computes && z >= 0 && z < a_.depth && z < at_.z_end + kMargin;
-    publish(step + 1 + 2 * kAhead);
+  NEC_DEVICE void advance(int step) {
+    Strip<T> along_z[G + 1] = {};
     Vec<Dim, T> d[kStrip] = {}, e[kStrip] = {};
-    if (active) {
+    const bool computes = at_.computes.contain(step);
+    if (computes) {
       differences(0, step, d);
       differences(1, step, e);
     }
-    // From here on the registers of the planes around are free.
-    before_[0] = *image_strip(0, step);
-    before_[1] = *image_strip(1, step);
-    load(z + 2 + kAhead, next_);
-    Strip<T> along_z[G + 1] = {};
-    if (active) compute_field(step, z, d, e, along_z);
+    next_plane(step);
+    if (computes) compute_field(step, d, e, along_z);
     if constexpr (S::on_axes) {
       NEC_UNROLL
-      for (int g = 0; g < G; ++g) complete(g, z, Strip<T>{}, along_z[g]);
+      for (int g = 0; g < G; ++g) complete(g, step, Strip<T>{}, along_z[g]);
     }
   }
 
-  NEC_DEVICE void load(int z, Strip<T> (&strips)[2]) const {
-    if (!at_.present) return;
+  // Puts the plane that has arrived into shared memory and requests the next one.
+  NEC_DEVICE void next_plane(int step) {
+    publish(step + 1 + 2 * kAhead);
+    if (at_.z + step + 2 + kAhead < a_.depth) {
+      NEC_UNROLL
+      for (int m = 0; m < 2; ++m) rows_[m] += a_.image[m].stride[2];
+    }
+    fetch();
+  }
+
+  // Goes to plane z, the border replicated.
+  NEC_DEVICE void seek(int z) {
     const int y = clamp(at_.y, 0, a_.height - 1);
-    z = clamp(z, 0, a_.depth - 1);
     NEC_UNROLL
     for (int m = 0; m < 2; ++m) {
-      const Array& image = a_.image[m];
-      const char* row = image.row(at_.sample, at_.channel, z, y);
+      rows_[m] = a_.image[m].row(at_.sample, at_.channel, clamp(z, 0, a_.depth - 1), y);
+      if constexpr (!kGeneral) rows_[m] += clamp(at_.x, 0, a_.width - kStrip) * int64_t(sizeof(T));
+    }
+  }
+
+  NEC_DEVICE void fetch() {
+    NEC_UNROLL
+    for (int m = 0; m < 2; ++m) {
       if constexpr (kGeneral) {
-        strips[m] = load_strip<T>(image, row, at_.x, a_.width);
+        next_[m] = load_strip<T>(a_.image[m], rows_[m], at_.x, a_.width);
       } else {
-        strips[m] = load_whole_strip<T>(row, at_.x, a_.width);
+        next_[m] = *reinterpret_cast<const Strip<T>*>(rows_[m]);
       }
     }
   }
 
-  NEC_DEVICE void publish(int slot) const {
-    if (!at_.present) return;
+  NEC_DEVICE void publish(int slot) {
     NEC_UNROLL
-    for (int m = 0; m < 2; ++m) *image_strip(m, slot) = next_[m];
+    for (int m = 0; m < 2; ++m) {
+      before_[m] = here_[m];
+      here_[m] = next_[m];
+    }
+    // A strip outside of the image has been read from the nearest one inside. Of it only the voxel
+    // at the border is ever looked at.
+    NEC_UNROLL
+    for (int m = 0; m < 2; ++m) {
+      const unsigned plane = image_plane(m, slot);
+      const T first = here_[m].v[0], last = here_[m].v[kStrip - 1];
+      planes_.strip(plane) = here_[m];
+      planes_.first(plane) = at_.x >= a_.width ? last : first;
+      planes_.last(plane) = at_.x < 0 ? first : last;
+    }
   }
 
   // -----------------------------------------------------------------------------------------------
@@ -186,9 +195,14 @@ class NgfSweep {
     Window w[3][3];  // what the operator does not look at is never read
     NEC_UNROLL
     for (int dz = -kAhead; dz <= kAhead; ++dz) {
-      const Strip<T>* own = image_strip(m, step + dz + kAhead);
+      const unsigned plane = image_plane(m, step + dz + kAhead);
       NEC_UNROLL
-      for (int dy = -1; dy <= 1; ++dy) w[dz + 1][dy + 1] = window(own, Dim == 3 ? dy : 0);
+      for (int dy = -1; dy <= 1; ++dy)
+        w[dz + 1][dy + 1] = planes_.window(plane, plane, Dim == 3 ? dy : 0);
+    }
+    if constexpr (S::on_axes) {  // what is in a register need not be read
+      NEC_UNROLL
+      for (int i = 0; i < kStrip; ++i) w[1][1].v[i + 1] = here_[m].v[i];
     }
     NEC_UNROLL
     for (int i = 0; i < kStrip; ++i) {
@@ -203,8 +217,9 @@ class NgfSweep {
     }
   }
 
-  NEC_DEVICE void compute_field(int step, int z, const Vec<Dim, T> (&d)[kStrip],
+  NEC_DEVICE void compute_field(int step, const Vec<Dim, T> (&d)[kStrip],
                                 const Vec<Dim, T> (&e)[kStrip], Strip<T> (&along_z)[G + 1]) {
+    const int z = at_.z + step;
     Strip<T> eps[2], weight;
     bool in_range = a_.eps_in_range;
     NEC_UNROLL
@@ -221,14 +236,18 @@ class NgfSweep {
     }
 
     VoxelField<Dim, T> field[kStrip];
-    NEC_UNROLL
-    for (int i = 0; i < kStrip; ++i) {
-      field[i] = voxel_field(a_.mode, d[i], e[i], eps[0].v[i], eps[1].v[i]);
-      if (!(in_range && field[i].in_range))
+    if (a_.mode == EpsMode::additive) {
+      in_range &= voxel_fields<EpsMode::additive>(d, e, eps[0], eps[1], field);
+    } else {
+      in_range &= voxel_fields<EpsMode::quadrature>(d, e, eps[0], eps[1], field);
+    }
+    if (!in_range) {
+      NEC_UNROLL
+      for (int i = 0; i < kStrip; ++i)
         field[i] = normalized_voxel_field(a_.mode, d[i], e[i], eps[0].v[i], eps[1].v[i]);
     }
 
-    if (at_.writes && z >= at_.z_begin && z < at_.z_end) reduce(z, field, weight);
+    if (at_.writes.contain(step)) reduce(z, field, weight);
     if constexpr (G > 0)
       along_z[0] = publish_field(step, 0, weight, field, &VoxelField<Dim, T>::by_d);
     if constexpr (G > 1)
@@ -259,7 +278,7 @@ class NgfSweep {
   // Puts a field into shared memory and returns its component along z.
   NEC_DEVICE Strip<T> publish_field(int step, int g, const Strip<T>& weight,
                                     const VoxelField<Dim, T> (&field)[kStrip],
-                                    Vec<Dim, T> VoxelField<Dim, T>::* derivative) const {
+                                    Vec<Dim, T> VoxelField<Dim, T>::* derivative) {
     Strip<T> along_z;
     NEC_UNROLL
     for (int axis = 0; axis < Dim; ++axis) {
@@ -271,113 +290,144 @@ class NgfSweep {
         if (Arrays != Layout::plain && axis < Dim - 1) strip.v[i] *= a_.axis_scale[axis];
       }
       if (axis == 0) along_z = strip;
-      if (axis < kFirstAxis) continue;
-      // Beyond the border the field goes on as stencil.h says: the owner of the last voxel writes
-      // that too.
-      Strip<T>* own = field_strip(step, g, axis);
-      publish_row(own, axis, strip, 1);
-      if constexpr (Dim == 3) {
-        constexpr int first = S::continuation[0], last = S::continuation[1];
-        if (at_.y == 0) publish_row(own - a_.tiling.strips, axis, strip, axis == 1 ? first : 1);
-        if (at_.y == a_.height - 1)
-          publish_row(own + a_.tiling.strips, axis, strip, axis == 1 ? last : 1);
-      }
+      if (S::on_axes && axis == 0) continue;
+      publish_component(field_plane(step, g, axis), axis, strip);
+      if (axis == Dim - 1) field_x_[g] = strip;
     }
     return along_z;
   }
 
-  NEC_DEVICE void publish_row(Strip<T>* at, int axis, Strip<T> strip, T sign) const {
-    constexpr int first = S::continuation[0], last = S::continuation[1];
+  // Beyond the border the field goes on as stencil.h says: the owner of the last voxel writes that
+  // too.
+  NEC_DEVICE void publish_component(unsigned plane, int axis, Strip<T>& strip) const {
+    constexpr T continuation[2] = {T(S::continuation[0]), T(S::continuation[1])};
+    if constexpr (kGeneral) {
+      NEC_UNROLL
+      for (int i = 1; i < kStrip; ++i) {
+        if (at_.x + i == a_.width)
+          strip.v[i] = (axis == Dim - 1 ? continuation[1] : T(1)) * strip.v[i - 1];
+      }
+    }
+    publish_row(plane, axis, 0, strip, 1);
+    if (Dim == 2 || (S::on_axes && axis == Dim - 1)) return;
+    if (at_.y == 0) publish_row(plane, axis, -1, strip, axis == 1 ? continuation[0] : T(1));
+    if (at_.y == a_.height - 1)
+      publish_row(plane, axis, 1, strip, axis == 1 ? continuation[1] : T(1));
+  }
+
+  NEC_DEVICE void publish_row(unsigned plane, int axis, int dy, Strip<T> strip, T sign) const {
+    constexpr T continuation[2] = {T(S::continuation[0]), T(S::continuation[1])};
+    const bool along_x = axis == Dim - 1;
     NEC_UNROLL
     for (int i = 0; i < kStrip; ++i) strip.v[i] *= sign;
-    *at = strip;
-    T* values = at->v;
-    if (at_.first) values[-1] = (axis == Dim - 1 ? T(first) : T(1)) * strip.v[0];
-    if (at_.last) {
-      const int end = a_.width - at_.x;
-      values[end] = (axis == Dim - 1 ? T(last) : T(1)) * values[end - 1];
-    }
+    if (!S::on_axes || !along_x) planes_.strip(plane, dy) = strip;
+    if (S::on_axes && !along_x) return;
+    const T first = strip.v[0], last = strip.v[kStrip - 1];
+    planes_.first(plane, dy) = first;
+    planes_.last(plane, dy) = last;
+    if (at_.first) planes_.last(plane, dy, -1) = (along_x ? continuation[0] : T(1)) * first;
+    if (at_.last) planes_.first(plane, dy, 1) = (along_x ? continuation[1] : T(1)) * last;
   }
 
   // -----------------------------------------------------------------------------------------------
   // The gradient
   // -----------------------------------------------------------------------------------------------
 
-  // The adjoint of the field of plane z, as far as it takes the threads around.
-  NEC_DEVICE void add_plane(int step, int z) {
-    if (!at_.writes) return;
-    const bool inside = z >= 0 && z < a_.depth;
+  // The adjoint of the field of a step, as far as it takes the threads around.
+  NEC_DEVICE void add_plane(int step) {
+    if (at_.writes.count == 0) return;
+    const bool inside = at_.computes.contain(step);
     NEC_UNROLL
     for (int g = 0; g < G; ++g) {
-      Strip<T> in_plane = {}, along_z = {};
-      if (inside) {
-        Window w[Dim][3];
-        NEC_UNROLL
-        for (int axis = kFirstAxis; axis < Dim; ++axis) {
-          const Strip<T>* own = field_strip(step, g, axis);
-          NEC_UNROLL
-          for (int dy = -1; dy <= 1; ++dy) w[axis][dy + 1] = window(own, Dim == 3 ? dy : 0);
-        }
-        NEC_UNROLL
-        for (int i = 0; i < kStrip; ++i) {
-          const auto p = S::template plane_adjoint<Dim, T>([&](int axis, int dy, int dx) {
-            return axis < kFirstAxis ? T(0) : w[axis][dy + 1].v[i + 1 + dx];
-          });
-          in_plane.v[i] = p.in_plane;
-          along_z.v[i] = p.along_z;
-        }
-      }
       if constexpr (S::on_axes) {
-        NEC_UNROLL
-        for (int i = 0; i < kStrip; ++i) running_[g].v[i] += in_plane.v[i];
+        if (inside) {
+          PlaneAdjoint<T> p[kStrip];
+          plane_adjoint(step, g, p);
+          NEC_UNROLL
+          for (int i = 0; i < kStrip; ++i) running_[g].v[i] += p[i].in_plane;
+        }
       } else {
-        complete(g, z, in_plane, along_z);
+        Strip<T> in_plane = {}, along_z = {};
+        if (inside) {
+          PlaneAdjoint<T> p[kStrip];
+          plane_adjoint(step, g, p);
+          NEC_UNROLL
+          for (int i = 0; i < kStrip; ++i) {
+            in_plane.v[i] = p[i].in_plane;
+            along_z.v[i] = p[i].along_z;
+          }
+        }
+        complete(g, step, in_plane, along_z);
       }
     }
   }
 
-  // Adds what plane z contributes. That completes the gradient of plane z - 1. On axes, `in_plane`
-  // is added later.
-  NEC_DEVICE void complete(int g, int z, const Strip<T>& in_plane, const Strip<T>& along_z) {
-    if (!at_.writes || z > at_.z_end) return;
+  NEC_DEVICE void plane_adjoint(int step, int g, PlaneAdjoint<T> (&p)[kStrip]) const {
+    Window w[Dim][3];  // what the operator does not look at is never read
+    NEC_UNROLL
+    for (int axis = kAhead == 0 ? 1 : 0; axis < Dim; ++axis) {
+      const unsigned plane = field_plane(step, g, axis);
+      NEC_UNROLL
+      for (int dy = -1; dy <= 1; ++dy)
+        w[axis][dy + 1] = planes_.window(plane, plane, Dim == 3 ? dy : 0);
+    }
+    if constexpr (S::on_axes) {
+      NEC_UNROLL
+      for (int i = 0; i < kStrip; ++i) w[Dim - 1][1].v[i + 1] = field_x_[g].v[i];
+    }
+    NEC_UNROLL
+    for (int i = 0; i < kStrip; ++i) {
+      p[i] = S::template plane_adjoint<Dim, T>([&](int axis, int dy, int dx) {
+        if (S::on_axes && axis == 0) return T(0);  // added by complete()
+        return w[axis][dy + 1].v[i + 1 + dx];
+      });
+    }
+  }
+
+  // Adds what the plane of a step contributes. That completes the gradient of the plane before it.
+  // On axes, `in_plane` is added in the next step.
+  NEC_DEVICE void complete(int g, int step, const Strip<T>& in_plane, const Strip<T>& along_z) {
     constexpr T spread[3] = {T(S::spread[0]), T(S::spread[1]), T(S::spread[2])};
     constexpr T taps[3] = {T(S::adjoint_taps[0]), T(S::adjoint_taps[1]), T(S::adjoint_taps[2])};
     constexpr T continuation[2] = {T(S::continuation[0]), T(S::continuation[1])};
-    // At an end of the array the plane stands in for the one beyond.
-    T own_in_plane = spread[1], own_along_z = taps[1];
-    if (z == 0) {
-      own_in_plane += spread[0];
-      own_along_z += taps[0] * continuation[0];
-    }
-    if (z == a_.depth - 1) {
-      own_in_plane += spread[2];
-      own_along_z += taps[2] * continuation[1];
-    }
     Strip<T> gradient = running_[g];
     NEC_UNROLL
     for (int i = 0; i < kStrip; ++i) {
       gradient.v[i] += taps[2] * along_z.v[i];
-      running_[g].v[i] = carried_[g].v[i] + own_along_z * along_z.v[i];
+      running_[g].v[i] = carried_[g].v[i];
+      if constexpr (S::adjoint_taps[1] != 0) running_[g].v[i] += taps[1] * along_z.v[i];
       carried_[g].v[i] = taps[0] * along_z.v[i];
       if constexpr (!S::on_axes) {
         gradient.v[i] += spread[2] * in_plane.v[i];
-        running_[g].v[i] += own_in_plane * in_plane.v[i];
+        running_[g].v[i] += spread[1] * in_plane.v[i];
         carried_[g].v[i] += spread[0] * in_plane.v[i];
       }
     }
-    if (z > at_.z_begin) store(g, z - 1, gradient);
+    // At an end of the array the plane stands in for the one beyond.
+    const int z = at_.z + step;
+    const bool first = z == 0, last = z == a_.depth - 1;
+    if (first || last) {
+      const T tap = first * taps[0] * continuation[0] + last * taps[2] * continuation[1];
+      const T more = first * spread[0] + last * spread[2];
+      NEC_UNROLL
+      for (int i = 0; i < kStrip; ++i) {
+        running_[g].v[i] += tap * along_z.v[i];
+        if constexpr (!S::on_axes) running_[g].v[i] += more * in_plane.v[i];
+      }
+    }
+    if (at_.writes.contain(step - 1)) store(g, gradient);
   }
 
-  NEC_DEVICE void store(int g, int z, Strip<T> gradient) const {
+  NEC_DEVICE void store(int g, Strip<T> gradient) {
     NEC_UNROLL
     for (int i = 0; i < kStrip; ++i) gradient.v[i] *= scale_;
     const Array& array = a_.gradient[g];
-    char* row = at_.row(array, z);
     if constexpr (kGeneral) {
-      store_strip(array, row, at_.x, a_.window.lo[2], a_.window.hi[2], gradient);
+      store_strip(array, written_[g], at_.x, a_.window.lo[2], a_.window.hi[2], gradient);
     } else {
-      *reinterpret_cast<Strip<T>*>(row + at_.x * int64_t(sizeof(T))) = gradient;
+      *reinterpret_cast<Strip<T>*>(written_[g]) = gradient;
     }
+    written_[g] += array.stride[2];
   }
 };
 

@@ -37,7 +37,7 @@ int64_t launch_sweep(const Problem& problem, double gradient_scale, const double
     arguments.factor = factor;
     arguments.partials = partials;
     launch<Sweep, Sweep::kMostThreads>(arguments, tiling.blocks, tiling.threads(),
-                                       Sweep::shared_bytes(tiling.rows * tiling.strips), stream,
+                                       Sweep::shared_bytes(tiling.threads()), stream,
                                        "launch of the NGF sweep failed");
     return tiling.blocks;
   });

@@ -42,24 +42,31 @@ enum class Layout {
 
 NEC_DEVICE int smaller(int a, int b) { return a < b ? a : b; }
 
+// Steps of a march: first, first + 1, ..., count of them.
+struct Steps {
+  int first = 0, count = 0;
+
+  NEC_DEVICE bool contain(int step) const { return unsigned(step - first) < unsigned(count); }
+};
+
 // `Margin`: voxels around a tile where the field is needed, 0 or 1.
 template <int Dim, int Margin>
 struct Place {
-  int own;  // the thread's strip of a plane in shared memory
   int64_t sample;
-  int channel, x, y;      // of the first voxel of the strip
-  int z_begin, z_end;     // planes whose gradient the job writes
-  bool present;           // has a strip
-  bool computes, writes;  // the field; the gradient
-  bool first, last;       // holds the first or the last voxel of a row
+  int channel, x, y;  // of the first voxel of the strip, which may be outside of the image
+  int z;              // plane of the first step
+  Steps computes;     // the field
+  Steps writes;       // the gradient, or the sum
+  bool first, last;   // holds the first or the last voxel of a row
 
   template <typename T>
   NEC_DEVICE Place(const SweepArguments<T>& a, int strip_voxels) {
     const Tiling& t = a.tiling;
     const int thread = int(threadIdx.x), row = thread / t.strips, strip = thread % t.strips;
     int64_t job = Dim == 3 ? int64_t(blockIdx.x) : int64_t(blockIdx.x) * t.rows + row;
-    own = row < t.rows ? thread : 0;
-    present = row < t.rows && job < t.jobs;
+    // A thread too many reads what some other one does.
+    const bool present = row < t.rows && job < t.jobs;
+    if (job >= t.jobs) job = 0;
     const auto next_digit = [&job](int base) {
       const int digit = int(job % base);
       job /= base;
@@ -69,24 +76,32 @@ struct Place {
     const int chunk = next_digit(t.chunks);
     channel = next_digit(a.channels);
     sample = job;
-    z_begin = a.window.lo[0] + chunk * t.chunk;
-    z_end = smaller(z_begin + t.chunk, a.window.hi[0]);
     x = t.first_x + (tile_x * (t.strips - 2) + strip - 1) * strip_voxels;
     y = 0;
-    writes = present && strip > 0 && strip < t.strips - 1 && x < a.window.hi[2];
-    computes = Margin == 0 ? writes : present && x >= 0 && x < a.width;
-    first = writes && x == 0;
-    last = writes && x + strip_voxels >= a.width;
+    bool in_tile = present && strip > 0 && strip < t.strips - 1 && x < a.window.hi[2];
+    first = in_tile && x == 0;
+    last = in_tile && x + strip_voxels >= a.width;
+    bool around = Margin == 0 ? in_tile : present && x >= 0 && x < a.width;
     if constexpr (Dim == 3) {
       const int tile = a.window.lo[1] + tile_y * t.tile_rows;
       const int tile_end = smaller(tile + t.tile_rows, a.window.hi[1]);
       y = tile + row - t.halo;
-      writes &= y >= tile && y < tile_end;
-      computes &= y >= tile - Margin && y < tile_end + Margin && y >= 0 && y < a.height;
+      in_tile &= y >= tile && y < tile_end;
+      around &= y >= tile - Margin && y < tile_end + Margin && y >= 0 && y < a.height;
+    }
+    const int begin = a.window.lo[0] + chunk * t.chunk;
+    const int end = smaller(begin + t.chunk, a.window.hi[0]);
+    z = begin - Margin;
+    if (in_tile) writes = {Margin, end - begin};
+    if (around) {
+      computes.first = z < 0 ? 1 : 0;
+      computes.count = smaller(end + Margin, a.depth) - z - computes.first;
     }
   }
 
-  NEC_DEVICE char* row(const Array& array, int z) const { return array.row(sample, channel, z, y); }
+  NEC_DEVICE char* row(const Array& array, int plane) const {
+    return array.row(sample, channel, plane, y);
+  }
 };
 
 }  // namespace nec::cuda

@@ -38,8 +38,9 @@ struct Tiling {
   int tiles_x, tiles_y;
   int chunk, chunks;  // planes
   int64_t jobs, blocks;
+  int pitch;  // threads from one plane of shared memory to the next
 
-  int threads() const { return int(ceil_div(strips * rows, 32) * 32); }
+  int threads() const { return ceil_div(strips * rows, 32) * 32; }
 };
 
 // A step of a march takes as long for fewer threads: it waits for memory.
@@ -118,6 +119,7 @@ inline Tiling make_tiling(const Problem& p, const Limits& limits) {
       }
     }
   }
+  best.pitch = best.threads() + 1;
   return best;
 }
 

@@ -13,24 +13,26 @@ template <int Dim, typename T>
 struct VoxelField {
   T squared_alignment;     // t^2
   Vec<Dim, T> by_d, by_e;  // dl/dd, dl/de
-  bool in_range;           // Range<T>
 };
 
-template <int Dim, typename T>
-NEC_DEVICE VoxelField<Dim, T> voxel_field(EpsMode mode, const Vec<Dim, T>& d, const Vec<Dim, T>& e,
-                                          T eps_d, T eps_e) {
-  const Term<T> term = mode == EpsMode::additive
-                           ? ngf_term<EpsMode::additive>(d, e, eps_d, eps_e)
-                           : ngf_term<EpsMode::quadrature>(d, e, eps_d, eps_e);
-  VoxelField<Dim, T> field;
-  field.squared_alignment = term.t * term.t;
+// False where a voxel is outside of Range<T>; then none of them means anything.
+template <EpsMode Mode, int N, int Dim, typename T>
+NEC_DEVICE bool voxel_fields(const Vec<Dim, T> (&d)[N], const Vec<Dim, T> (&e)[N],
+                             const Strip<T>& eps_d, const Strip<T>& eps_e,
+                             VoxelField<Dim, T> (&fields)[N]) {
+  bool in_range = true;
   NEC_UNROLL
-  for (int k = 0; k < Dim; ++k) {
-    field.by_d.v[k] = term.cross * e.v[k] + term.self_d * d.v[k];
-    field.by_e.v[k] = term.cross * d.v[k] + term.self_e * e.v[k];
+  for (int i = 0; i < N; ++i) {
+    const Term<T> term = ngf_term<Mode>(d[i], e[i], eps_d.v[i], eps_e.v[i]);
+    in_range &= term.in_range;
+    fields[i].squared_alignment = term.t * term.t;
+    NEC_UNROLL
+    for (int k = 0; k < Dim; ++k) {
+      fields[i].by_d.v[k] = term.cross * e[i].v[k] + term.self_d * d[i].v[k];
+      fields[i].by_e.v[k] = term.cross * d[i].v[k] + term.self_e * e[i].v[k];
+    }
   }
-  field.in_range = term.in_range;
-  return field;
+  return in_range;
 }
 
 // Divides a gradient and its eps by the larger of them, about, which leaves the alignment as it is.

@@ -39,17 +39,61 @@ Tensor new_like(const Arguments& a, torch::headeronly::IntHeaderOnlyArrayRef sha
                               std::nullopt, a.input.device());
 }
 
+// Voxels outside the window keep what they are filled with; a whole window is overwritten.
+bool window_is_partial(const Problem& p) {
+  for (int k = 0; k < 3; ++k)
+    if (p.window.lo[k] > 0 || p.window.hi[k] < p.size[k + 2]) return true;
+  return false;
+}
+
 }  // namespace
 
-ProblemBuilder::ProblemBuilder(const Arguments& a) : problem{} {
-  const int64_t ndim = a.input.dim();
-  STD_TORCH_CHECK((ndim == 4 || ndim == 5) && a.target.dim() == ndim,
+Layout::Layout(const Tensor& image) : axis{}, device_index_(image.get_device_index()) {
+  STD_TORCH_CHECK(image.dim() == 4 || image.dim() == 5,
                   "nec_ext: input and target must both have 4 or 5 dimensions");
-  for (int64_t k = 0; k < ndim; ++k) {
+  dim = int(image.dim()) - 2;
+  std::vector<int> axes;
+  for (int k = 0; k < dim; ++k) axes.push_back(k);
+  std::stable_sort(axes.begin(), axes.end(),
+                   [&](int p, int q) { return image.stride(p + 2) > image.stride(q + 2); });
+  // In 2D axis 1 of the problem has length 1 and no axis of the tensors.
+  axis[0] = axes.front();
+  axis[1] = dim == 3 ? axes[1] : -1;
+  axis[2] = axes.back();
+  size[0] = image.size(0);
+  size[1] = image.size(1);
+  for (int k = 0; k < 3; ++k) size[k + 2] = axis[k] < 0 ? 1 : image.size(axis[k] + 2);
+}
+
+View Layout::view(const Tensor& tensor) const {
+  STD_TORCH_CHECK(tensor.get_device_index() == device_index_,
+                  "nec_ext: all tensors must be on the device of the input");
+  View v;
+  v.data = tensor.data_ptr();
+  v.dtype = dtype_of(tensor);
+  // Leading axes may be missing, as in every broadcast.
+  const int64_t missing = dim + 2 - tensor.dim();
+  const auto stride = [&](int64_t from, int64_t length) -> int64_t {
+    if (from < missing) return 0;
+    const int64_t own = tensor.size(from - missing);
+    STD_TORCH_CHECK(own == length || own == 1,
+                    "nec_ext: eps and mask must be broadcastable to the images");
+    return own == 1 ? 0 : tensor.stride(from - missing);
+  };
+  v.stride[0] = stride(0, size[0]);
+  v.stride[1] = stride(1, size[1]);
+  for (int k = 0; k < 3; ++k) v.stride[k + 2] = axis[k] < 0 ? 0 : stride(axis[k] + 2, size[k + 2]);
+  return v;
+}
+
+Problem make_problem(const Arguments& a, const Layout& layout) {
+  const int dim = layout.dim;
+  STD_TORCH_CHECK(a.target.dim() == dim + 2,
+                  "nec_ext: input and target must both have 4 or 5 dimensions");
+  for (int64_t k = 0; k < dim + 2; ++k) {
     STD_TORCH_CHECK(a.input.size(k) == a.target.size(k) && a.input.size(k) > 0,
                     "nec_ext: input and target must have the same, non-empty shape");
   }
-  const int dim = int(ndim) - 2;
   STD_TORCH_CHECK(int(a.spacing.size()) == dim,
                   "nec_ext: spacing must have one number per spatial axis");
   STD_TORCH_CHECK(a.op >= 0 && a.op <= 2 && a.eps_mode >= 0 && a.eps_mode <= 1,
@@ -57,28 +101,18 @@ ProblemBuilder::ProblemBuilder(const Arguments& a) : problem{} {
   STD_TORCH_CHECK(a.region.empty() || int(a.region.size()) == 4 * dim,
                   "nec_ext: region must be empty or have four numbers per spatial axis");
 
-  // In 2D axis 1 of the problem has length 1 and no axis of the tensors.
-  std::vector<int> axes;
-  for (int k = 0; k < dim; ++k) axes.push_back(k);
-  std::stable_sort(axes.begin(), axes.end(),
-                   [&](int p, int q) { return a.input.stride(p + 2) > a.input.stride(q + 2); });
-  order_[0] = axes.front();
-  order_[1] = dim == 3 ? axes[1] : -1;
-  order_[2] = axes.back();
-
-  Problem& p = problem;
+  Problem p{};
   p.dim = dim;
   p.op = Operator(a.op);
   p.mode = EpsMode(a.eps_mode);
-  p.size[0] = a.input.size(0);
-  p.size[1] = a.input.size(1);
+  std::copy_n(layout.size, kAxes, p.size);
+  double* axis_scale = p.axis_scale;
   for (int k = 0; k < 3; ++k) {
-    const int axis = order_[k];
-    const int64_t size = axis < 0 ? 1 : a.input.size(axis + 2);
-    p.size[k + 2] = size;
+    const int axis = layout.axis[k];
     const auto bound = [&](int row, int64_t fallback) {
       return axis < 0 || a.region.empty() ? fallback : a.region[size_t(row * dim + axis)];
     };
+    const int64_t size = p.size[k + 2];
     p.terms.lo[k] = bound(0, 0);
     p.terms.hi[k] = bound(1, size);
     p.window.lo[k] = bound(2, 0);
@@ -87,40 +121,21 @@ ProblemBuilder::ProblemBuilder(const Arguments& a) : problem{} {
       STD_TORCH_CHECK(0 <= box->lo[k] && box->lo[k] < box->hi[k] && box->hi[k] <= size,
                       "nec_ext: region must lie inside the image and not be empty");
     }
+    if (axis >= 0) *axis_scale++ = 1.0 / a.spacing[size_t(axis)];
   }
-  for (int k = 0; k < dim; ++k) p.axis_scale[k] = 1.0 / a.spacing[size_t(axes[size_t(k)])];
-  p.image[0] = view(a.input);
-  p.image[1] = view(a.target);
+  p.image[0] = layout.view(a.input);
+  p.image[1] = layout.view(a.target);
   p.eps[0] = a.eps;
   p.eps[1] = a.target_eps;
-  if (a.eps_map) p.eps_view[0] = view(*a.eps_map);
-  if (a.target_eps_map) p.eps_view[1] = view(*a.target_eps_map);
+  if (a.eps_map) p.eps_view[0] = layout.view(*a.eps_map);
+  if (a.target_eps_map) p.eps_view[1] = layout.view(*a.target_eps_map);
   p.wide = is_float64(a);
   for (int k = 0; k < dim; ++k) p.wide |= !fits_float32(p.axis_scale[k]);
   for (int k = 0; k < 2; ++k) p.wide |= !p.eps_view[k] && !fits_float32(p.eps[k]);
-  if (a.mask) p.mask = view(*a.mask);
+  if (a.mask) p.mask = layout.view(*a.mask);
   p.weight = a.weight;
   p.gradient_scale = 1.0;
-}
-
-View ProblemBuilder::view(const Tensor& tensor) const {
-  View v;
-  v.data = tensor.data_ptr();
-  v.dtype = dtype_of(tensor);
-  // Leading axes may be missing, as in every broadcast.
-  const int64_t missing = problem.dim + 2 - tensor.dim();
-  const auto stride = [&](int64_t axis, int64_t size) -> int64_t {
-    if (axis < missing) return 0;
-    const int64_t own = tensor.size(axis - missing);
-    STD_TORCH_CHECK(own == size || own == 1,
-                    "nec_ext: eps and mask must be broadcastable to the images");
-    return own == 1 ? 0 : tensor.stride(axis - missing);
-  };
-  v.stride[0] = stride(0, problem.size[0]);
-  v.stride[1] = stride(1, problem.size[1]);
-  for (int k = 0; k < 3; ++k)
-    v.stride[k + 2] = order_[k] < 0 ? 0 : stride(order_[k] + 2, problem.size[k + 2]);
-  return v;
+  return p;
 }
 
 double voxel_count(const Problem& p) {
@@ -135,15 +150,36 @@ double voxel_count(const Problem& p) {
 
 Tensor new_scalar(const Arguments& a) { return new_like(a, {}); }
 
-Tensor new_absent(const Arguments& a) {
-  const int64_t zero = 0;
-  return new_like(a, {&zero, 1});
+std::pair<Tensor, Tensor> add_gradients(const Arguments& a, const Layout& layout, bool input_grad,
+                                        bool target_grad, Problem& p) {
+  const auto add = [&](const Tensor& image, bool wanted, View& view) {
+    if (!wanted) {
+      const int64_t zero = 0;
+      return new_like(a, {&zero, 1});
+    }
+    Tensor gradient = torch::stable::empty_like(image);
+    if (window_is_partial(p)) torch::stable::zero_(gradient);
+    view = layout.view(gradient);
+    return gradient;
+  };
+  const Tensor grad_input = add(a.input, input_grad, p.gradient[0]);
+  const Tensor grad_target = add(a.target, target_grad, p.gradient[1]);
+  if (target_grad && !input_grad) {
+    std::swap(p.image[0], p.image[1]);
+    std::swap(p.eps[0], p.eps[1]);
+    std::swap(p.eps_view[0], p.eps_view[1]);
+    std::swap(p.gradient[0], p.gradient[1]);
+  }
+  return {grad_input, grad_target};
 }
 
-Tensor new_loss_map(const Arguments& a) {
+Tensor add_loss_map(const Arguments& a, const Layout& layout, Problem& p) {
   std::vector<int64_t> shape;
   for (int64_t k = 0; k < a.input.dim(); ++k) shape.push_back(a.input.size(k));
-  return new_like(a, shape);
+  Tensor loss_map = new_like(a, shape);
+  if (window_is_partial(p)) torch::stable::zero_(loss_map);
+  p.loss_map = layout.view(loss_map);
+  return loss_map;
 }
 
 }  // namespace nec

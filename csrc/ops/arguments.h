@@ -12,6 +12,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "../problem.h"
@@ -35,22 +36,26 @@ struct Arguments {
   std::vector<int64_t> region;
 };
 
-// Fills everything but the outputs, the upstream gradient and the gradient scale. Spatial axes are
-// put in the order of the input's strides, so that rows are walked along memory whatever the
-// layout: the loss does not depend on the order of the axes, only each axis' spacing has to go with
-// it.
-class ProblemBuilder {
+// The axes of an image as a Problem has them. Spatial axes are put in the order of the strides, so
+// that rows are walked along memory whatever the layout: the loss does not depend on the order of
+// the axes, only each axis' spacing has to go with it.
+class Layout {
  public:
-  explicit ProblemBuilder(const Arguments& arguments);
+  explicit Layout(const Tensor& image);
 
-  // A view of a tensor of the images' shape, or broadcastable to it.
+  // A view of a tensor on the image's device, of its shape or broadcastable to it.
   View view(const Tensor& tensor) const;
 
-  Problem problem;
+  int dim;  // 2 or 3
+  int64_t size[kAxes];
+  int axis[3];  // the spatial axis of the tensors that becomes z, y, x; negative: none
 
  private:
-  int order_[3];  // order_[k]: the spatial axis of the tensors that becomes axis k of the problem
+  int device_index_;
 };
+
+// Fills everything but the outputs, the upstream gradient and the gradient scale.
+Problem make_problem(const Arguments& arguments, const Layout& layout);
 
 // Voxels in terms and window, over all images: the sum of the mask where there is none.
 double voxel_count(const Problem& problem);
@@ -58,10 +63,14 @@ double voxel_count(const Problem& problem);
 // float64 if an image is, else float32: what losses and factors are returned in.
 Tensor new_scalar(const Arguments& arguments);
 
-// Stands for a gradient that was not asked for: a tensor without elements.
-Tensor new_absent(const Arguments& arguments);
+// Allocates the gradients that are asked for and makes them outputs of the problem; a tensor
+// without elements stands for one that is not. A problem knows "none", "the first" and "both": the
+// gradient of the target alone is that of the first image after a swap, since the loss is
+// symmetric.
+std::pair<Tensor, Tensor> add_gradients(const Arguments& arguments, const Layout& layout,
+                                        bool input_grad, bool target_grad, Problem& problem);
 
-// Of the shape of the images and the type of the loss.
-Tensor new_loss_map(const Arguments& arguments);
+// Allocates the map of the losses, of the images' shape, and makes it an output of the problem.
+Tensor add_loss_map(const Arguments& arguments, const Layout& layout, Problem& problem);
 
 }  // namespace nec

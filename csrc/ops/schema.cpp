@@ -14,6 +14,9 @@
 //
 // ngf_backward is the gradient of the losses per voxel, weighted by `upstream` (broadcastable to
 // the images).
+//
+// ngf_scale_, on CUDA only, multiplies a gradient by upstream and factor, which are scalars that
+// the host need not know. Where their product is 1 it touches nothing.
 STABLE_TORCH_LIBRARY(nec_ext, m) {
   m.def(
       "ngf_forward(Tensor input, Tensor target, Tensor? eps_map, Tensor? target_eps_map, "
@@ -25,4 +28,5 @@ STABLE_TORCH_LIBRARY(nec_ext, m) {
       "Tensor? target_eps_map, Tensor? mask, float eps, float target_eps, int eps_mode, "
       "int operator, float[] spacing, float weight, int[] region, bool input_grad, "
       "bool target_grad) -> (Tensor grad_input, Tensor grad_target)");
+  m.def("ngf_scale_(Tensor(a!) gradient, Tensor upstream, Tensor? factor) -> ()");
 }

@@ -134,7 +134,7 @@ void test_tiles() {
 int main(int count, char**) {
   backend = {sweep, mask_sum};
   // Few threads per block make many tiles.
-  for (const int bytes : {20 * 1024, 6 * 1024}) {
+  for (const int bytes : {64 * 1024, 24 * 1024}) {
     fake_device.shared_bytes = bytes;
     test_tiles();
     test_loss();

@@ -39,7 +39,7 @@ struct cudaLaunchConfig_t {
 // The GPU that is imitated. Few threads per block make many tiles of a small image.
 struct FakeDevice {
   int multiprocessors = 3;
-  int shared_bytes = 8 * 1024;
+  int shared_bytes = 24 * 1024;
 };
 inline FakeDevice fake_device;
 

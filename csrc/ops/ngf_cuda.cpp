@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright (c) 2026 The nec_ext authors
+//
+// The ops on CUDA. Compiled where the kernels are, also beside a torch without CUDA.
+
+#include <dlfcn.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "../cuda/launch.h"
+#include "ngf.h"
+
+namespace nec {
+namespace {
+
+// libtorch_cuda has it. A library that is linked with that would not load under a torch without
+// CUDA, and a weak symbol is found only if the linker happens to keep the right dependencies.
+cuda::Stream current_stream(int32_t device_index) {
+  using Function = AOTITorchError (*)(int32_t, void**);
+  static const auto function = reinterpret_cast<Function>(dlsym(
+      dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD), "aoti_torch_get_current_cuda_stream"));
+  STD_TORCH_CHECK(function, "nec_ext: this torch has no CUDA");
+  cuda::Stream stream = nullptr;
+  STD_TORCH_CHECK(function(device_index, &stream) == 0, "nec_ext: no stream of this device");
+  return stream;
+}
+
+// What fails most often is a launch on a GPU that the kernels were not built for.
+template <class Launch>
+void explain_failure(const Launch& launch) {
+  try {
+    launch();
+  } catch (const std::runtime_error& error) {
+    throw std::runtime_error(std::string(error.what()) +
+                             "; the kernels are built for compute "
+                             "capability " NEC_EXT_CUDA_ARCHITECTURES);
+  }
+}
+
+// While it lives, the device of a tensor is the current one.
+class Cuda {
+ public:
+  explicit Cuda(const Tensor& tensor)
+      : device_(tensor.device()),
+        guard_(device_.index()),
+        stream_(current_stream(device_.index())) {}
+
+  void maps(const Problem& p) {
+    explain_failure([&] { cuda::launch_maps(p, stream_); });
+  }
+
+  void reduce(const Problem& p, const Reduced& r) {
+    cuda::Total total;
+    total.weight = p.weight;
+    total.mean = r.mean;
+    total.voxels = voxel_count(p);
+    // The sum of a mask is in device memory, and nothing waits for it.
+    total.count = r.count.value_or(p.mask ? -1 : total.voxels);
+    total.normalize = r.normalize;
+    total.wide_scalars = r.loss.element_size() == sizeof(double);
+    total.loss = r.loss.mutable_data_ptr();
+    total.factor = r.factor.mutable_data_ptr();
+    // Once the tensor is gone, torch's allocator gives its memory to later work of the same stream.
+    const int64_t size = cuda::workspace_size(p);
+    const Tensor workspace = torch::stable::empty({&size, 1}, torch::headeronly::ScalarType::Double,
+                                                  std::nullopt, device_);
+    auto* doubles = static_cast<double*>(workspace.mutable_data_ptr());
+    explain_failure([&] { cuda::launch_loss(p, total, doubles, stream_); });
+  }
+
+  void scale(const Tensor& gradient, const Tensor& upstream, const std::optional<Tensor>& factor) {
+    const Layout layout(gradient);
+    const View views[] = {layout.view(gradient), layout.view(upstream),
+                          factor ? layout.view(*factor) : View{}};
+    explain_failure(
+        [&] { cuda::launch_scale(views[0], layout.size, views[1], views[2], stream_); });
+  }
+
+ private:
+  torch::stable::Device device_;
+  torch::stable::accelerator::DeviceGuard guard_;
+  cuda::Stream stream_;
+};
+
+void ngf_scale_(Tensor gradient, Tensor upstream, std::optional<Tensor> factor) {
+  STD_TORCH_CHECK(upstream.numel() == 1 && (!factor || factor->numel() == 1),
+                  "nec_ext: upstream and factor must be scalars");
+  Cuda(gradient).scale(gradient, upstream, factor);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(nec_ext, CUDA, m) {
+  m.impl("ngf_forward", TORCH_BOX(&ngf_forward<Cuda>));
+  m.impl("ngf_backward", TORCH_BOX(&ngf_backward<Cuda>));
+  m.impl("ngf_scale_", TORCH_BOX(&ngf_scale_));
+}
+
+}  // namespace nec

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""Every variant of the kernels once, on small images: what compute-sanitizer is given to run.
+
+``PYTHONPATH=.:tests compute-sanitizer --tool racecheck python tests/cuda/every_kernel.py``
+
+Images, masks and the expected results are made on the CPU, so that hardly any other kernel runs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+from gpu import all_on_gpu, on_gpu
+from helpers import (
+    DTYPES,
+    EPS_MODES,
+    OPERATORS,
+    REDUCTIONS,
+    WANTED,
+    Result,
+    assert_result_close,
+    evaluate,
+    expected_result,
+    random_upstream,
+)
+from inputs import Case, cropped, generator, strided, transposed
+
+import nec_ext
+
+CASES = [
+    Case("aligned_2d", (1, 2, 19, 72)),
+    Case("cropped_2d", (2, 1, 33, 41), layout=cropped),
+    Case("transposed_2d", (1, 1, 18, 37), layout=transposed),
+    Case("aligned_3d", (1, 2, 7, 21, 40)),
+    Case("cropped_3d", (2, 1, 6, 9, 35), layout=cropped),
+    Case("strided_3d", (1, 1, 5, 18, 13), layout=strided),
+    Case("thin_3d", (1, 2, 1, 5, 1)),
+]
+
+
+def options_of(case: Case, number: int) -> dict[str, Any]:
+    """One of the ways to call the loss, in turn."""
+    rng = generator(case.name)
+    mask, eps = torch.rand(case.shape, generator=rng), 0.1 + torch.rand(case.shape, generator=rng)
+    given = ({}, {"mask": mask > 0.4}, {"mask": mask, "eps": eps}, {"target_eps": eps[:, :1]})
+    return {"reduction": REDUCTIONS[number % 3], **given[number % 4]}
+
+
+def check(case: Case, dtype: torch.dtype, wanted: str, options: dict[str, Any]) -> None:
+    images = case.images(dtype)
+    upstream = random_upstream(case.shape if options["reduction"] == "none" else ())
+    upstream = upstream.to(torch.promote_types(dtype, torch.float32))
+    on_device = [on_gpu(tensor) for tensor in (*images, upstream)]
+    found = evaluate(nec_ext.ngf_loss, *on_device, wanted, **all_on_gpu(options))
+    moved = Result(*(tensor if tensor is None else tensor.cpu() for tensor in found))
+    assert_result_close(moved, expected_result(*images, upstream, wanted, **options))
+
+
+def main() -> None:
+    variants = itertools.product(OPERATORS, EPS_MODES, DTYPES, CASES)
+    for number, (operator, eps_mode, dtype, case) in enumerate(variants):
+        options = {"operator": operator, "eps_mode": eps_mode, **options_of(case, number)}
+        check(case, dtype, WANTED[number // 3 % 3], options)
+    print(f"{number + 1} variants are right")
+
+
+if __name__ == "__main__":
+    main()

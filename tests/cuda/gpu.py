@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""What the tests of the GPU share. A test file that imports this is skipped where there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import nec_ext
+
+if not torch.cuda.is_available():
+    pytest.skip("no CUDA device", allow_module_level=True)
+if nec_ext.build_info()["cuda"] is None:
+    pytest.skip("nec_ext was built without CUDA kernels", allow_module_level=True)
+
+DEVICE = torch.device("cuda", torch.cuda.current_device())
+
+
+def on_gpu(value: Any) -> Any:
+    """A tensor with its strides and its gaps, in the GPU's memory; anything else as it is."""
+    if not isinstance(value, Tensor):
+        return value
+    length = value.untyped_storage().nbytes() // value.element_size()
+    memory = value.as_strided((length,), (1,), 0).to(DEVICE)
+    return memory.as_strided(value.shape, value.stride(), value.storage_offset())
+
+
+def all_on_gpu(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: on_gpu(value) for name, value in options.items()}

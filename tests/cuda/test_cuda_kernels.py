@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""The kernels: sizes at the edges of tiles, strips and grids, numbers at the edges of their range.
+
+Images are made on the CPU and moved, and nothing is on the GPU by default: a tensor that the
+package itself makes in the wrong place is noticed here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from gpu import DEVICE, all_on_gpu, on_gpu
+from helpers import (
+    DTYPES,
+    EPS_MODES,
+    OPERATORS,
+    REDUCTIONS,
+    Result,
+    assert_result_close,
+    check_fused,
+    evaluate,
+    expected_result,
+)
+from hypothesis import given
+from inputs import CASES, LARGE, SMALL, Case, brain, generator
+from oracle import loop_loss
+from test_extremes import SCALES
+from test_properties import bounded, problems
+
+import nec_ext
+
+pytestmark = pytest.mark.cuda
+
+operators = pytest.mark.parametrize("operator", OPERATORS)
+modes = pytest.mark.parametrize("eps_mode", EPS_MODES)
+reductions = pytest.mark.parametrize("reduction", REDUCTIONS)
+dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+
+# Widths of real data, many planes, and more of each axis than an axis of a grid may have.
+VOLUMES = [
+    Case("width_155_3d", (1, 2, 37, 41, 155)),
+    Case("brain_155_3d", (1, 1, 64, 60, 155), brain),
+    Case("planes_3d", (2, 1, 700, 19, 23)),
+    Case("width_155_2d", (3, 2, 155, 155)),
+    Case("wide_2d", (1, 1, 5, 20003)),
+    Case("wide_3d", (1, 1, 3, 4, 5003)),
+    Case("many_samples_2d", (66000, 1, 3, 4)),
+    Case("many_channels_3d", (1, 66000, 2, 3, 4)),
+    Case("many_rows_2d", (1, 1, 66000, 5)),
+    Case("many_rows_3d", (1, 1, 3, 66000, 4)),
+    Case("many_planes_3d", (1, 1, 66000, 3, 4)),
+    Case("many_columns_3d", (1, 1, 3, 4, 66000)),
+]
+volumes = pytest.mark.parametrize("case", VOLUMES, ids=lambda case: case.name)
+
+
+def check(case: Case, dtype: torch.dtype = torch.float32, **options: Any) -> Result:
+    return check_fused(*map(on_gpu, case.images(dtype)), **all_on_gpu(options))
+
+
+@modes
+@operators
+@volumes
+def test_volumes(case: Case, operator: str, eps_mode: str) -> None:
+    check(case, operator=operator, eps_mode=eps_mode)
+
+
+@dtypes
+@volumes
+def test_volumes_in_every_dtype(case: Case, dtype: torch.dtype) -> None:
+    rng = generator("maps")
+    check(
+        case,
+        dtype,
+        operator="sobel",
+        reduction="sum",
+        mask=torch.rand(case.shape, generator=rng) > 0.3,
+        target_eps=0.05 + torch.rand(case.shape[-1:], generator=rng),
+        spacing=[0.7, 1.3, 2.5][: len(case.shape) - 2],
+    )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "operator"),
+    [
+        *((torch.float32, operator) for operator in OPERATORS),
+        (torch.float64, "sobel"),
+        (torch.float16, "sobel"),
+        (torch.bfloat16, "central"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "axes",
+    [
+        ((1, 2, 5, 16, 17, 33, 130), (1, 3, 7, 8, 9, 31, 32, 33, 65, 129, 257)),
+        ((1, 2, 3, 9, 17, 34), (1, 2, 8, 9, 17, 33), (1, 3, 7, 8, 9, 33, 65)),
+    ],
+    ids=["2d", "3d"],
+)
+def test_every_small_size(
+    axes: tuple[tuple[int, ...], ...], operator: str, dtype: torch.dtype
+) -> None:
+    for space in itertools.product(*axes):
+        check(Case("size", (1, 2, *space)), dtype, operator=operator, reduction="sum")
+
+
+@bounded
+@given(problems())
+def test_any_problem(problem: dict[str, Any]) -> None:
+    check_fused(**all_on_gpu(problem))
+
+
+@pytest.mark.parametrize("operator", ["central", "sobel"])
+@modes
+@pytest.mark.parametrize(("dtype", "input_scale", "target_scale", "eps"), SCALES)
+@pytest.mark.parametrize("shape", [(1, 1, 3, 4), (1, 1, 3, 2, 3)], ids=str)
+def test_scales(
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    input_scale: float,
+    target_scale: float,
+    eps: float,
+    eps_mode: str,
+    operator: str,
+) -> None:
+    input, target = Case("scales", shape).images(torch.float64)
+    images = (input_scale * input).to(dtype), (target_scale * target).to(dtype)
+    options = {"eps": eps, "eps_mode": eps_mode, "operator": operator}
+    actual = evaluate(nec_ext.ngf_loss, *map(on_gpu, images), -1.5, **options)
+    expected = (torch.as_tensor(x.astype(float)) for x in loop_loss(*images, -1.5, **options))
+    assert_result_close(Result(*(tensor.cpu() for tensor in actual)), Result(*expected))
+
+
+@pytest.mark.parametrize("eps", [1e-50, 1e-300, 1e50, 1e300])
+@modes
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+def test_eps_beyond_the_range_of_the_images(case: Case, eps_mode: str, eps: float) -> None:
+    """The arithmetic is in float64 then, as it is for a spacing that float32 cannot hold."""
+    check(case, eps=eps, eps_mode=eps_mode)
+    check(case, eps=0.15, spacing=eps ** (1 / 10), eps_mode=eps_mode)
+
+
+@reductions
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+def test_the_gpu_agrees_with_the_cpu(case: Case, reduction: str) -> None:
+    images = case.images()
+    options = {
+        "mask": torch.rand(case.shape, generator=generator("mask")),
+        "eps": 0.1 + torch.rand(case.shape, generator=generator("eps")),
+        "reduction": reduction,
+    }
+    actual = evaluate(nec_ext.ngf_loss, *map(on_gpu, images), **all_on_gpu(options))
+    assert all(tensor.device == DEVICE for tensor in actual)
+    assert_result_close(
+        Result(*(tensor.cpu() for tensor in actual)), expected_result(*images, **options)
+    )
+
+
+@pytest.fixture
+def memory_full_of_nan() -> Any:
+    """Memory is filled with NaN when it is allocated."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("memory_full_of_nan")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
+@reductions
+@pytest.mark.parametrize("case", [*CASES, *LARGE], ids=lambda case: case.name)
+def test_all_is_written(case: Case, reduction: str, dtype: torch.dtype) -> None:
+    """Of the gradients, the loss map and the sums between kernels."""
+    assert torch.empty(3, device=DEVICE).isnan().all()
+    images = [*map(on_gpu, case.images(dtype))]
+    mask = on_gpu(torch.rand(case.shape, generator=generator("mask")))
+    for options in ({}, {"mask": mask}):
+        result = evaluate(nec_ext.ngf_loss, *images, reduction=reduction, **options)
+        assert not any(tensor.isnan().any() for tensor in result)
+        assert not nec_ext.ngf_loss(*images, reduction=reduction, **options).isnan().any()
+
+
+# --- What cannot be looked at, and what is refused ------------------------------------------------
+
+
+@pytest.mark.parametrize("wanted", ["input", "both"])
+@reductions
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("mask", value) for value in (-1.0, -1e-30, -math.inf, math.nan)),
+        *(
+            (name, value)
+            for name in ("eps", "target_eps")
+            for value in (0.0, -0.1, math.inf, -math.inf, math.nan)
+        ),
+    ],
+)
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+def test_bad_value_makes_the_loss_nan(
+    case: Case, name: str, value: float, reduction: str, wanted: str
+) -> None:
+    images = [*map(on_gpu, case.images())]
+    voxel = (1, 1, *(3,) * (len(case.shape) - 2))
+    tensor = torch.ones(case.shape)
+    tensor[voxel] = value
+    options = {name: on_gpu(tensor), "reduction": reduction}
+    losses = [
+        nec_ext.ngf_loss(*images, **options),
+        evaluate(nec_ext.ngf_loss, *images, wanted=wanted, **options).loss,
+    ]
+    for loss in losses:
+        if reduction == "none":
+            assert loss[voxel].isnan()
+            assert loss.isnan().sum() == 1
+        else:
+            assert loss.isnan()
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("name", ["target", "mask", "eps", "target_eps"])
+def test_tensor_on_another_device_is_refused(name: str, requires_grad: bool) -> None:
+    images = dict(zip(("input", "target"), map(on_gpu, SMALL[0].images()), strict=True))
+    images["input"].requires_grad_(requires_grad)
+    arguments = {**images, name: torch.ones(SMALL[0].shape)}
+    with pytest.raises(ValueError, match=rf"^{name} must be on the device of .*, cuda:0, got cpu$"):
+        nec_ext.ngf_loss(arguments.pop("input"), arguments.pop("target"), **arguments)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@reductions
+def test_second_gpu(reduction: str) -> None:
+    case = SMALL[1]
+    images = [image.to("cuda:1") for image in case.images()]
+    mask = torch.rand(case.shape, generator=generator("mask")).to("cuda:1")
+    assert torch.cuda.current_device() == 0
+    for options in ({}, {"mask": mask}):
+        result = check_fused(*images, reduction=reduction, **options)
+        assert {str(tensor.device) for tensor in result} == {"cuda:1"}
+    assert torch.cuda.current_device() == 0

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""Streams, graphs and threads: the GPU is never waited for, and the bits are always the same."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from gpu import DEVICE, all_on_gpu, on_gpu
+from helpers import (
+    DTYPES,
+    Result,
+    assert_result_close,
+    assert_same_bits,
+    evaluate,
+    expected_result,
+    random_upstream,
+)
+from inputs import LARGE, SMALL, Case, generator
+from torch import Tensor
+
+import nec_ext
+
+pytestmark = pytest.mark.cuda
+
+CASE = Case("streams", (2, 1, 24, 30, 37))
+MASK = torch.rand(CASE.shape, generator=generator("mask"))
+EPS = 0.1 + torch.rand(CASE.shape[1:], generator=generator("eps"))
+OPTIONS: dict[str, dict[str, Any]] = {
+    "mean": {},
+    "sum": {"reduction": "sum", "operator": "sobel"},
+    "none": {"reduction": "none"},
+    "bool_mask": {"mask": MASK > 0.3},
+    "maps": {"mask": MASK, "eps": EPS, "target_eps": 0.3, "eps_mode": "quadrature"},
+    "maps_none": {"mask": MASK, "eps": EPS, "reduction": "none"},
+}
+options = pytest.mark.parametrize("name", OPTIONS)
+dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+CYCLES = 400_000_000  # of a kernel that does nothing: a fifth of a second
+
+
+class Problem:
+    """A loss and its gradients by images that stay where they are in the GPU's memory."""
+
+    def __init__(self, name: str, dtype: torch.dtype) -> None:
+        self.options = all_on_gpu(OPTIONS[name])
+        self.images = [*map(on_gpu, CASE.images(dtype))]
+        with torch.no_grad():
+            loss = nec_ext.ngf_loss(*self.images, **self.options)
+        # Of the loss' own dtype and device: a conversion would be a copy to the GPU.
+        self.upstream = random_upstream(loss.shape).to(loss)
+
+    def evaluate(self, images: list[Tensor] | None = None) -> Result:
+        return evaluate(nec_ext.ngf_loss, *(images or self.images), self.upstream, **self.options)
+
+
+@contextlib.contextmanager
+def waiting_is_an_error() -> Iterator[None]:
+    """torch's own detection of synchronizations; it does not see those of an extension."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+@dtypes
+@options
+def test_runs_on_the_current_stream_and_waits_for_nothing(name: str, dtype: torch.dtype) -> None:
+    problem = Problem(name, dtype)
+    expected = problem.evaluate()
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        late = [torch.full_like(image, torch.nan) for image in problem.images]
+        problem.evaluate(late)  # what is loaded and allocated once is there from now on
+        stream.synchronize()
+        torch.cuda._sleep(CYCLES)
+        for image, content in zip(late, problem.images, strict=True):
+            image.copy_(content)
+        with waiting_is_an_error():
+            actual = problem.evaluate(late)
+        assert not stream.query()  # all of it was enqueued while the GPU slept
+    stream.synchronize()
+    assert_same_bits(actual, expected)
+
+
+@dtypes
+@options
+def test_graph(name: str, dtype: torch.dtype) -> None:
+    """Forward and backward, captured once and replayed on other images."""
+    problem = Problem(name, dtype)
+    first = [image.clone() for image in problem.images]
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # as torch asks for before a capture
+        for _ in range(3):
+            problem.evaluate()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = problem.evaluate()
+    # An upstream of 1 needs no scaling, which the GPU finds out for itself in each replay.
+    for factor, upstream in ((1.0, None), (0.5, 1.0), (-2.0, -0.7), (0.25, 1.0)):
+        for image, content in zip(problem.images, first, strict=True):
+            image.copy_(factor * content)
+        if upstream is not None:
+            problem.upstream.fill_(upstream)
+        for result in captured:
+            result.fill_(torch.nan)
+        graph.replay()
+        assert_same_bits(captured, problem.evaluate())
+    images = (image.cpu() for image in problem.images)
+    assert_result_close(
+        Result(*(tensor.cpu() for tensor in captured)),
+        expected_result(*images, 1.0, **OPTIONS[name]),
+    )
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
+@pytest.mark.parametrize("case", [*SMALL, *LARGE], ids=lambda case: case.name)
+def test_same_bits_in_twenty_runs(case: Case, dtype: torch.dtype, masked: bool) -> None:
+    images = [*map(on_gpu, case.images(dtype))]
+    given = {}
+    if masked:
+        given["mask"] = on_gpu(torch.rand(case.shape, generator=generator("mask")))
+    first = evaluate(nec_ext.ngf_loss, *images, -1.5, **given)
+    torch.cuda.synchronize()
+    streams = [torch.cuda.current_stream(), *(torch.cuda.Stream() for _ in range(3))]
+    for k in range(20):
+        stream = streams[k % len(streams)]
+        with torch.cuda.stream(stream):
+            again = evaluate(nec_ext.ngf_loss, *images, -1.5, **given)
+        stream.synchronize()
+        assert_same_bits(again, first)
+
+
+def test_concurrent_calls() -> None:
+    """From Python threads, each on a stream of its own: scratch memory is not shared."""
+    pairs = [[*map(on_gpu, case.images())] for case in [*SMALL, *LARGE]]
+    expected = [evaluate(nec_ext.ngf_loss, *images, -1.5) for images in pairs]
+    torch.cuda.synchronize()
+
+    def run(k: int) -> Result:
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            result = evaluate(nec_ext.ngf_loss, *pairs[k % len(pairs)], -1.5)
+        stream.synchronize()
+        return result
+
+    with ThreadPoolExecutor(4) as pool:
+        for k, result in enumerate(pool.map(run, range(80))):
+            assert_same_bits(result, expected[k % len(pairs)])
+
+
+def test_module_follows_to_the_gpu() -> None:
+    case = SMALL[1]
+    eps = 0.1 + torch.rand(case.shape[1], 1, 1, 1, generator=generator("eps"))
+    module = nec_ext.NGFLoss(eps=eps, spacing=(0.7, 1.3, 2.5)).to(DEVICE)
+    images = [*map(on_gpu, case.images())]
+    expected = expected_result(*images, eps=on_gpu(eps), spacing=(0.7, 1.3, 2.5))
+    assert_result_close(evaluate(module, *images), expected)

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""The tests of the CPU once more, with everything that they make on the GPU."""
+
+from __future__ import annotations
+
+import importlib
+
+import gpu  # noqa: F401
+import pytest
+
+pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("gpu_by_default")]
+
+# The file, and which of its tests ask for what only the CPU has.
+REUSED: dict[str, set[str]] = {
+    "test_functional": set(),
+    # Sums over halves and over float32 need not be cut into the same blocks.
+    "test_dtypes": {"test_half_gradient_is_the_float32_gradient_rounded"},
+    "test_region": set(),
+    "test_autograd": set(),
+    "test_transforms": set(),
+    # Loops on the CPU are the oracle of these: test_cuda_kernels.py has what they ask.
+    "test_extremes": {
+        "test_scales",
+        "test_eps_beyond_the_range_of_the_images",
+        "test_extreme_spacing",
+        "test_extreme_mask",
+        "test_reference_in_float32",
+    },
+    # A file on disk: test_cuda_memory.py has strides beyond int32 of its own.
+    "test_huge": {"test_strides_beyond_int32"},
+}
+
+for _file, _left_out in REUSED.items():
+    _tests = {
+        name: test
+        for name, test in vars(importlib.import_module(_file)).items()
+        if name.startswith("test_")
+    }
+    assert _tests.keys() >= _left_out
+    for _name in _tests.keys() - _left_out:
+        globals()[f"{_file}_{_name.removeprefix('test_')}"] = _tests[_name]

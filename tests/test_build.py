@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""What setup.py asks the compilers for, and what is in the library that is loaded."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import setuptools
+import torch
+from helpers import ROOT
+from torch.utils import cpp_extension
+
+import nec_ext
+
+pytest.importorskip("pybind11")
+
+SWITCHES = (
+    "NEC_EXT_CUDA",
+    "FORCE_CUDA",
+    "CUDA_HOME",
+    "CUDA_PATH",
+    "TORCH_CUDA_ARCH_LIST",
+    "NEC_EXT_CXX_FLAGS",
+)
+
+
+def make_toolkit(
+    home: Path, version: str = "13.0", architectures: str = "75 80 86 87 89 90 100 103 120"
+) -> Path:
+    """Enough of a CUDA toolkit to be found, and to be asked what it is and knows."""
+    for file in ("bin/nvcc", "include/cuda_runtime.h", "lib64/libcudart_static.a"):
+        (home / file).parent.mkdir(parents=True)
+        (home / file).touch()
+    codes = " ".join(f"sm_{architecture}" for architecture in architectures.split())
+    answers = f"--version) echo release {version};; --list-gpu-code) printf '%s\\n' {codes};;"
+    make_program(home / "bin/nvcc", f'case "$1" in {answers} esac')
+    return home
+
+
+def make_program(path: Path, command: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{command}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def configure(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs setup.py with these environment variables up to what it would build."""
+    for name in SWITCHES:  # set first, so that what setup.py sets is undone too
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.chdir(ROOT)
+
+    def run(**environment: str | Path) -> SimpleNamespace:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, str(value))
+        asked: dict[str, Any] = {}
+        monkeypatch.setattr(setuptools, "setup", asked.update)
+        runpy.run_path("setup.py")
+        (extension,) = asked["ext_modules"]
+        return SimpleNamespace(
+            extension=extension,
+            has_kernels=any(source.endswith(".cu") for source in extension.sources),
+            has_cuda_ops="csrc/ops/ngf_cuda.cpp" in extension.sources,
+            architectures=os.environ.get("TORCH_CUDA_ARCH_LIST"),
+            macros=dict(extension.define_macros),
+        )
+
+    return run
+
+
+def test_toolkit_beside_any_torch(configure: Any, tmp_path: Path) -> None:
+    built = configure(CUDA_HOME=make_toolkit(tmp_path))
+    assert built.has_kernels and built.has_cuda_ops
+    assert str(tmp_path) == cpp_extension.CUDA_HOME
+    assert str(tmp_path / "lib64") in built.extension.library_dirs
+    assert "cudart_static" in built.extension.libraries
+    assert not {"cudart", "torch_cuda"} & set(built.extension.libraries)
+
+
+def test_toolkit_of_the_compiler_on_the_path(configure: Any, tmp_path: Path) -> None:
+    toolkit = make_toolkit(tmp_path / "toolkit")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/nvcc").symlink_to(toolkit / "bin/nvcc")
+    assert configure(PATH=tmp_path / "bin").has_kernels
+    assert str(toolkit) == cpp_extension.CUDA_HOME
+
+
+def test_compiler_without_headers_is_no_toolkit(configure: Any, tmp_path: Path) -> None:
+    """A script on the path that calls the nvcc of a toolkit elsewhere."""
+    make_program(tmp_path / "bin/nvcc", "exit 1")
+    configure(PATH=tmp_path / "bin")
+    assert cpp_extension.CUDA_HOME in (None, "/usr/local/cuda")
+
+
+def test_no_toolkit(configure: Any, tmp_path: Path) -> None:
+    built = configure(CUDA_HOME=tmp_path)
+    assert not built.has_kernels and not built.has_cuda_ops
+    assert "NEC_EXT_CUDA_ARCHITECTURES" not in built.macros
+    assert "cudart_static" not in built.extension.libraries
+
+
+def test_cuda_can_be_left_out(configure: Any, tmp_path: Path) -> None:
+    built = configure(CUDA_HOME=make_toolkit(tmp_path), NEC_EXT_CUDA="0")
+    assert not built.has_kernels and not built.has_cuda_ops
+
+
+def test_forced_cuda_needs_a_toolkit(configure: Any, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="FORCE_CUDA=1, but there is no CUDA toolkit in"):
+        configure(CUDA_HOME=tmp_path, FORCE_CUDA="1")
+    assert configure(CUDA_HOME=make_toolkit(tmp_path), FORCE_CUDA="1").has_kernels
+
+
+def test_all_architectures_that_the_compiler_knows(configure: Any, tmp_path: Path) -> None:
+    new = configure(CUDA_HOME=make_toolkit(tmp_path / "new"))
+    assert new.architectures == "7.5 8.0 8.6 8.9 9.0 10.0 12.0+PTX"
+    assert new.macros["NEC_EXT_CUDA_ARCHITECTURES"] == f'"{new.architectures}"'
+
+
+def test_architectures_of_an_older_compiler(configure: Any, tmp_path: Path) -> None:
+    old = configure(CUDA_HOME=make_toolkit(tmp_path, "12.6", "70 75 80 86 89 90"))
+    assert old.architectures == "7.5 8.0 8.6 8.9 9.0+PTX"
+
+
+def test_architectures_of_the_gpus(
+    configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capabilities = [(10, 0), (9, 0), (9, 0), (99, 0)]  # of which no compiler knows the last
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.__getitem__)
+    assert configure(CUDA_HOME=make_toolkit(tmp_path)).architectures == "9.0 10.0+PTX"
+
+
+def test_small_kernels_are_for_the_drivers_of_cuda_13(configure: Any, tmp_path: Path) -> None:
+    for version, is_small in (("12.9", False), ("13.0", True)):
+        built = configure(CUDA_HOME=make_toolkit(tmp_path / version, version))
+        flags = built.extension.extra_compile_args["nvcc"]
+        assert ("--compress-mode=size" in flags) == is_small
+
+
+def test_chosen_architectures(configure: Any, tmp_path: Path) -> None:
+    built = configure(CUDA_HOME=make_toolkit(tmp_path), TORCH_CUDA_ARCH_LIST="8.6;9.0+PTX")
+    assert built.architectures == "8.6;9.0+PTX"
+    assert built.macros["NEC_EXT_CUDA_ARCHITECTURES"] == '"8.6 9.0+PTX"'
+
+
+needs_kernels = pytest.mark.skipif(
+    nec_ext.build_info()["cuda"] is None, reason="built without CUDA"
+)
+
+
+@needs_kernels
+def test_kernels_are_in_the_library() -> None:
+    info = nec_ext.build_info()
+    major, minor = (info["cuda"] or "").split(".")
+    assert int(major) >= 12 and int(minor) >= 0
+    assert all(float(name.removesuffix("+PTX")) >= 5 for name in info["cuda_architectures"].split())
+    for op in ("ngf_forward", "ngf_backward", "ngf_scale_"):
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"nec_ext::{op}", "CUDA"), op
+
+
+@needs_kernels
+@pytest.mark.skipif(shutil.which("readelf") is None, reason="needs readelf")
+def test_library_needs_nothing_of_cuda() -> None:
+    """So that it loads under a torch without, and beside any version of the CUDA runtime."""
+    command = ["readelf", "--dynamic", "--wide", nec_ext._C.__file__]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    needed = [line for line in listed.splitlines() if "(NEEDED)" in line]
+    assert needed
+    assert not [line for line in needed if "cuda" in line]
