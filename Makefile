@@ -19,7 +19,7 @@ CPP_FILES = $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test cpp-test bench gpu-report lint format sanitize clean
+.PHONY: help demo test cpp-test bench gpu-report registers lint format sanitize clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "%-10s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ bench: $(VENV)/.test $(VENV)/.extension ## Run the benchmarks and write RESULTS=
 gpu-report: ## Build, test, check and measure on a GPU with the packages of PYTHON=...; OUT=DIR: results there
 	$(PYTHON) -m benchmarks.gpu_report $(or $(OUT),out/gpu)
 
+registers: $(VENV)/.test ## Compile the CUDA kernels for every architecture and write docs/registers.md
+	$(BIN)/python -m benchmarks.registers --out docs/registers.md
+
 lint: $(VENV)/.dev $(VENV)/.extension ## Check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -62,7 +65,7 @@ sanitize: $(VENV)/.test $(VENV)/.extension ## Run the tests under address, undef
 	  $(BIN)/cmake --build build-sanitize/cpp-$$sanitizers && \
 	  $(BIN)/ctest --test-dir build-sanitize/cpp-$$sanitizers --output-on-failure || exit 1; \
 	done
-	NEC_EXT_CXX_FLAGS="$(SANITIZE_FLAGS)" $(BIN)/python setup.py -q build --build-base build-sanitize --build-lib $(SANITIZED)
+	NEC_EXT_CUDA=0 NEC_EXT_CXX_FLAGS="$(SANITIZE_FLAGS)" $(BIN)/python setup.py -q build --build-base build-sanitize --build-lib $(SANITIZED)
 	ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(SANITIZED) \
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	  $(BIN)/python -m pytest --capture=sys -o pythonpath="$(SANITIZED) ." -m "not slow" $(ARGS)

@@ -19,7 +19,7 @@
 #pragma once
 
 #include "../math/stencil.h"
-#include "shared_planes.cuh"
+#include "image_march.cuh"
 #include "sums.cuh"
 #include "sweep_maps.cuh"
 #include "voxel_field.cuh"
@@ -35,22 +35,22 @@ class NgfSweep {
   // the component of the field along z too. Any other finds them in shared memory, where a plane
   // has to be one step earlier.
   static constexpr int kAhead = S::on_axes ? 0 : 1;
-  static constexpr int kRing = 2 + 2 * kAhead;   // planes of each image
   static constexpr int kMargin = G > 0 ? 1 : 0;  // voxels around a tile where the field is needed
 
   // Planes in shared memory: those of both images in the ring, then those of the field in two
   // buffers. On axes, of component y the strips, of component x what lies between them.
-  static constexpr int kImages = 2 * kRing;
+  static constexpr int kImages = 2 * (2 + 2 * kAhead);
   static constexpr int kStripPlanes = kImages + 2 * G * (S::on_axes ? Dim - 2 : Dim);
   static constexpr int kEdgePlanes = kImages + 2 * G * (S::on_axes ? 1 : Dim);
   using Planes = SharedPlanes<T_, kStripPlanes, kEdgePlanes>;
   using Window = typename Planes::Window;
+  using Images = ImageMarch<T_, Place<Dim, kMargin>, Planes, kAhead, kGeneral>;
 
  public:
   using T = T_;
   using Arguments = SweepArguments<T>;
   static constexpr int kStrip = Strip<T>::size;
-  static constexpr int kMostThreads = kGeneral || G > 1 ? 384 : 640;
+  static constexpr int kMostThreads = kGeneral || G > 1 ? 384 : 512;
 
   static constexpr int64_t shared_bytes(int64_t threads) { return Planes::bytes(threads); }
   static constexpr int64_t most_threads(int64_t bytes) {
@@ -71,18 +71,18 @@ class NgfSweep {
   const SweepArguments<T>& a_;
   const Place<Dim, kMargin> at_;
   const Planes planes_;
+  Images images_;
 
-  const char* rows_[2];   // of both images, of the plane in next_
   char* written_[G + 1];  // rows of the gradient, of the plane that is written next
   T scale_ = 0;           // of the gradient
   double sum_ = 0;
-  Strip<T> before_[2], here_[2] = {}, next_[2];  // planes of both images
-  Strip<T> field_x_[G + 1];                      // component x of the field of the plane before
+  Strip<T> field_x_[G + 1];  // component x of the field of the plane before
   // Of the gradient of the plane before this one what it has so far, and of this one.
   Strip<T> running_[G + 1], carried_[G + 1];
 
   NEC_DEVICE NgfSweep(const SweepArguments<T>& a, void* shared)
       : a_(a), at_(a, kStrip), planes_(shared, a.tiling) {
+    images_.start(a, at_, planes_);
     if constexpr (G > 0) scale_ = T(a.gradient_scale * (a.factor ? *a.factor : 1.0));
     NEC_UNROLL
     for (int g = 0; g < G; ++g) {
@@ -92,9 +92,6 @@ class NgfSweep {
     }
   }
 
-  static NEC_DEVICE unsigned image_plane(unsigned image, unsigned slot) {
-    return slot % kRing * 2 + image;
-  }
   // Among the planes of strips, and among those of edges.
   static NEC_DEVICE unsigned field_plane(unsigned step, unsigned gradient, unsigned axis) {
     const unsigned buffer = step % 2 * G + gradient;
@@ -107,14 +104,6 @@ class NgfSweep {
 
   NEC_DEVICE void march() {
     const int steps = a_.tiling.chunk + 2 * kMargin;
-    // What the first step finds: planes up to `kAhead` after it in shared memory, and one more.
-    for (int k = -1; k <= kAhead; ++k) {
-      seek(at_.z + k);
-      fetch();
-      publish(k + kAhead + kRing);
-    }
-    seek(at_.z + 1 + kAhead);
-    fetch();
     for (int step = 0; step < steps + kAhead * kMargin; ++step) {
       __syncthreads();
       if (kMargin > 0 && step > 0) add_plane(step - 1);
@@ -130,60 +119,11 @@ class NgfSweep {
       differences(0, step, d);
       differences(1, step, e);
     }
-    next_plane(step);
+    images_.advance(a_, at_, planes_, step);
     if (computes) compute_field(step, d, e, along_z);
     if constexpr (S::on_axes) {
       NEC_UNROLL
       for (int g = 0; g < G; ++g) complete(g, step, Strip<T>{}, along_z[g]);
-    }
-  }
-
-  // Puts the plane that has arrived into shared memory and requests the next one.
-  NEC_DEVICE void next_plane(int step) {
-    publish(step + 1 + 2 * kAhead);
-    if (at_.z + step + 2 + kAhead < a_.depth) {
-      NEC_UNROLL
-      for (int m = 0; m < 2; ++m) rows_[m] += a_.image[m].stride[2];
-    }
-    fetch();
-  }
-
-  // Goes to plane z, the border replicated.
-  NEC_DEVICE void seek(int z) {
-    const int y = clamp(at_.y, 0, a_.height - 1);
-    NEC_UNROLL
-    for (int m = 0; m < 2; ++m) {
-      rows_[m] = a_.image[m].row(at_.sample, at_.channel, clamp(z, 0, a_.depth - 1), y);
-      if constexpr (!kGeneral) rows_[m] += clamp(at_.x, 0, a_.width - kStrip) * int64_t(sizeof(T));
-    }
-  }
-
-  NEC_DEVICE void fetch() {
-    NEC_UNROLL
-    for (int m = 0; m < 2; ++m) {
-      if constexpr (kGeneral) {
-        next_[m] = load_strip<T>(a_.image[m], rows_[m], at_.x, a_.width);
-      } else {
-        next_[m] = *reinterpret_cast<const Strip<T>*>(rows_[m]);
-      }
-    }
-  }
-
-  NEC_DEVICE void publish(int slot) {
-    NEC_UNROLL
-    for (int m = 0; m < 2; ++m) {
-      before_[m] = here_[m];
-      here_[m] = next_[m];
-    }
-    // A strip outside of the image has been read from the nearest one inside. Of it only the voxel
-    // at the border is ever looked at.
-    NEC_UNROLL
-    for (int m = 0; m < 2; ++m) {
-      const unsigned plane = image_plane(m, slot);
-      const T first = here_[m].v[0], last = here_[m].v[kStrip - 1];
-      planes_.strip(plane) = here_[m];
-      planes_.first(plane) = at_.x >= a_.width ? last : first;
-      planes_.last(plane) = at_.x < 0 ? first : last;
     }
   }
 
@@ -195,19 +135,19 @@ class NgfSweep {
     Window w[3][3];  // what the operator does not look at is never read
     NEC_UNROLL
     for (int dz = -kAhead; dz <= kAhead; ++dz) {
-      const unsigned plane = image_plane(m, step + dz + kAhead);
+      const unsigned plane = Images::plane(m, step, dz);
       NEC_UNROLL
       for (int dy = -1; dy <= 1; ++dy)
         w[dz + 1][dy + 1] = planes_.window(plane, plane, Dim == 3 ? dy : 0);
     }
     if constexpr (S::on_axes) {  // what is in a register need not be read
       NEC_UNROLL
-      for (int i = 0; i < kStrip; ++i) w[1][1].v[i + 1] = here_[m].v[i];
+      for (int i = 0; i < kStrip; ++i) w[1][1].v[i + 1] = images_.here[m].v[i];
     }
     NEC_UNROLL
     for (int i = 0; i < kStrip; ++i) {
       d[i] = S::template gradient<Dim, T>([&](int dz, int dy, int dx) {
-        if (S::on_axes && dz != 0) return dz < 0 ? before_[m].v[i] : next_[m].v[i];
+        if (S::on_axes && dz != 0) return dz < 0 ? images_.before[m].v[i] : images_.next[m].v[i];
         return w[dz + 1][dy + 1].v[i + 1 + dx];
       });
       if constexpr (Arrays != Layout::plain) {

@@ -44,7 +44,7 @@ NEC_DEVICE int smaller(int a, int b) { return a < b ? a : b; }
 
 // Steps of a march: first, first + 1, ..., count of them.
 struct Steps {
-  int first = 0, count = 0;
+  int first, count;
 
   NEC_DEVICE bool contain(int step) const { return unsigned(step - first) < unsigned(count); }
 };
@@ -92,11 +92,9 @@ struct Place {
     const int begin = a.window.lo[0] + chunk * t.chunk;
     const int end = smaller(begin + t.chunk, a.window.hi[0]);
     z = begin - Margin;
-    if (in_tile) writes = {Margin, end - begin};
-    if (around) {
-      computes.first = z < 0 ? 1 : 0;
-      computes.count = smaller(end + Margin, a.depth) - z - computes.first;
-    }
+    const int first_step = z < 0 ? 1 : 0;
+    writes = {Margin, in_tile ? end - begin : 0};
+    computes = {first_step, around ? smaller(end + Margin, a.depth) - z - first_step : 0};
   }
 
   NEC_DEVICE char* row(const Array& array, int plane) const {
