@@ -20,13 +20,23 @@ class ImageMarch {
   // Planes up to `Ahead` after the first are put into shared memory, and the one after them is
   // requested.
   NEC_DEVICE void start(const SweepArguments<T>& a, const Place& at, const Planes& planes) {
+    NEC_ROLLED
     for (int k = -1; k <= Ahead; ++k) {
       seek(a, at, at.z + k);
       fetch(a, at);
+      arrive(a);
       publish(a, at, planes, k + Ahead + kRing);
     }
     seek(a, at, at.z + 1 + Ahead);
     fetch(a, at);
+  }
+
+  // Waits for the plane that has been requested.
+  NEC_DEVICE void arrive(const SweepArguments<T>& a) {
+    if constexpr (General) {
+      NEC_UNROLL
+      for (int m = 0; m < 2; ++m) next[m] = arriving_[m].arrive(a.image[m].dtype);
+    }
   }
 
   // Puts the plane that has arrived into shared memory and requests the next one.
@@ -65,7 +75,7 @@ class ImageMarch {
     NEC_UNROLL
     for (int m = 0; m < 2; ++m) {
       if constexpr (General) {
-        next[m] = load_strip<T>(a.image[m], rows_[m], at.x, a.width);
+        arriving_[m].request(a.image[m], rows_[m], at.x, a.width);
       } else {
         next[m] = *reinterpret_cast<const Strip<T>*>(rows_[m]);
       }
@@ -83,12 +93,14 @@ class ImageMarch {
       const unsigned plane = slot % kRing * 2 + m;
       const T first = here[m].v[0], last = here[m].v[kStrip - 1];
       planes.strip(plane) = here[m];
-      planes.first(plane) = at.x >= a.width ? last : first;
-      planes.last(plane) = at.x < 0 ? first : last;
+      // What the thread at the end of the row before or after would find is left at 0.
+      if (!at.leftmost) planes.first(plane) = at.x >= a.width ? last : first;
+      if (!at.rightmost) planes.last(plane) = at.x < 0 ? first : last;
     }
   }
 
-  const char* rows_[2];  // of the plane in `next`
+  const char* rows_[2];  // of the plane that has been requested
+  Arriving<T> arriving_[2];
 };
 
 }  // namespace nec::cuda

@@ -17,10 +17,10 @@ constexpr int64_t kScaleBlocks = 4096;
 // At the start of the workspace: the sum of the mask and the factor.
 constexpr int64_t kScalars = 2;
 
-// An index along an axis is 32 bits wide in the kernels.
-void check_size(const Problem& p) {
-  for (const int64_t size : p.size) {
-    if (size > std::numeric_limits<int>::max() - 1024)
+// An index along an axis is 32 bits wide in the kernels, and may lie some tiles beyond the end.
+void check_size(const int64_t (&sizes)[kAxes]) {
+  for (const int64_t size : sizes) {
+    if (size > std::numeric_limits<int>::max() - (1 << 20))
       throw std::invalid_argument("nec_ext: an axis of a CUDA image must be shorter than 2^31");
   }
 }
@@ -30,7 +30,7 @@ template <typename F>
 int64_t with_type(const Problem& p, const F& f) {
   using Two = std::integral_constant<int, 2>;
   using Three = std::integral_constant<int, 3>;
-  check_size(p);
+  check_size(p.size);
   if (p.wide) return p.dim == 2 ? f(double(), Two()) : f(double(), Three());
   return p.dim == 2 ? f(float(), Two()) : f(float(), Three());
 }
@@ -87,7 +87,7 @@ int64_t workspace_size(const Problem& problem) {
 }
 
 void launch_loss(const Problem& problem, const Total& total, double* workspace, Stream stream) {
-  const Factor factor{total.weight, total.mean, total.count, total.count < 0};
+  const Factor factor{total.weight, total.mean, total.count, total.count_mask};
   double* scalars = nullptr;
   if (problem.mask) {
     scalars = workspace;
@@ -114,6 +114,7 @@ void launch_maps(const Problem& problem, Stream stream) {
 
 void launch_scale(const View& gradient, const int64_t (&size)[kAxes], const View& upstream,
                   const View& factor, Stream stream) {
+  check_size(size);
   double repeats;
   const Box whole{{0, 0, 0}, {size[2], size[3], size[4]}};
   const char* name = "launch of the gradient's scaling failed";

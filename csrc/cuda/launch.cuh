@@ -6,6 +6,7 @@
 
 #include <cuda_runtime.h>
 
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -16,13 +17,18 @@ namespace nec::cuda {
 
 inline void check(cudaError_t error, const char* what) {
   if (error != cudaSuccess) {
-    throw std::runtime_error(std::string("nec_ext: ") + what + ": " + cudaGetErrorString(error));
+    std::string message = std::string("nec_ext: ") + what + ": " + cudaGetErrorString(error);
+#if defined(NEC_EXT_CUDA_ARCHITECTURES)
+    if (error == cudaErrorNoKernelImageForDevice)
+      message += "; the kernels are built for compute capability " NEC_EXT_CUDA_ARCHITECTURES;
+#endif
+    throw std::runtime_error(message);
   }
 }
 
 #if defined(__CUDACC__)  // the tests, which run the kernels on the CPU, bring their own
 NEC_DEVICE void* shared_memory() {
-  extern __shared__ double memory[];
+  extern __shared__ __align__(16) double memory[];
   return memory;
 }
 #endif
@@ -34,17 +40,20 @@ __global__ __launch_bounds__(Threads, 1) void kernel(const __grid_constant__
   Body::run(arguments, shared_memory());
 }
 
-// What a block may use without being asked for more.
-constexpr int64_t kUsualShared = 48 * 1024;
+// Lets a kernel use that much shared memory, which above 48 KB it has to be asked for. Always the
+// same number for a kernel and a device: another thread may be about to launch it.
+template <class Body, int Threads>
+void allow_shared(int64_t bytes, const char* name) {
+  check(cudaFuncSetAttribute(kernel<Body, Threads>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             int(bytes)),
+        name);
+}
 
 template <class Body, int Threads>
 void launch(const typename Body::Arguments& arguments, int64_t blocks, int threads,
             int64_t shared_bytes, Stream stream, const char* name) {
-  if (shared_bytes > kUsualShared) {
-    check(cudaFuncSetAttribute(kernel<Body, Threads>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               int(shared_bytes)),
-          name);
-  }
+  if (blocks > std::numeric_limits<int>::max())
+    throw std::invalid_argument("nec_ext: too many images for one launch");
   cudaLaunchConfig_t config{};
   config.gridDim.x = unsigned(blocks);
   config.blockDim.x = unsigned(threads);

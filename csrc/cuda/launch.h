@@ -21,7 +21,8 @@ using Stream = void*;  // a cudaStream_t
 struct Total {
   double weight;      // of the loss
   bool mean;          // divided by `count`
-  double count;       // voxels, or what stands for them; negative: the sum of the mask
+  double count;       // voxels, or what stands for them
+  bool count_mask;    // the sum of the mask stands for them
   double voxels;      // in terms and window; without a mask, the sum of the weights
   bool normalize;     // gradients are those of the loss, else of the sum over voxels
   bool wide_scalars;  // the two outputs below are float64, else float32

@@ -112,6 +112,7 @@ class NgfSweep {
   }
 
   NEC_DEVICE void advance(int step) {
+    images_.arrive(a_);
     Strip<T> along_z[G + 1] = {};
     Vec<Dim, T> d[kStrip] = {}, e[kStrip] = {};
     const bool computes = at_.computes.contain(step);

@@ -19,8 +19,10 @@ class SharedPlanes {
  public:
   static constexpr int kStrip = Strip<T>::size;
 
-  // Around each plane there is room for one thread more: what the first and the last thread of it
-  // read there and do not use must not be part of another plane, which is being written.
+  // Around each plane there is room for one thread more. A thread at the end of a row finds nothing
+  // of meaning beyond it, and what it computes from that is not used; but it must be the same every
+  // time, since it decides how the whole strip is computed, and not be part of another plane, which
+  // is being written. So edges begin as 0.
   static constexpr int64_t bytes(int64_t threads) {
     return (StripPlanes * (threads + 1) + 1) * int64_t(sizeof(Strip<T>)) +
            (2 * EdgePlanes * (threads + 1) + 1) * int64_t(sizeof(T));
@@ -35,7 +37,12 @@ class SharedPlanes {
   NEC_DEVICE SharedPlanes(void* shared, const Tiling& tiling)
       : tiling_(tiling), strips_(static_cast<Strip<T>*>(shared) + 1 + threadIdx.x) {
     const int before = StripPlanes * tiling.pitch + 1;
-    edges_ = static_cast<Strip<T>*>(shared)[before].v + 1 + threadIdx.x;
+    T* const edges = static_cast<Strip<T>*>(shared)[before].v;
+    edges_ = edges + 1 + threadIdx.x;
+    NEC_ROLLED
+    for (int k = int(threadIdx.x); k <= 2 * EdgePlanes * tiling.pitch; k += tiling.pitch - 1)
+      edges[k] = 0;
+    __syncthreads();
   }
 
   // Of the thread, or of the one `dy` rows further.

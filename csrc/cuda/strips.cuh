@@ -63,52 +63,79 @@ struct alignas(sizeof(S) * N) Packed {
 NEC_DEVICE int clamp(int i, int low, int high) { return i < low ? low : i > high ? high : i; }
 
 // Elements x, x + 1, ... of a row of `size`, the border replicated.
-template <typename S, typename T>
-NEC_DEVICE Strip<T> load_strip_as(const Array& a, bool whole_strips, const char* row, int x,
-                                  int size) {
-  constexpr int N = Strip<T>::size;
-  Strip<T> strip;
-  if (whole_strips && x >= 0 && x + N <= size) {
-    const auto packed = *reinterpret_cast<const Packed<S, N>*>(row + x * int64_t(sizeof(S)));
-    NEC_UNROLL
-    for (int i = 0; i < N; ++i) strip.v[i] = load_as<T>(packed.v[i]);
-  } else {
-    NEC_UNROLL
-    for (int i = 0; i < N; ++i) {
-      const char* element = row + clamp(x + i, 0, size - 1) * a.stride[kAxes - 1];
-      strip.v[i] = load_as<T>(*reinterpret_cast<const S*>(element));
-    }
+template <typename S, int N>
+NEC_DEVICE Packed<S, N> load_packed(const Array& a, const char* row, int x, int size) {
+  if (a.whole_strips && x >= 0 && x + N <= size)
+    return *reinterpret_cast<const Packed<S, N>*>(row + x * int64_t(sizeof(S)));
+  Packed<S, N> packed;
+  NEC_UNROLL
+  for (int i = 0; i < N; ++i) {
+    const char* element = row + clamp(x + i, 0, size - 1) * a.stride[kAxes - 1];
+    packed.v[i] = *reinterpret_cast<const S*>(element);
   }
+  return packed;
+}
+
+template <typename T, typename S>
+NEC_DEVICE Strip<T> convert(const Packed<S, Strip<T>::size>& packed) {
+  Strip<T> strip;
+  NEC_UNROLL
+  for (int i = 0; i < Strip<T>::size; ++i) strip.v[i] = load_as<T>(packed.v[i]);
   return strip;
 }
 
 template <typename T>
 NEC_DEVICE Strip<T> load_strip(const Array& a, const char* row, int x, int size) {
+  constexpr int N = Strip<T>::size;
   switch (a.dtype) {
-    case DType::float64: return load_strip_as<double, T>(a, a.whole_strips, row, x, size);
-    case DType::float16: return load_strip_as<Half, T>(a, a.whole_strips, row, x, size);
-    case DType::bfloat16: return load_strip_as<BFloat16, T>(a, a.whole_strips, row, x, size);
-    case DType::uint8: return load_strip_as<uint8_t, T>(a, a.whole_strips, row, x, size);
+    case DType::float64: return convert<T>(load_packed<double, N>(a, row, x, size));
+    case DType::float16: return convert<T>(load_packed<Half, N>(a, row, x, size));
+    case DType::bfloat16: return convert<T>(load_packed<BFloat16, N>(a, row, x, size));
+    case DType::uint8: return convert<T>(load_packed<uint8_t, N>(a, row, x, size));
     case DType::float32: break;
   }
-  return load_strip_as<float, T>(a, a.whole_strips, row, x, size);
+  return convert<T>(load_packed<float, N>(a, row, x, size));
 }
+
+// A strip of an image that may still be on its way. To convert it is to wait for it.
+template <typename T>
+struct Arriving {
+  Packed<T, Strip<T>::size> bits;
+
+  template <typename S>
+  NEC_DEVICE void load(const Array& a, const char* row, int x, int size) {
+    const auto packed = load_packed<S, Strip<T>::size>(a, row, x, size);
+    static_assert(sizeof packed <= sizeof bits, "no image is wider than the arithmetic");
+    __builtin_memcpy(&bits, &packed, sizeof packed);
+  }
+  template <typename S>
+  NEC_DEVICE Strip<T> as() const {
+    Packed<S, Strip<T>::size> packed;
+    __builtin_memcpy(&packed, &bits, sizeof packed);
+    return convert<T>(packed);
+  }
+
+  NEC_DEVICE void request(const Array& a, const char* row, int x, int size) {
+    switch (a.dtype) {
+      case DType::float16: return load<Half>(a, row, x, size);
+      case DType::bfloat16: return load<BFloat16>(a, row, x, size);
+      case DType::float32: return load<float>(a, row, x, size);
+      default: return load<T>(a, row, x, size);
+    }
+  }
+  NEC_DEVICE Strip<T> arrive(DType dtype) const {
+    switch (dtype) {
+      case DType::float16: return as<Half>();
+      case DType::bfloat16: return as<BFloat16>();
+      case DType::float32: return as<float>();
+      default: return as<T>();
+    }
+  }
+};
 
 template <typename T>
 NEC_DEVICE T not_a_number() {
   return T(__builtin_nanf(""));
-}
-
-// The same for rows of T that consist of whole strips: one that is outside is all border.
-template <typename T>
-NEC_DEVICE Strip<T> load_whole_strip(const char* row, int x, int size) {
-  const T* at = reinterpret_cast<const T*>(row) + clamp(x, 0, size - 1);
-  if (x >= 0 && x < size) return *reinterpret_cast<const Strip<T>*>(at);
-  const T border = *at;
-  Strip<T> strip;
-  NEC_UNROLL
-  for (int i = 0; i < Strip<T>::size; ++i) strip.v[i] = border;
-  return strip;
 }
 
 // A negative weight, and a NaN, become NaN.
@@ -123,10 +150,10 @@ NEC_DEVICE Strip<T> load_mask(const Array& mask, const char* row, int x, int siz
 
 // Writes those elements that lie in low <= x < high.
 template <typename S, typename T>
-NEC_DEVICE void store_strip_as(const Array& a, bool whole_strips, char* row, int x, int low,
-                               int high, const Strip<T>& strip) {
+NEC_DEVICE void store_strip_as(const Array& a, char* row, int x, int low, int high,
+                               const Strip<T>& strip) {
   constexpr int N = Strip<T>::size;
-  if (whole_strips && x >= low && x + N <= high) {
+  if (a.whole_strips && x >= low && x + N <= high) {
     Packed<S, N> packed;
     NEC_UNROLL
     for (int i = 0; i < N; ++i) store_as(strip.v[i], packed.v[i]);
@@ -145,13 +172,12 @@ template <typename T>
 NEC_DEVICE void store_strip(const Array& a, char* row, int x, int low, int high,
                             const Strip<T>& strip) {
   switch (a.dtype) {
-    case DType::float64: return store_strip_as<double>(a, a.whole_strips, row, x, low, high, strip);
-    case DType::float16: return store_strip_as<Half>(a, a.whole_strips, row, x, low, high, strip);
-    case DType::bfloat16:
-      return store_strip_as<BFloat16>(a, a.whole_strips, row, x, low, high, strip);
+    case DType::float64: return store_strip_as<double>(a, row, x, low, high, strip);
+    case DType::float16: return store_strip_as<Half>(a, row, x, low, high, strip);
+    case DType::bfloat16: return store_strip_as<BFloat16>(a, row, x, low, high, strip);
     default: break;
   }
-  store_strip_as<float>(a, a.whole_strips, row, x, low, high, strip);
+  store_strip_as<float>(a, row, x, low, high, strip);
 }
 
 }  // namespace nec::cuda

@@ -8,21 +8,31 @@
 
 namespace nec::cuda {
 
-template <class Sweep>
-Tiling tiling_on_this_device(const Problem& problem) {
-  int device = 0, multiprocessors = 0, shared_bytes = 0;
+struct DeviceLimits {
+  int multiprocessors = 0, shared_bytes = 0;  // of a block
+};
+
+inline DeviceLimits current_device() {
+  int device = 0;
+  DeviceLimits limits;
   check(cudaGetDevice(&device), "no current device");
-  check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
+  check(cudaDeviceGetAttribute(&limits.multiprocessors, cudaDevAttrMultiProcessorCount, device),
         "multiprocessors of the device");
-  check(cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-        "shared memory of the device");
-  return make_sweep_tiling<Sweep>(problem, multiprocessors, shared_bytes);
+  check(
+      cudaDeviceGetAttribute(&limits.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+      "shared memory of the device");
+  return limits;
+}
+
+template <class Sweep>
+Tiling tiling_on(const DeviceLimits& limits, const Problem& problem) {
+  return make_sweep_tiling<Sweep>(problem, limits.multiprocessors, limits.shared_bytes);
 }
 
 template <typename T, int Dim>
 int64_t sweep_blocks(const Problem& problem) {
   return with_sweep<T, Dim>(problem, [&](auto chosen) {
-    return tiling_on_this_device<typename decltype(chosen)::type>(problem).blocks;
+    return tiling_on<typename decltype(chosen)::type>(current_device(), problem).blocks;
   });
 }
 
@@ -31,14 +41,18 @@ int64_t launch_sweep(const Problem& problem, double gradient_scale, const double
                      double* partials, Stream stream) {
   return with_sweep<T, Dim>(problem, [&](auto chosen) {
     using Sweep = typename decltype(chosen)::type;
-    const Tiling tiling = tiling_on_this_device<Sweep>(problem);
+    constexpr int most_threads = Sweep::kMostThreads;
+    const char* name = "launch of the NGF sweep failed";
+    const DeviceLimits limits = current_device();
+    const Tiling tiling = tiling_on<Sweep>(limits, problem);
     auto arguments = make_sweep_arguments<T>(problem, tiling);
     arguments.gradient_scale = gradient_scale;
     arguments.factor = factor;
     arguments.partials = partials;
-    launch<Sweep, Sweep::kMostThreads>(arguments, tiling.blocks, tiling.threads(),
-                                       Sweep::shared_bytes(tiling.threads()), stream,
-                                       "launch of the NGF sweep failed");
+    const int64_t most_shared = Sweep::shared_bytes(Sweep::most_threads(limits.shared_bytes));
+    allow_shared<Sweep, most_threads>(most_shared, name);
+    launch<Sweep, most_threads>(arguments, tiling.blocks, tiling.threads(),
+                                Sweep::shared_bytes(tiling.threads()), stream, name);
     return tiling.blocks;
   });
 }

@@ -5,7 +5,7 @@
 //
 // A thread owns a strip: 16 bytes of a row. A block of `rows` times `strips` threads sweeps a job
 // along z, which is a tile of the plane and a chunk of planes of one image. Around the voxels whose
-// gradient it writes, the tile has one more strip at each end of a row, and `kHalo` more rows at
+// gradient it writes, the tile has one more strip at each end of a row, and `halo` more rows at
 // each side. In 2D, where a plane is a single row, every row of a block is a job of its own.
 #pragma once
 

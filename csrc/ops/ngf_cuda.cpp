@@ -7,9 +7,6 @@
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/headeronly/util/Exception.h>
 
-#include <stdexcept>
-#include <string>
-
 #include "../cuda/launch.h"
 #include "ngf.h"
 
@@ -28,18 +25,6 @@ cuda::Stream current_stream(int32_t device_index) {
   return stream;
 }
 
-// What fails most often is a launch on a GPU that the kernels were not built for.
-template <class Launch>
-void explain_failure(const Launch& launch) {
-  try {
-    launch();
-  } catch (const std::runtime_error& error) {
-    throw std::runtime_error(std::string(error.what()) +
-                             "; the kernels are built for compute "
-                             "capability " NEC_EXT_CUDA_ARCHITECTURES);
-  }
-}
-
 // While it lives, the device of a tensor is the current one.
 class Cuda {
  public:
@@ -48,9 +33,7 @@ class Cuda {
         guard_(device_.index()),
         stream_(current_stream(device_.index())) {}
 
-  void maps(const Problem& p) {
-    explain_failure([&] { cuda::launch_maps(p, stream_); });
-  }
+  void maps(const Problem& p) { cuda::launch_maps(p, stream_); }
 
   void reduce(const Problem& p, const Reduced& r) {
     cuda::Total total;
@@ -58,7 +41,8 @@ class Cuda {
     total.mean = r.mean;
     total.voxels = voxel_count(p);
     // The sum of a mask is in device memory, and nothing waits for it.
-    total.count = r.count.value_or(p.mask ? -1 : total.voxels);
+    total.count = r.count.value_or(total.voxels);
+    total.count_mask = p.mask && !r.count;
     total.normalize = r.normalize;
     total.wide_scalars = r.loss.element_size() == sizeof(double);
     total.loss = r.loss.mutable_data_ptr();
@@ -68,15 +52,14 @@ class Cuda {
     const Tensor workspace = torch::stable::empty({&size, 1}, torch::headeronly::ScalarType::Double,
                                                   std::nullopt, device_);
     auto* doubles = static_cast<double*>(workspace.mutable_data_ptr());
-    explain_failure([&] { cuda::launch_loss(p, total, doubles, stream_); });
+    cuda::launch_loss(p, total, doubles, stream_);
   }
 
   void scale(const Tensor& gradient, const Tensor& upstream, const std::optional<Tensor>& factor) {
     const Layout layout(gradient);
     const View views[] = {layout.view(gradient), layout.view(upstream),
                           factor ? layout.view(*factor) : View{}};
-    explain_failure(
-        [&] { cuda::launch_scale(views[0], layout.size, views[1], views[2], stream_); });
+    cuda::launch_scale(views[0], layout.size, views[1], views[2], stream_);
   }
 
  private:
@@ -86,8 +69,13 @@ class Cuda {
 };
 
 void ngf_scale_(Tensor gradient, Tensor upstream, std::optional<Tensor> factor) {
-  STD_TORCH_CHECK(upstream.numel() == 1 && (!factor || factor->numel() == 1),
-                  "nec_ext: upstream and factor must be scalars");
+  const auto is_scalar = [](const Tensor& t) {
+    const auto dtype = t.scalar_type();
+    using torch::headeronly::ScalarType;
+    return t.numel() == 1 && (dtype == ScalarType::Float || dtype == ScalarType::Double);
+  };
+  STD_TORCH_CHECK(is_scalar(upstream) && (!factor || is_scalar(*factor)),
+                  "nec_ext: upstream and factor must be scalars of float32 or float64");
   Cuda(gradient).scale(gradient, upstream, factor);
 }
 

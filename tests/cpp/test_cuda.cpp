@@ -37,7 +37,7 @@ Scalars loss(const Problem& p, bool mean, double count, bool normalize) {
   double voxels = 1;
   for (const int64_t size : p.size) voxels *= double(size);
   Scalars out;
-  const nec::cuda::Total total{p.weight,  mean, count,     voxels,
+  const nec::cuda::Total total{p.weight,  mean, count,     count < 0,  voxels,
                                normalize, true, &out.loss, &out.factor};
   nec::cuda::launch_loss(p, total, workspace.data(), nullptr);
   return out;
@@ -110,6 +110,36 @@ void test_scale() {
   }
 }
 
+// The same bits whatever a block before has left in shared memory, and for a sample whatever is in
+// the other ones.
+void test_leftovers() {
+  for (const Size& size : {Size{3, 1, 12, 1, 512}, Size{1, 1, 5, 9, 64}, Size{2, 1, 4, 9, 61}}) {
+    for (const Operator op : kOperators) {
+      Case c = case_of(size[3] == 1 ? 2 : 3, size);
+      c.op = op;
+      std::vector<char> bytes;
+      for (const int leftovers : {0xff, 0, 0x7e}) {
+        fake_device.leftovers = leftovers;
+        Run run(c);
+        run.sweep();
+        if (bytes.empty()) bytes = run.gradient[0].bytes();
+        CHECK(run.gradient[0].bytes() == bytes, "leftovers: " + c.name());
+      }
+      fake_device.leftovers = 0xff;
+      if (size[0] == 1) continue;
+      Run run(c);
+      Array values = run.image[1].values();
+      const size_t sample = values.size() / size_t(size[0]);
+      std::fill(values.begin() + long(sample), values.end(), std::nanl(""));
+      run.image[1].fill(values);
+      run.sweep();
+      const std::vector<char> got = run.gradient[0].bytes();
+      CHECK(std::equal(bytes.begin(), bytes.begin() + long(sample * sizeof(float)), got.begin()),
+            "another sample: " + c.name());
+    }
+  }
+}
+
 // Rows of whole strips, for the kernels that take nothing else, and images of many tiles.
 void test_tiles() {
   const Size sizes[] = {{1, 1, 5, 9, 8},  {1, 2, 3, 23, 40}, {1, 1, 4, 11, 100},
@@ -137,6 +167,7 @@ int main(int count, char**) {
   for (const int bytes : {64 * 1024, 24 * 1024}) {
     fake_device.shared_bytes = bytes;
     test_tiles();
+    test_leftovers();
     test_loss();
   }
   if (count == 1) {

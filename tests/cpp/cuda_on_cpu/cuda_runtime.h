@@ -5,7 +5,8 @@
 // compiler with this header in place of CUDA's own. A thread of a block is a thread of the system
 // and __syncthreads a barrier for them, so that the thread sanitizer sees what a GPU would do.
 // Shared memory is allocated for each launch with the size that it asks for, for the address
-// sanitizer, and is full of NaN before each block.
+// sanitizer, and is full of NaN before each block. What csrc/math has for a GPU alone, approximate
+// square roots say, is not in use here.
 #pragma once
 
 #include <pthread.h>
@@ -19,6 +20,7 @@
 #define __forceinline__ inline
 #define __grid_constant__
 #define __launch_bounds__(...)
+#define __align__(...)
 
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
@@ -26,7 +28,7 @@ struct dim3 {
 inline thread_local dim3 threadIdx;
 inline dim3 blockIdx, blockDim, gridDim;
 
-enum cudaError_t { cudaSuccess, cudaErrorInvalidValue };
+enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorNoKernelImageForDevice };
 inline const char* cudaGetErrorString(cudaError_t) { return "invalid argument"; }
 
 using cudaStream_t = void*;
@@ -40,6 +42,7 @@ struct cudaLaunchConfig_t {
 struct FakeDevice {
   int multiprocessors = 3;
   int shared_bytes = 24 * 1024;
+  int leftovers = 0xff;  // in every byte of shared memory
 };
 inline FakeDevice fake_device;
 
@@ -88,7 +91,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
       __syncthreads();
       if (index == 0) {
         blockIdx.x = block;
-        std::memset(cuda_on_cpu::shared_memory, 0xff, bytes);
+        std::memset(cuda_on_cpu::shared_memory, fake_device.leftovers, bytes);
       }
       __syncthreads();
       kernel(arguments);
