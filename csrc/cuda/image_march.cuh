@@ -93,9 +93,8 @@ class ImageMarch {
       const unsigned plane = slot % kRing * 2 + m;
       const T first = here[m].v[0], last = here[m].v[kStrip - 1];
       planes.strip(plane) = here[m];
-      // What the thread at the end of the row before or after would find is left at 0.
-      if (!at.leftmost) planes.first(plane) = at.x >= a.width ? last : first;
-      if (!at.rightmost) planes.last(plane) = at.x < 0 ? first : last;
+      planes.first(plane) = at.x >= a.width ? last : first;
+      planes.last(plane) = at.x < 0 ? first : last;
     }
   }
 

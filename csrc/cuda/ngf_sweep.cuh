@@ -35,7 +35,8 @@ class NgfSweep {
   // the component of the field along z too. Any other finds them in shared memory, where a plane
   // has to be one step earlier.
   static constexpr int kAhead = S::on_axes ? 0 : 1;
-  static constexpr int kMargin = G > 0 ? 1 : 0;  // voxels around a tile where the field is needed
+  static constexpr int kRows = Dim == 3 ? 1 : 0;  // at each side that are looked at
+  static constexpr int kMargin = G > 0 ? 1 : 0;   // voxels around a tile where the field is needed
 
   // Planes in shared memory: those of both images in the ring, then those of the field in two
   // buffers. On axes, of component y the strips, of component x what lies between them.
@@ -133,13 +134,15 @@ class NgfSweep {
   // -----------------------------------------------------------------------------------------------
 
   NEC_DEVICE void differences(int m, int step, Vec<Dim, T> (&d)[kStrip]) const {
-    Window w[3][3];  // what the operator does not look at is never read
+    Window w[3][3] = {};
     NEC_UNROLL
     for (int dz = -kAhead; dz <= kAhead; ++dz) {
       const unsigned plane = Images::plane(m, step, dz);
       NEC_UNROLL
-      for (int dy = -1; dy <= 1; ++dy)
-        w[dz + 1][dy + 1] = planes_.window(plane, plane, Dim == 3 ? dy : 0);
+      for (int dy = -kRows; dy <= kRows; ++dy) {
+        if (!S::on_axes || dy != 0) planes_.read_strip(plane, dy, w[dz + 1][dy + 1]);
+        if (!S::on_axes || dy == 0) planes_.read_sides(plane, dy, w[dz + 1][dy + 1]);
+      }
     }
     if constexpr (S::on_axes) {  // what is in a register need not be read
       NEC_UNROLL
@@ -304,13 +307,16 @@ class NgfSweep {
   }
 
   NEC_DEVICE void plane_adjoint(int step, int g, PlaneAdjoint<T> (&p)[kStrip]) const {
-    Window w[Dim][3];  // what the operator does not look at is never read
+    Window w[Dim][3] = {};
     NEC_UNROLL
-    for (int axis = kAhead == 0 ? 1 : 0; axis < Dim; ++axis) {
+    for (int axis = S::on_axes ? 1 : 0; axis < Dim; ++axis) {
       const unsigned plane = field_plane(step, g, axis);
+      const bool along_x = axis == Dim - 1;
       NEC_UNROLL
-      for (int dy = -1; dy <= 1; ++dy)
-        w[axis][dy + 1] = planes_.window(plane, plane, Dim == 3 ? dy : 0);
+      for (int dy = -kRows; dy <= kRows; ++dy) {
+        if (!S::on_axes || !along_x) planes_.read_strip(plane, dy, w[axis][dy + 1]);
+        if (!S::on_axes || (along_x && dy == 0)) planes_.read_sides(plane, dy, w[axis][dy + 1]);
+      }
     }
     if constexpr (S::on_axes) {
       NEC_UNROLL

@@ -19,10 +19,10 @@ class SharedPlanes {
  public:
   static constexpr int kStrip = Strip<T>::size;
 
-  // Around each plane there is room for one thread more. A thread at the end of a row finds nothing
-  // of meaning beyond it, and what it computes from that is not used; but it must be the same every
-  // time, since it decides how the whole strip is computed, and not be part of another plane, which
-  // is being written. So edges begin as 0.
+  // Around each plane there is room for one thread more. A thread at the end of a row finds the row
+  // before or after beyond it, of the same image, and what it computes from that is not used; but
+  // it decides how the whole strip is computed, so at the end of a plane it must not be what an
+  // earlier block has left, nor another plane, which is being written: edges begin as 0.
   static constexpr int64_t bytes(int64_t threads) {
     return (StripPlanes * (threads + 1) + 1) * int64_t(sizeof(Strip<T>)) +
            (2 * EdgePlanes * (threads + 1) + 1) * int64_t(sizeof(T));
@@ -60,15 +60,14 @@ class SharedPlanes {
   struct Window {
     T v[kStrip + 2];
   };
-  // Only what is used of it is read.
-  NEC_DEVICE Window window(unsigned strip_plane, unsigned edge_plane, int dy) const {
-    const Strip<T> own = strip(strip_plane, dy);
-    Window w;
-    w.v[0] = last(edge_plane, dy, -1);
+  NEC_DEVICE void read_strip(unsigned plane, int dy, Window& w) const {
+    const Strip<T> own = strip(plane, dy);
     NEC_UNROLL
     for (int i = 0; i < kStrip; ++i) w.v[i + 1] = own.v[i];
-    w.v[kStrip + 1] = first(edge_plane, dy, 1);
-    return w;
+  }
+  NEC_DEVICE void read_sides(unsigned plane, int dy, Window& w) const {
+    w.v[0] = last(plane, dy, -1);
+    w.v[kStrip + 1] = first(plane, dy, 1);
   }
 
  private:

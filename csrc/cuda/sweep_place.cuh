@@ -53,12 +53,11 @@ struct Steps {
 template <int Dim, int Margin>
 struct Place {
   int64_t sample;
-  int channel, x, y;         // of the first voxel of the strip, which may be outside of the image
-  int z;                     // plane of the first step
-  Steps computes;            // the field
-  Steps writes;              // the gradient, or the sum
-  bool first, last;          // holds the first or the last voxel of a row
-  bool leftmost, rightmost;  // thread of a row of the block
+  int channel, x, y;  // of the first voxel of the strip, which may be outside of the image
+  int z;              // plane of the first step
+  Steps computes;     // the field
+  Steps writes;       // the gradient, or the sum
+  bool first, last;   // holds the first or the last voxel of a row
 
   template <typename T>
   NEC_DEVICE Place(const SweepArguments<T>& a, int strip_voxels) {
@@ -79,9 +78,7 @@ struct Place {
     sample = job;
     x = t.first_x + (tile_x * (t.strips - 2) + strip - 1) * strip_voxels;
     y = 0;
-    leftmost = strip == 0;
-    rightmost = strip == t.strips - 1;
-    bool in_tile = present && !leftmost && !rightmost && x < a.window.hi[2];
+    bool in_tile = present && strip > 0 && strip < t.strips - 1 && x < a.window.hi[2];
     first = in_tile && x == 0;
     last = in_tile && x + strip_voxels >= a.width;
     bool around = Margin == 0 ? in_tile : present && x >= 0 && x < a.width;

@@ -112,30 +112,41 @@ void test_scale() {
 
 // The same bits whatever a block before has left in shared memory, and for a sample whatever is in
 // the other ones.
+void test_leftovers(const Case& c) {
+  std::vector<char> bytes;
+  for (const int leftovers : {0xff, 0, 0x7e}) {
+    fake_device.leftovers = leftovers;
+    Run run(c);
+    run.sweep();
+    if (bytes.empty()) bytes = run.gradient[0].bytes();
+    CHECK(run.gradient[0].bytes() == bytes, "leftovers: " + c.name());
+  }
+  fake_device.leftovers = 0xff;
+  Run run(c);
+  Array values = run.image[1].values();
+  const size_t sample = values.size() / size_t(c.size[0]);
+  std::fill(values.begin() + long(sample), values.end(), std::nanl(""));
+  run.image[1].fill(values);
+  run.sweep();
+  const std::vector<char> got = run.gradient[0].bytes();
+  CHECK(std::equal(bytes.begin(), bytes.begin() + long(sample * sizeof(float)), got.begin()),
+        "another sample: " + c.name());
+}
+
 void test_leftovers() {
-  for (const Size& size : {Size{3, 1, 12, 1, 512}, Size{1, 1, 5, 9, 64}, Size{2, 1, 4, 9, 61}}) {
-    for (const Operator op : kOperators) {
-      Case c = case_of(size[3] == 1 ? 2 : 3, size);
-      c.op = op;
-      std::vector<char> bytes;
-      for (const int leftovers : {0xff, 0, 0x7e}) {
-        fake_device.leftovers = leftovers;
-        Run run(c);
-        run.sweep();
-        if (bytes.empty()) bytes = run.gradient[0].bytes();
-        CHECK(run.gradient[0].bytes() == bytes, "leftovers: " + c.name());
+  for (const Operator op : kOperators) {
+    for (const int kilobytes : {14, 18, 24}) {
+      fake_device.shared_bytes = kilobytes * 1024;
+      for (const int64_t width : {64, 200, 509, 512}) {
+        Case c = case_of(2, {3, 1, 12, 1, width});
+        c.op = op;
+        test_leftovers(c);
       }
-      fake_device.leftovers = 0xff;
-      if (size[0] == 1) continue;
-      Run run(c);
-      Array values = run.image[1].values();
-      const size_t sample = values.size() / size_t(size[0]);
-      std::fill(values.begin() + long(sample), values.end(), std::nanl(""));
-      run.image[1].fill(values);
-      run.sweep();
-      const std::vector<char> got = run.gradient[0].bytes();
-      CHECK(std::equal(bytes.begin(), bytes.begin() + long(sample * sizeof(float)), got.begin()),
-            "another sample: " + c.name());
+    }
+    for (const Size& size : {Size{2, 1, 5, 9, 64}, Size{2, 1, 4, 9, 61}}) {
+      Case c = case_of(3, size);
+      c.op = op;
+      test_leftovers(c);
     }
   }
 }
@@ -167,9 +178,9 @@ int main(int count, char**) {
   for (const int bytes : {64 * 1024, 24 * 1024}) {
     fake_device.shared_bytes = bytes;
     test_tiles();
-    test_leftovers();
     test_loss();
   }
+  test_leftovers();
   if (count == 1) {
     test_scale();
     test_everywhere();
