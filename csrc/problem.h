@@ -15,6 +15,11 @@ namespace nec {
 enum class DType : int { float64, float32, float16, bfloat16, uint8 };
 constexpr int kDTypes = 5;
 
+inline int64_t element_bytes(DType dtype) {
+  constexpr int64_t kBytes[kDTypes] = {8, 4, 2, 2, 1};
+  return kBytes[int(dtype)];
+}
+
 // Axes of every array below: sample, channel, z, y, x. A 2D image (H, W) has z = H, y of length 1
 // and x = W: it is swept along its rows as a volume is along its planes.
 constexpr int kAxes = 5;

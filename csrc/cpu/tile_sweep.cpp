@@ -20,11 +20,6 @@ constexpr int64_t kCacheLine = 64;  // bytes
 // A gradient of this many bytes, beside two images as large, has left any cache before it is used.
 constexpr int64_t kStreamBytes = int64_t(16) << 20;
 
-int64_t element_size(DType dtype) {
-  constexpr int64_t size[kDTypes] = {8, 4, 2, 2, 1};
-  return size[int(dtype)];
-}
-
 }  // namespace
 
 template <typename T>
@@ -111,7 +106,7 @@ template <typename T>
 char* TileSweep<T>::address(const View& v, int64_t z, int64_t y, int64_t x) const {
   const int64_t element = piece_.sample * v.stride[0] + piece_.channel * v.stride[1] +
                           z * v.stride[2] + y * v.stride[3] + x * v.stride[4];
-  return static_cast<char*>(v.data) + element * element_size(v.dtype);
+  return static_cast<char*>(v.data) + element * element_bytes(v.dtype);
 }
 
 // -------------------------------------------------------------------------------------------------
@@ -128,7 +123,7 @@ void TileSweep<T>::stage_row(int64_t z, int64_t y) {
     if (z + 1 < p_.size[2] && view.stride[4] == 1) {
       // The row that follows at this place, a plane later: it arrives while this plane is computed.
       const char* next = address(view, z + 1, y, begin);
-      const int64_t bytes = (end - begin) * element_size(view.dtype);
+      const int64_t bytes = (end - begin) * element_bytes(view.dtype);
       for (int64_t i = 0; i < bytes; i += kCacheLine) __builtin_prefetch(next + i);
     }
     T* row = image_plane(image, z) + image_row(y);
@@ -279,7 +274,7 @@ void TileSweep<T>::compute_adjoint(int64_t z, int64_t y) {
     // The first plane of the field may complete a plane that is not in the box: to be thrown away.
     const View& view = p_.gradient[g];
     const bool in_box = z > box.lo[0];
-    const bool direct = in_box && view.stride[4] == 1 && element_size(view.dtype) == sizeof(T);
+    const bool direct = in_box && view.stride[4] == 1 && element_bytes(view.dtype) == sizeof(T);
     T* gradient = direct ? reinterpret_cast<T*>(address(view, z - 1, y, field_.lo[2])) : nullptr;
     r.gradient = direct && !stream_ ? gradient : output_;
     adjoint_kernel_(r);

@@ -10,12 +10,15 @@
 
 namespace nec::cuda {
 
+// Planes of an image in shared memory at a time.
+constexpr int ring_planes(int ahead) { return 2 + 2 * ahead; }
+
 // `Ahead`: how many planes beyond the one at hand have to be in shared memory. `General`: of any
 // dtype and layout, else of T and of rows of whole strips.
 template <typename T, class Place, class Planes, int Ahead, bool General>
 class ImageMarch {
  public:
-  static constexpr int kRing = 2 + 2 * Ahead;  // planes of each image in shared memory
+  static constexpr int kRing = ring_planes(Ahead);
 
   // Planes up to `Ahead` after the first are put into shared memory, and the one after them is
   // requested.

@@ -26,9 +26,9 @@
 
 namespace nec::cuda {
 
-template <typename T_, int Dim, Operator Op, Gradients Wanted, Layout Arrays>
+// `S`: the Stencil of the operator.
+template <typename T_, int Dim, class S, Gradients Wanted, Layout Arrays>
 class NgfSweep {
-  using S = Stencil<Op>;
   static constexpr int G = int(Wanted);
   static constexpr bool kGeneral = Arrays == Layout::general;
   // An operator that looks along the axes only finds the planes before and after in registers, and
@@ -40,7 +40,7 @@ class NgfSweep {
 
   // Planes in shared memory: those of both images in the ring, then those of the field in two
   // buffers. On axes, of component y the strips, of component x what lies between them.
-  static constexpr int kImages = 2 * (2 + 2 * kAhead);
+  static constexpr int kImages = 2 * ring_planes(kAhead);
   static constexpr int kStripPlanes = kImages + 2 * G * (S::on_axes ? Dim - 2 : Dim);
   static constexpr int kEdgePlanes = kImages + 2 * G * (S::on_axes ? 1 : Dim);
   using Planes = SharedPlanes<T_, kStripPlanes, kEdgePlanes>;

@@ -38,11 +38,6 @@ struct Array {
   }
 };
 
-inline int64_t element_bytes(DType dtype) {
-  constexpr int64_t kBytes[kDTypes] = {8, 4, 2, 2, 1};
-  return kBytes[int(dtype)];
-}
-
 inline Array make_array(const View& view, int strip_voxels) {
   const int64_t bytes = element_bytes(view.dtype);
   Array a{static_cast<char*>(view.data), view.dtype, {}, view.stride[kAxes - 1] == 1};

@@ -40,34 +40,30 @@ Layout layout_of(const Problem& p) {
 }
 
 // Calls f(Kernel<Sweep>()) with the sweep of a problem.
-template <typename T, int Dim, Operator Op, Gradients Wanted, typename F>
+template <typename T, int Dim, class S, Gradients Wanted, typename F>
 auto with_layout(const Problem& p, const F& f) {
   if constexpr (sizeof(T) == 4) {
     const Layout layout = layout_of<T>(p);
-    if (layout == Layout::plain) return f(Kernel<NgfSweep<T, Dim, Op, Wanted, Layout::plain>>());
-    if (layout == Layout::spaced) return f(Kernel<NgfSweep<T, Dim, Op, Wanted, Layout::spaced>>());
+    if (layout == Layout::plain) return f(Kernel<NgfSweep<T, Dim, S, Wanted, Layout::plain>>());
+    if (layout == Layout::spaced) return f(Kernel<NgfSweep<T, Dim, S, Wanted, Layout::spaced>>());
   }
-  return f(Kernel<NgfSweep<T, Dim, Op, Wanted, Layout::general>>());
+  return f(Kernel<NgfSweep<T, Dim, S, Wanted, Layout::general>>());
 }
 
-template <typename T, int Dim, Operator Op, typename F>
+template <typename T, int Dim, class S, typename F>
 auto with_gradients(const Problem& p, const F& f) {
   switch (wanted_gradients(p)) {
-    case Gradients::none: return with_layout<T, Dim, Op, Gradients::none>(p, f);
-    case Gradients::input: return with_layout<T, Dim, Op, Gradients::input>(p, f);
+    case Gradients::none: return with_layout<T, Dim, S, Gradients::none>(p, f);
+    case Gradients::input: return with_layout<T, Dim, S, Gradients::input>(p, f);
     case Gradients::both: break;
   }
-  return with_layout<T, Dim, Op, Gradients::both>(p, f);
+  return with_layout<T, Dim, S, Gradients::both>(p, f);
 }
 
 template <typename T, int Dim, typename F>
 auto with_sweep(const Problem& p, const F& f) {
-  switch (p.op) {
-    case Operator::central: return with_gradients<T, Dim, Operator::central>(p, f);
-    case Operator::forward: return with_gradients<T, Dim, Operator::forward>(p, f);
-    case Operator::sobel: break;
-  }
-  return with_gradients<T, Dim, Operator::sobel>(p, f);
+  return with_stencil(
+      p.op, [&](auto stencil) { return with_gradients<T, Dim, decltype(stencil)>(p, f); });
 }
 
 template <class Sweep>
