@@ -18,12 +18,6 @@ inline Gradients wanted_gradients(const Problem& p) {
   return p.gradient[1] ? Gradients::both : p.gradient[0] ? Gradients::input : Gradients::none;
 }
 
-inline bool is_whole(const Problem& p, const Box& box) {
-  for (int k = 0; k < 3; ++k)
-    if (box.lo[k] > 0 || box.hi[k] < p.size[k + 2]) return false;
-  return true;
-}
-
 template <typename T>
 Layout layout_of(const Problem& p) {
   const auto plain = [&](const View& view) {
@@ -31,7 +25,7 @@ Layout layout_of(const Problem& p) {
   };
   bool all_plain = sizeof(T) == 4 && p.size[4] % Strip<T>::size == 0;
   for (int k = 0; k < 2; ++k) all_plain &= plain(p.image[k]) && plain(p.gradient[k]);
-  all_plain &= is_whole(p, p.terms) && is_whole(p, p.window);
+  all_plain &= p.is_whole(p.terms) && p.is_whole(p.window);
   if (!all_plain || p.eps_view[0] || p.eps_view[1] || p.mask || p.upstream || p.loss_map)
     return Layout::general;
   for (int k = 1; k < p.dim; ++k)

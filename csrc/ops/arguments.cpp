@@ -40,12 +40,6 @@ Tensor new_like(const Arguments& a, torch::headeronly::IntHeaderOnlyArrayRef sha
 }
 
 // Voxels outside the window keep what they are filled with; a whole window is overwritten.
-bool window_is_partial(const Problem& p) {
-  for (int k = 0; k < 3; ++k)
-    if (p.window.lo[k] > 0 || p.window.hi[k] < p.size[k + 2]) return true;
-  return false;
-}
-
 }  // namespace
 
 Layout::Layout(const Tensor& image) : axis{}, device_index_(image.get_device_index()) {
@@ -158,7 +152,7 @@ std::pair<Tensor, Tensor> add_gradients(const Arguments& a, const Layout& layout
       return new_like(a, {&zero, 1});
     }
     Tensor gradient = torch::stable::empty_like(image);
-    if (window_is_partial(p)) torch::stable::zero_(gradient);
+    if (!p.is_whole(p.window)) torch::stable::zero_(gradient);
     view = layout.view(gradient);
     return gradient;
   };
@@ -177,7 +171,7 @@ Tensor add_loss_map(const Arguments& a, const Layout& layout, Problem& p) {
   std::vector<int64_t> shape;
   for (int64_t k = 0; k < a.input.dim(); ++k) shape.push_back(a.input.size(k));
   Tensor loss_map = new_like(a, shape);
-  if (window_is_partial(p)) torch::stable::zero_(loss_map);
+  if (!p.is_whole(p.window)) torch::stable::zero_(loss_map);
   p.loss_map = layout.view(loss_map);
   return loss_map;
 }
