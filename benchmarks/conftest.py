@@ -1,69 +1,115 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Shows the ratios and the memory below pytest-benchmark's own table, and writes them to a file."""
+"""The fixture of all benchmarks, and what becomes of what they measure."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from pytest_benchmark.utils import get_commit_info
 
 import nec_ext
 
+from . import machine
+from .measure import Meter, meters
+from .race import Race
+from .report import row_lines, write_page
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--results", type=Path, help="JSON file to write ratios and memory to")
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    session = getattr(config, "_benchmarksession", None)
-    rows = [summary(bench) for bench in getattr(session, "benchmarks", []) if bench.extra_info]
-    if not rows:
-        return
-    terminalreporter.section("times of the peers, as multiples of the fused loss")
-    for row in rows:
-        ratios = ", ".join(f"{name} {shown(ratio)}" for name, ratio in row["ratios"].items())
-        memory = ", ".join(
-            f"{method} {m['peak']:.2f} volumes at peak, {m['saved']:.2f} saved"
-            for method, m in row.get("memory", {}).items()
-        )
-        terminalreporter.write_line(f"{row['name']}: {row['ns_per_voxel']:.2f} ns per voxel")
-        terminalreporter.write_line(f"    {ratios}; {memory}")
-    path = config.getoption("--results")
-    if path:
-        machine = config.hook.pytest_benchmark_generate_machine_info(config=config)["cpu"]
-        facts = {
-            "cpu": machine.get("brand_raw") or machine.get("brand"),
-            "threads": torch.get_num_threads(),
-            "build": nec_ext.build_info(),
-            "commit": get_commit_info().get("id"),
-            "rows": rows,
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(facts, indent=2) + "\n")
-        terminalreporter.write_line(f"written: {path}")
-
-
-def shown(ratio: dict[str, float | None]) -> str:
-    """A ratio, and the least that is wanted where it falls short."""
-    measured, wanted = ratio["measured"], ratio["wanted"]
-    return (
-        f"{measured:.2f}"
-        if wanted is None or measured >= wanted
-        else f"{measured:.2f} (wanted {wanted:.2f})"
+    group = parser.getgroup("nec_ext")
+    group.addoption("--results", type=Path, help="folder for a JSON file, a page and its plots")
+    group.addoption("--device", choices=("cpu", "cuda"), help="default: cuda where it can be used")
+    group.addoption("--quick", action="store_true", help="tiny images: shows that it runs")
+    group.addoption(
+        "--brats",
+        type=Path,
+        default=os.environ.get("NEC_EXT_BRATS"),
+        help="folder of BraTS subjects for the registration step; default: a phantom",
+    )
+    group.addoption(
+        "--budget", type=float, default=2.0, help="GB that the largest volume has to fit; default 2"
     )
 
 
-def summary(bench: Any) -> dict[str, Any]:
-    stats = bench.stats
-    return {
-        "name": bench.name,
-        "rounds": stats.rounds,
-        "median_ms": stats.median * 1e3,
-        "iqr_ms": stats.iqr * 1e3,
-        **bench.extra_info,
-    }
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> str:
+    return _device(request.config)
+
+
+@pytest.fixture(scope="session")
+def budget(request: pytest.FixtureRequest) -> float:
+    """Bytes that the images and what is computed of them may take."""
+    quick = request.config.getoption("--quick")
+    return 2e6 if quick else 1e9 * request.config.getoption("--budget")
+
+
+@pytest.fixture
+def race(
+    benchmark: Any, request: pytest.FixtureRequest, device: str, clocks: dict[str, Meter]
+) -> Race:
+    torch.compiler.reset()
+    return Race(benchmark, clocks[_clock(request.node)], device, request.config.getoption("--quick"))
+
+
+@pytest.fixture(scope="session")
+def clocks(request: pytest.FixtureRequest) -> dict[str, Meter]:
+    return request.config.stash[CLOCKS]
+
+
+CLOCKS = pytest.StashKey[dict[str, Meter]]()
+
+
+def _device(config: pytest.Config) -> str:
+    usable = nec_ext._ops.HAS_CUDA and torch.cuda.is_available()
+    return config.getoption("--device") or ("cuda" if usable else "cpu")
+
+
+def _clock(item: pytest.Item) -> str:
+    """What a test measures with: its parameter ``clock``, or the time of the device."""
+    return item.callspec.params.get("clock", "device") if hasattr(item, "callspec") else "device"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Gives pytest-benchmark the clocks of the device, and leaves out what needs another device."""
+    device = _device(config)
+    clocks = config.stash[CLOCKS] = meters(device)
+    # A convolution in TF32 is no convolution in float32.
+    torch.backends.cudnn.allow_tf32 = False
+    here = [
+        item
+        for item in items
+        if _clock(item) in clocks and (device == "cuda" or not item.get_closest_marker("cuda"))
+    ]
+    for item in here:
+        item.add_marker(pytest.mark.benchmark(timer=clocks[_clock(item)].timer))
+    config.hook.pytest_deselected(items=[item for item in items if item not in here])
+    items[:] = here
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Shows ratios and memory below pytest-benchmark's own table, and writes them."""
+    session = getattr(config, "_benchmarksession", None)
+    rows = [
+        {"name": bench.name, **bench.extra_info}
+        for bench in getattr(session, "benchmarks", [])
+        if bench.extra_info
+    ]
+    if not rows:
+        return
+    terminalreporter.section("median times, and memory above the images")
+    for row in rows:
+        for line in row_lines(row):
+            terminalreporter.write_line(line)
+    folder = config.getoption("--results")
+    if folder:
+        cpu = config.hook.pytest_benchmark_generate_machine_info(config=config)["cpu"]
+        facts = machine.facts(_device(config), cpu.get("brand_raw") or cpu.get("brand"))
+        path = folder / f"{machine.slug(facts)}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")
+        terminalreporter.write_line(f"written: {path}, {write_page(path)}")

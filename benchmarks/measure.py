@@ -8,6 +8,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,64 +37,78 @@ def forward_only(function: LossFunction, input: Tensor, target: Tensor) -> Tenso
     return function(input, target)
 
 
-def seconds(call: Callable[[], object]) -> float:
+class Meter(NamedTuple):
+    """How calls are timed: what lies between two instants of the timer is a number of seconds."""
+
+    timer: Callable[[], Any] = time.perf_counter
+    prepare: Callable[[], object] = lambda: None  # before each call, outside its time
+
+
+def meters(device: str) -> dict[str, Meter]:
+    """The clocks of a device, by name.
+
+    On a GPU ``device`` is its own time, ``done`` runs from the call until an idle GPU has done the
+    work, and ``host`` until the call returns. On a CPU all of that is one.
+    """
+    if device == "cpu":
+        return {"device": Meter()}
+    return {
+        "device": Meter(GpuInstant, ColdGpu().prepare),
+        "done": Meter(_instant_without_work),
+        "host": Meter(time.perf_counter, torch.cuda.synchronize),
+    }
+
+
+def seconds(call: Callable[[], object], meter: Meter = Meter()) -> float:
     """Duration of one call. What it returns is freed outside."""
-    start = time.perf_counter()
+    meter.prepare()
+    start = meter.timer()
     result = call()
-    duration = time.perf_counter() - start
+    end = meter.timer()
     del result
-    return duration
+    return float(end - start)
+
+
+class GpuInstant:
+    """An event on the current stream."""
+
+    def __init__(self) -> None:
+        self.event = torch.cuda.Event(enable_timing=True)
+        self.event.record()
+
+    def __sub__(self, start: GpuInstant) -> float:
+        self.event.synchronize()
+        return start.event.elapsed_time(self.event) / 1e3
 
 
 class ColdGpu:
-    """Times calls on a GPU whose cache holds nothing of theirs and that has work to go on with."""
+    """A GPU whose cache holds nothing of the images and that has work to go on with."""
 
     def __init__(self, cache_bytes: int = 2**28, cycles: int = 4_000_000) -> None:
         self.filler = torch.zeros(cache_bytes // 4, device="cuda")
         self.cycles = cycles  # about 2 ms, in which the host gets ahead
 
-    def seconds(self, call: Callable[[], object]) -> float:
-        """Time of the GPU for one call, by events: what the host does meanwhile is not in it."""
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    def prepare(self) -> None:
+        """Enqueues what comes before a call, so that its time does not depend on the host."""
         self.filler.sum()  # read, not written: nothing is left to be written back
         torch.cuda._sleep(self.cycles)
-        start.record()
-        result = call()
-        end.record()
-        end.synchronize()
-        del result
-        return start.elapsed_time(end) / 1e3
 
 
-def seconds_until_done(call: Callable[[], object]) -> float:
-    """Time until an idle GPU has done what one call asks for, the work of the host included."""
-
-    def call_and_wait() -> object:
-        result = call()
-        torch.cuda.synchronize()
-        return result
-
+def _instant_without_work() -> float:
     torch.cuda.synchronize()
-    return seconds(call_and_wait)
-
-
-def seconds_of_host(call: Callable[[], object]) -> float:
-    """Time until one call returns, its work enqueued on an idle GPU."""
-    torch.cuda.synchronize()
-    return seconds(call)
+    return time.perf_counter()
 
 
 def median_times(
     calls: Sequence[Callable[[], object]],
     rounds: int,
     after_round: Callable[[], object] = lambda: None,
-    clock: Callable[[Callable[[], object]], float] = seconds,
 ) -> list[float]:
     """Milliseconds of each call; all have their turn in each round and meet the same machine."""
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
         for call, record in zip(calls, times, strict=True):
-            record.append(1e3 * clock(call))
+            record.append(1e3 * seconds(call))
         after_round()
     return [statistics.median(record) for record in times]
 

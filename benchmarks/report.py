@@ -141,6 +141,16 @@ def _gpu_forward_row(name: str, row: dict[str, Any], copy: float) -> list[str]:
 # --------------------------------------------------------------------------------------------------
 
 
+def row_lines(row: dict[str, Any]) -> list[str]:
+    """What the terminal shows of a row."""
+    return [row["name"], f"    {row}"]
+
+
+def write_page(path: Path) -> Path:
+    """Writes the page of a results file beside it."""
+    return path.with_suffix(".md")
+
+
 def insert(page: str, text: str, name: str) -> str:
     """The page with what stands between the two marks of a name replaced."""
     begin, end = BEGIN.format(name), END.format(name)

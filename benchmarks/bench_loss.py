@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""The fused loss beside all of its peers: a training step, and the loss alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial, wraps
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import nec_ext
+
+from .measure import LossFunction, forward_only, kernels, loss_and_gradient
+from .peers import convolutions_ngf_loss, eager_ngf_loss, fields_ngf_loss
+from .race import Call, Race
+
+MEGABYTE = 2**20
+SIZES = {
+    "2D 1 x 256x256": (1, 1, 256, 256),
+    "2D 16 x 256x256": (16, 1, 256, 256),
+    "2D 1 x 2048x2048": (1, 1, 2048, 2048),
+    "3D 96x96x96": (1, 1, 96, 96, 96),
+    "3D 128x128x128": (1, 1, 128, 128, 128),
+    "3D 160x192x160": (1, 1, 160, 192, 160),
+    "3D 240x240x155": (1, 1, 240, 240, 155),
+    "3D 256x256x256": (1, 1, 256, 256, 256),
+}
+GPU_SIZES = {"3D 384x384x384": (1, 1, 384, 384, 384), "3D 512x512x512": (1, 1, 512, 512, 512)}
+HALF_SIZES = ("2D 16 x 256x256", "3D 160x192x160", "3D 256x256x256")
+CASES = [
+    *(pytest.param(size, torch.float32, id=size) for size in SIZES),
+    *(pytest.param(size, torch.bfloat16, id=f"{size} bfloat16") for size in HALF_SIZES),
+    *(pytest.param(size, torch.float32, id=size, marks=pytest.mark.cuda) for size in GPU_SIZES),
+]
+
+# Least ratios of times, peer / fused, by device. `torch.add` reads two volumes and writes a third:
+# the least that any loss with a gradient can do.
+LARGE = ("3D 160x192x160", "3D 256x256x256")
+STEP_GOALS = {
+    "cpu": {
+        **dict.fromkeys(LARGE, {"torch.compile": 10, "eager": 50, "torch.add": 1 / 3}),
+        "2D 16 x 256x256": {"torch.compile": 8},
+        "2D 1 x 256x256": {"torch.compile": 10},
+    },
+    "cuda": {
+        "3D 160x192x160": {"torch.compile": 3.5, "eager": 20},
+        "3D 256x256x256": {"torch.compile": 3.5, "eager": 20, "torch.add": 1 / 1.25},
+        "2D 16 x 256x256": {"torch.compile": 3},
+    },
+}
+FORWARD_GOALS = {"cpu": 1 / 2, "cuda": 1 / 1.25}
+
+
+def in_float32(function: LossFunction) -> LossFunction:
+    """The loss of images of any dtype, computed as autocast computes losses."""
+
+    @wraps(function)
+    def cast(input: Tensor, target: Tensor) -> Tensor:
+        return function(input.float(), target.float())
+
+    return cast
+
+
+def hand_written() -> dict[str, LossFunction]:
+    """The same loss without this package."""
+    torch.compiler.reset()  # a function is compiled for so many shapes and then no more
+    return {
+        "torch.compile": torch.compile(in_float32(eager_ngf_loss), dynamic=False),
+        "torch.compile, fields": torch.compile(in_float32(fields_ngf_loss), dynamic=False),
+        "eager": in_float32(eager_ngf_loss),
+        "eager, fields": in_float32(fields_ngf_loss),
+        "eager, convolutions": in_float32(convolutions_ngf_loss),
+    }
+
+
+def other_losses(dims: int) -> dict[str, LossFunction]:
+    """What it costs to ask for another loss."""
+    found = {"l1_loss": in_float32(F.l1_loss)}
+    try:
+        from monai.losses import LocalNormalizedCrossCorrelationLoss
+    except ImportError:
+        return found
+    return {
+        **found,
+        "MONAI LNCC": in_float32(LocalNormalizedCrossCorrelationLoss(spatial_dims=dims)),
+    }
+
+
+def steps(functions: dict[str, LossFunction], *images: Tensor) -> dict[str, Call]:
+    return {name: partial(loss_and_gradient, f, *images) for name, f in functions.items()}
+
+
+def both_gradients(*images: Tensor) -> Callable[[], object]:
+    def step() -> object:
+        leaves = [image.detach().requires_grad_() for image in images]
+        return torch.autograd.grad(nec_ext.ngf_loss(*leaves), leaves)
+
+    return step
+
+
+@pytest.mark.parametrize(("size", "dtype"), CASES)
+def test_step(race: Race, size: str, dtype: torch.dtype) -> None:
+    """The loss and its gradient by ``input``."""
+    images = race.images((SIZES | GPU_SIZES)[size], dtype)
+    functions = {"fused": nec_ext.ngf_loss, **hand_written()}
+    traced = {"fused, torch.compile": torch.compile(nec_ext.ngf_loss, fullgraph=True)}
+    race.check({**functions, **traced}, nec_ext.reference.ngf_loss, *images)
+    race.times(
+        {
+            **steps(functions, *images),
+            **steps(traced, *images),
+            "fused, both gradients": both_gradients(*images),
+            **steps(other_losses(images[0].dim() - 2), *images),
+            "torch.add": lambda: torch.add(*images),
+        },
+        budget=20,
+    )
+    race.memory(functions, *images)
+
+    if dtype != torch.float32:
+        return
+    for peer, goal in STEP_GOALS[race.device].get(size, {}).items():
+        race.at_least(f"{peer} / fused", race.ratio(peer), goal)
+    if size in LARGE:
+        small_change = MEGABYTE / (images[0].numel() * images[0].element_size())
+        for kind, volumes in race.row["memory"]["fused"].items():
+            race.at_most(f"{kind} memory, volumes", volumes, 1 + small_change)
+        race.at_most("relative error of the loss", race.row["errors"]["fused"]["loss"], 1e-6)
+        race.at_most("relative error of the gradient", race.row["errors"]["fused"]["gradient"], 1e-5)
+    if race.device == "cuda" and size == "2D 1 x 256x256":
+        leaf = images[0].clone().requires_grad_()
+        # One for the loss and its gradient, one for the sum.
+        launched = kernels(lambda: nec_ext.ngf_loss(leaf, images[1]))
+        race.row["kernels"] = launched
+        race.at_least("a kernel is seen", len(launched), 1)
+        race.at_most("kernels of a loss and its gradient", len(launched), 2)
+
+
+@pytest.mark.parametrize(("size", "dtype"), CASES)
+def test_forward(race: Race, size: str, dtype: torch.dtype) -> None:
+    """The loss alone, under no_grad."""
+    images = race.images((SIZES | GPU_SIZES)[size], dtype)
+    written = hand_written()
+    functions = {
+        "fused": nec_ext.ngf_loss,
+        **{name: written[name] for name in ("torch.compile", "eager")},
+        **other_losses(images[0].dim() - 2),
+    }
+    calls: dict[str, Call] = {
+        name: partial(forward_only, function, *images) for name, function in functions.items()
+    }
+    # Reads both images and writes nothing.
+    race.times({**calls, "two torch.sum": lambda: [image.sum() for image in images]})
+    volume = images[0].numel() * images[0].element_size()
+    race.row["memory"] = {
+        name: {"peak": race.peak(calls[name]) / volume} for name in ("fused", *written) if name in calls
+    }
+    if dtype == torch.float32 and size in LARGE:
+        race.at_least("two torch.sum / fused", race.ratio("two torch.sum"), FORWARD_GOALS[race.device])
+        peak = race.row["memory"]["fused"]["peak"]
+        race.at_most("peak memory, volumes", peak, MEGABYTE / volume)

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""Calls that take turns on one machine, the first of them under pytest-benchmark."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .measure import (
+    LossFunction,
+    Meter,
+    loss_and_gradient,
+    peak_memory,
+    saved_memory,
+    seconds,
+)
+
+FEWEST_ROUNDS, MOST_ROUNDS = 7, 200
+# Relative error of the loss, and relative L2 error of its gradient, that a peer may have. The
+# gradient of a bfloat16 image is rounded to bfloat16.
+TOLERANCES = {torch.float32: (1e-5, 1e-5), torch.bfloat16: (1e-5, 1e-2)}
+
+Call = Callable[[], object]
+
+
+class Race:
+    """Measures one case and collects its row of the results: the fixture ``race``.
+
+    Attributes:
+        row: what is known of the case; it becomes ``extra_info`` of pytest-benchmark.
+    """
+
+    def __init__(self, benchmark: Any, meter: Meter, device: str, quick: bool) -> None:
+        self.benchmark = benchmark
+        self.meter = meter
+        self.device = device
+        self.quick = quick
+        self.row: dict[str, Any] = benchmark.extra_info
+        self.row["goals"] = []
+
+    def images(
+        self, shape: Sequence[int], dtype: torch.dtype = torch.float32
+    ) -> tuple[Tensor, Tensor]:
+        """Two images of noise: the time of none of the formulas depends on what they hold."""
+        if self.quick:
+            shape = (*shape[:2], *(max(8, n // 16) for n in shape[2:]))
+        self.row.update(shape=list(shape), dtype=str(dtype).removeprefix("torch."))
+        generator = torch.Generator(self.device).manual_seed(0)
+        input, target = (
+            torch.rand(shape, generator=generator, device=self.device) for _ in range(2)
+        )
+        return input.to(dtype), target.to(dtype)
+
+    def times(self, calls: dict[str, Call], budget: float = 10.0) -> None:
+        """Times all calls, in rounds in which each has one turn, for about so many seconds.
+
+        The row gets ``ms``: quartiles of each call in milliseconds.
+        """
+        for call in calls.values():  # compiles, and maps the memory that will be used again
+            call()
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        first, *others = calls
+
+        def turns_of_the_others() -> None:
+            for name in others:
+                times[name].append(seconds(calls[name], self.meter))
+            self.meter.prepare()
+
+        round_time = sum(seconds(call) for call in calls.values())
+        rounds = min(max(int(budget / round_time), FEWEST_ROUNDS), MOST_ROUNDS)
+        self.benchmark.pedantic(
+            calls[first], setup=turns_of_the_others, rounds=2 if self.quick else rounds
+        )
+        times[first] = self.benchmark.stats.stats.data
+        self.row["ms"] = {
+            name: [round(1e3 * t, 6) for t in statistics.quantiles(record, n=4, method="inclusive")]
+            for name, record in times.items()
+        }
+
+    def check(self, functions: dict[str, LossFunction], exact: LossFunction, *images: Tensor) -> None:
+        """Compares losses and gradients with those of ``exact`` in float64; raises if one is wrong.
+
+        The row gets ``errors``: relative error of the loss, relative L2 error of the gradient.
+        """
+        exact_loss, exact_gradient = loss_and_gradient(exact, *(image.double() for image in images))
+        self.row["errors"] = {}
+        for name, function in functions.items():
+            loss, gradient = loss_and_gradient(function, *images)
+            found = {
+                "loss": abs(loss.item() / exact_loss.item() - 1),
+                "gradient": ((gradient - exact_gradient).norm() / exact_gradient.norm()).item(),
+            }
+            bounds = TOLERANCES[images[0].dtype]
+            if not all(error <= bound for error, bound in zip(found.values(), bounds, strict=True)):
+                raise AssertionError(f"{name} is wrong: {found}")
+            self.row["errors"][name] = found
+
+    def memory(self, functions: dict[str, LossFunction], *images: Tensor) -> None:
+        """Measures a step of each function.
+
+        The row gets ``memory``: peak, and what forward saves for backward, in volumes above the
+        images.
+        """
+        volume = images[0].numel() * images[0].element_size()
+        self.row["memory"] = {
+            name: {
+                "peak": self.peak(lambda f=function: loss_and_gradient(f, *images)) / volume,
+                "saved": saved_memory(function, *images) / volume,
+            }
+            for name, function in functions.items()
+        }
+
+    def peak(self, call: Call) -> int:
+        """Bytes at the worst moment of a call, less those before it."""
+        return peak_memory(call, self.device)
+
+    def ratio(self, peer: str, to: str = "fused") -> float:
+        """Median time of a peer, as a multiple of another's."""
+        return float(self.row["ms"][peer][1] / self.row["ms"][to][1])
+
+    def at_least(self, name: str, measured: float, goal: float) -> None:
+        """Judges a figure."""
+        self._judge(name, f">= {goal:g}", measured, measured >= goal)
+
+    def at_most(self, name: str, measured: float, goal: float) -> None:
+        """Judges a figure."""
+        self._judge(name, f"<= {goal:.3g}", measured, measured <= goal)
+
+    def _judge(self, name: str, goal: str, measured: float, reached: bool) -> None:
+        self.row["goals"].append(
+            {"name": name, "goal": goal, "measured": measured, "reached": reached}
+        )
