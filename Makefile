@@ -11,7 +11,8 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check
 # torch's build looks for ninja on the path.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-RESULTS := out/bench.json
+# A run of some benchmarks does not replace the results of all.
+RESULTS := $(if $(ARGS),out/bench,benchmarks/results)
 SANITIZERS := address,undefined
 SANITIZE_FLAGS := -O1 -g1 -fsanitize=$(SANITIZERS) -fno-sanitize-recover=all -fno-omit-frame-pointer
 SANITIZED := build-sanitize/lib
@@ -19,10 +20,10 @@ CPP_FILES = $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test cpp-test bench gpu-report registers lint format sanitize clean
+.PHONY: help demo test cpp-test bench bench-check gpu-report registers lint format sanitize clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "%-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "%-11s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.demo $(VENV)/.extension ## Run the demo; T1=PATH T2=PATH: on your own images, OUT=DIR: results there
 	$(BIN)/python -m examples.demo $(if $(T1),--t1 "$(T1)") $(if $(T2),--t2 "$(T2)") $(if $(OUT),--out "$(OUT)")
@@ -36,8 +37,11 @@ cpp-test: $(VENV)/.test ## Run the C++ tests, which need no torch
 	$(BIN)/cmake --build build-cpp
 	$(BIN)/ctest --test-dir build-cpp --output-on-failure
 
-bench: $(VENV)/.test $(VENV)/.extension ## Run the benchmarks and write RESULTS=...; ARGS=...: passed to pytest
+bench: $(VENV)/.test $(VENV)/.extension ## Run the benchmarks, report in RESULTS=DIR; ARGS=...: passed to pytest
 	$(BIN)/python -m pytest benchmarks --results $(RESULTS) $(ARGS)
+
+bench-check: $(VENV)/.test ## Compare results of benchmarks: OLD=FILE NEW=FILE
+	$(BIN)/python -m benchmarks.check "$(OLD)" "$(NEW)"
 
 # Makes no environment: the GPU decides which torch is wanted, and that one is there already.
 gpu-report: ## Build, test, check and measure on a GPU with the packages of PYTHON=...; OUT=DIR: results there

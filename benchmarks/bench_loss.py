@@ -5,18 +5,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import partial
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import nec_ext
 
-from .measure import LossFunction, forward_only, kernels, loss_and_gradient
-from .peers import convolutions_ngf_loss, eager_ngf_loss, fields_ngf_loss
-from .race import Call, Race
+from .measure import forward_only, kernels
+from .peers import hand_written, other_losses
+from .race import Call, Race, steps
 
 MEGABYTE = 2**20
 SIZES = {
@@ -31,18 +30,13 @@ SIZES = {
 }
 GPU_SIZES = {"3D 384x384x384": (1, 1, 384, 384, 384), "3D 512x512x512": (1, 1, 512, 512, 512)}
 HALF_SIZES = ("2D 16 x 256x256", "3D 160x192x160", "3D 256x256x256")
-CASES = [
-    *(pytest.param(size, torch.float32, id=size) for size in SIZES),
-    *(pytest.param(size, torch.bfloat16, id=f"{size} bfloat16") for size in HALF_SIZES),
-    *(pytest.param(size, torch.float32, id=size, marks=pytest.mark.cuda) for size in GPU_SIZES),
-]
 
 # Least ratios of times, peer / fused, by device. `torch.add` reads two volumes and writes a third:
 # the least that any loss with a gradient can do.
 LARGE = ("3D 160x192x160", "3D 256x256x256")
 STEP_GOALS = {
     "cpu": {
-        **dict.fromkeys(LARGE, {"torch.compile": 10, "eager": 50, "torch.add": 1 / 3}),
+        **{size: {"torch.compile": 10, "eager": 50, "torch.add": 1 / 3} for size in LARGE},
         "2D 16 x 256x256": {"torch.compile": 8},
         "2D 1 x 256x256": {"torch.compile": 10},
     },
@@ -55,43 +49,19 @@ STEP_GOALS = {
 FORWARD_GOALS = {"cpu": 1 / 2, "cuda": 1 / 1.25}
 
 
-def in_float32(function: LossFunction) -> LossFunction:
-    """The loss of images of any dtype, computed as autocast computes losses."""
-
-    @wraps(function)
-    def cast(input: Tensor, target: Tensor) -> Tensor:
-        return function(input.float(), target.float())
-
-    return cast
+def marks(size: str) -> list[pytest.MarkDecorator]:
+    """``cuda`` for what is too large for a CPU, ``yardstick`` for what has a goal."""
+    found = [pytest.mark.cuda] if size in GPU_SIZES else []
+    return found + [pytest.mark.yardstick] * any(size in goals for goals in STEP_GOALS.values())
 
 
-def hand_written() -> dict[str, LossFunction]:
-    """The same loss without this package."""
-    torch.compiler.reset()  # a function is compiled for so many shapes and then no more
-    return {
-        "torch.compile": torch.compile(in_float32(eager_ngf_loss), dynamic=False),
-        "torch.compile, fields": torch.compile(in_float32(fields_ngf_loss), dynamic=False),
-        "eager": in_float32(eager_ngf_loss),
-        "eager, fields": in_float32(fields_ngf_loss),
-        "eager, convolutions": in_float32(convolutions_ngf_loss),
-    }
-
-
-def other_losses(dims: int) -> dict[str, LossFunction]:
-    """What it costs to ask for another loss."""
-    found = {"l1_loss": in_float32(F.l1_loss)}
-    try:
-        from monai.losses import LocalNormalizedCrossCorrelationLoss
-    except ImportError:
-        return found
-    return {
-        **found,
-        "MONAI LNCC": in_float32(LocalNormalizedCrossCorrelationLoss(spatial_dims=dims)),
-    }
-
-
-def steps(functions: dict[str, LossFunction], *images: Tensor) -> dict[str, Call]:
-    return {name: partial(loss_and_gradient, f, *images) for name, f in functions.items()}
+CASES = [
+    *(
+        pytest.param(size, torch.float32, id=size, marks=marks(size))
+        for size in (*SIZES, *GPU_SIZES)
+    ),
+    *(pytest.param(size, torch.bfloat16, id=f"{size} bfloat16") for size in HALF_SIZES),
+]
 
 
 def both_gradients(*images: Tensor) -> Callable[[], object]:
@@ -129,8 +99,9 @@ def test_step(race: Race, size: str, dtype: torch.dtype) -> None:
         small_change = MEGABYTE / (images[0].numel() * images[0].element_size())
         for kind, volumes in race.row["memory"]["fused"].items():
             race.at_most(f"{kind} memory, volumes", volumes, 1 + small_change)
-        race.at_most("relative error of the loss", race.row["errors"]["fused"]["loss"], 1e-6)
-        race.at_most("relative error of the gradient", race.row["errors"]["fused"]["gradient"], 1e-5)
+        errors = race.row["errors"]["fused"]
+        race.at_most("relative error of the loss", errors["loss"], 1e-6)
+        race.at_most("relative error of the gradient", errors["gradient"], 1e-5)
     if race.device == "cuda" and size == "2D 1 x 256x256":
         leaf = images[0].clone().requires_grad_()
         # One for the loss and its gradient, one for the sum.
@@ -157,9 +128,11 @@ def test_forward(race: Race, size: str, dtype: torch.dtype) -> None:
     race.times({**calls, "two torch.sum": lambda: [image.sum() for image in images]})
     volume = images[0].numel() * images[0].element_size()
     race.row["memory"] = {
-        name: {"peak": race.peak(calls[name]) / volume} for name in ("fused", *written) if name in calls
+        name: {"peak": race.peak(calls[name]) / volume}
+        for name in ("fused", "torch.compile", "eager")
     }
     if dtype == torch.float32 and size in LARGE:
-        race.at_least("two torch.sum / fused", race.ratio("two torch.sum"), FORWARD_GOALS[race.device])
+        goal = FORWARD_GOALS[race.device]
+        race.at_least("two torch.sum / fused", race.ratio("two torch.sum"), goal)
         peak = race.row["memory"]["fused"]["peak"]
         race.at_most("peak memory, volumes", peak, MEGABYTE / volume)

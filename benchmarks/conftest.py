@@ -19,6 +19,8 @@ from .measure import Meter, meters
 from .race import Race
 from .report import row_lines, write_page
 
+CLOCKS = pytest.StashKey[dict[str, Meter]]()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("nec_ext")
@@ -32,7 +34,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="folder of BraTS subjects for the registration step; default: a phantom",
     )
     group.addoption(
-        "--budget", type=float, default=2.0, help="GB that the largest volume has to fit; default 2"
+        "--budget",
+        type=float,
+        help="GB that the largest volumes of the loss have to fit; default 2, on a GPU 90 %% of it",
+    )
+    group.addoption(
+        "--training-budget",
+        type=float,
+        help="GB that the largest patch of a training step has to fit; default 6, on a GPU 90 %%",
     )
 
 
@@ -43,9 +52,23 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def budget(request: pytest.FixtureRequest) -> float:
-    """Bytes that the images and what is computed of them may take."""
-    quick = request.config.getoption("--quick")
-    return 2e6 if quick else 1e9 * request.config.getoption("--budget")
+    """Bytes that two images and what is computed of them may take."""
+    return _gigabytes(request.config, "--budget", quick=2e-3, cpu=2) * 1e9
+
+
+@pytest.fixture(scope="session")
+def training_budget(request: pytest.FixtureRequest) -> float:
+    """Bytes that networks and a training step may take."""
+    return _gigabytes(request.config, "--training-budget", quick=0.1, cpu=6) * 1e9
+
+
+def _gigabytes(config: pytest.Config, option: str, *, quick: float, cpu: float) -> float:
+    if config.getoption("--quick"):
+        return quick
+    default = cpu
+    if _device(config) == "cuda":
+        default = 0.9e-9 * torch.cuda.get_device_properties(0).total_memory
+    return config.getoption(option) or default
 
 
 @pytest.fixture
@@ -53,15 +76,13 @@ def race(
     benchmark: Any, request: pytest.FixtureRequest, device: str, clocks: dict[str, Meter]
 ) -> Race:
     torch.compiler.reset()
-    return Race(benchmark, clocks[_clock(request.node)], device, request.config.getoption("--quick"))
+    meter, quick = clocks[_clock(request.node)], request.config.getoption("--quick")
+    return Race(benchmark, meter, device, quick)
 
 
 @pytest.fixture(scope="session")
 def clocks(request: pytest.FixtureRequest) -> dict[str, Meter]:
     return request.config.stash[CLOCKS]
-
-
-CLOCKS = pytest.StashKey[dict[str, Meter]]()
 
 
 def _device(config: pytest.Config) -> str:

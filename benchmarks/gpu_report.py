@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -25,7 +24,8 @@ from typing import NamedTuple
 import torch
 from torch.utils import cpp_extension
 
-from .report import gpu_table, markdown
+from . import machine
+from .report import markdown, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
@@ -78,6 +78,7 @@ def phases(results: Path) -> dict[str, list[Step]]:
     # The metadata beside the package is where it finds its version.
     setup = ["setup.py", "egg_info", "build_ext", "--inplace"]
     tests = ["-m", *pytest, "--durations=10", "-p", "no:cacheprovider"]
+    goals = ["pytest", "benchmarks", "-m", "yardstick", "--device", "cuda", "-q", "--results"]
     options = ["--error-exitcode", "1", "--print-limit", "20"]
     return {
         "build": [Step("build", 150, [PYTHON, *setup], build)],
@@ -91,7 +92,7 @@ def phases(results: Path) -> dict[str, list[Step]]:
             )
             for tool, own in tools.items()
         ],
-        "benchmark": [Step("benchmark", 150, [PYTHON, "-m", "benchmarks.gpu", str(results)], {})],
+        "benchmark": [Step("benchmark", 150, [PYTHON, "-m", *goals, str(results.parent)], {})],
     }
 
 
@@ -153,7 +154,7 @@ def summary(outcomes: list[Outcome], results: Path) -> str:
     ]
     parts = [markdown("step | | seconds | last line of its log", steps)]
     if results.exists():
-        parts.append(gpu_table(json.loads(results.read_text())))
+        parts.append(tables(json.loads(results.read_text())))
     return "\n\n".join(parts) + "\n"
 
 
@@ -162,8 +163,7 @@ def main(out: Path) -> int:
     if not torch.cuda.is_available():
         print("gpu-report needs a GPU, and torch sees none.")
         return 1
-    device = re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name().lower())
-    results = out.resolve() / f"{device}.json"
+    results = out.resolve() / f"{machine.slug({'gpu': torch.cuda.get_device_name()})}.json"
     out.mkdir(parents=True, exist_ok=True)
     results.unlink(missing_ok=True)  # of another run
     outcomes = run_all(phases(results), out)

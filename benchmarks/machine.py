@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-import nec_ext
-
 PACKAGES = ("torch", "monai", "numpy", "triton")
 GPU_FACTS = "driver_version,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,power.limit"
 
 
 def facts(device: str, cpu: str) -> dict[str, Any]:
     """Facts that results carry. Clocks are read, and left as they are."""
+    import nec_ext  # here: the name of a machine is asked for before the extension is built
+
     found: dict[str, Any] = {
         "device": device,
         "cpu": cpu,

@@ -51,7 +51,7 @@ def meters(device: str) -> dict[str, Meter]:
     work, and ``host`` until the call returns. On a CPU all of that is one.
     """
     if device == "cpu":
-        return {"device": Meter()}
+        return {"device": CPU}
     return {
         "device": Meter(GpuInstant, ColdGpu().prepare),
         "done": Meter(_instant_without_work),
@@ -59,7 +59,10 @@ def meters(device: str) -> dict[str, Meter]:
     }
 
 
-def seconds(call: Callable[[], object], meter: Meter = Meter()) -> float:
+CPU = Meter()
+
+
+def seconds(call: Callable[[], object], meter: Meter = CPU) -> float:
     """Duration of one call. What it returns is freed outside."""
     meter.prepare()
     start = meter.timer()

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""The loss as people write it by hand today: three formulations in plain PyTorch, 2D and 3D."""
+"""What people use today: three formulations of the loss in plain PyTorch, and other losses."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import wraps
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .measure import LossFunction
 
 # The usual guard: in a constant background the derivative of the square root is infinite.
 GUARD = 1e-12
@@ -56,6 +59,41 @@ def convolutions_ngf_loss(input: Tensor, target: Tensor, eps: float = 0.15) -> T
     ]
     alignment = (fields[0] * fields[1]).sum(1)
     return (1 - 0.5 * alignment.square()).mean()
+
+
+def in_float32(function: LossFunction) -> LossFunction:
+    """The loss of images of any dtype, computed as autocast computes losses."""
+
+    @wraps(function)
+    def cast(input: Tensor, target: Tensor) -> Tensor:
+        return function(input.float(), target.float())
+
+    return cast
+
+
+def hand_written() -> dict[str, LossFunction]:
+    """The same loss without this package."""
+    torch.compiler.reset()  # a function is compiled for so many shapes and then no more
+    return {
+        "torch.compile": torch.compile(in_float32(eager_ngf_loss), dynamic=False),
+        "torch.compile, fields": torch.compile(in_float32(fields_ngf_loss), dynamic=False),
+        "eager": in_float32(eager_ngf_loss),
+        "eager, fields": in_float32(fields_ngf_loss),
+        "eager, convolutions": in_float32(convolutions_ngf_loss),
+    }
+
+
+def other_losses(dims: int) -> dict[str, LossFunction]:
+    """What it costs to ask for another loss."""
+    found = {"l1_loss": in_float32(F.l1_loss)}
+    try:
+        from monai.losses import LocalNormalizedCrossCorrelationLoss
+    except ImportError:
+        return found
+    return {
+        **found,
+        "MONAI LNCC": in_float32(LocalNormalizedCrossCorrelationLoss(spatial_dims=dims)),
+    }
 
 
 def _padded(image: Tensor) -> Tensor:

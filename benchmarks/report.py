@@ -1,173 +1,202 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Writes the tables of README.md: ``python -m benchmarks.report RESULTS.json README.md``."""
+"""Shows what was measured: ``python -m benchmarks.report RESULTS.json [README.md]``.
+
+Writes the page of a results file with its plots, and the short section of a README.
+"""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterable, Sequence
+import argparse
+import importlib.util
+import os
+import textwrap
 from pathlib import Path
-from typing import Any
 
+from .rows import (
+    Results,
+    Row,
+    case,
+    digits,
+    duration,
+    load,
+    machine_name,
+    mark,
+    median,
+    percent,
+    ratio,
+    rows_of,
+    share,
+    training_rows,
+    versions,
+    voxels,
+)
+from .sections import (
+    PER_VOXEL,
+    head,
+    markdown,
+    memory_column,
+    ratio_column,
+    sections,
+    shares,
+    table,
+    time_column,
+)
+
+__all__ = ["insert", "markdown", "row_lines", "section", "tables", "write_page"]
+
+WIDTH = 110
 BEGIN, END = "<!-- {}: begin -->", "<!-- {}: end -->"
 
-
-def markdown(head: str, rows: Iterable[Sequence[str]]) -> str:
-    """A table; its head is written as it is to appear, with bars between the columns."""
-    lines = [f"| {head} |", "|---" * (head.count("|") + 1) + "|"]
-    return "\n".join([*lines, *(f"| {' | '.join(cells)} |" for cells in rows)])
+# --- The terminal ---------------------------------------------------------------------------------
 
 
-# --- CPU: what `make bench` writes ----------------------------------------------------------------
-
-
-def table(results: dict[str, Any], source: str) -> str:
-    """The results as Markdown."""
-    build = results["build"]
-    parts = [
-        f"{results['cpu']}, {results['threads']} threads, {build['cpu_capability']}, "
-        f"torch {build['torch']}, float32, central differences. Times of the others as multiples "
-        "of the fused loss; memory in volumes above the two images. "
-        f"From `{source}`, written by `make bench`.",
-        markdown(
-            "loss and gradient | ns per voxel | `torch.compile` | eager | `torch.add` "
-            "| peak memory | eager's",
-            _rows(
-                results, "test_loss_and_gradient", ("compiled", "eager", "move"), ("fused", "eager")
-            ),
-        ),
-        markdown(
-            "loss alone | ns per voxel | `torch.compile` | two `torch.sum` | peak memory",
-            _rows(results, "test_forward", ("compiled", "read"), ("fused",)),
-        ),
-    ]
-    return "\n\n".join(parts)
-
-
-def _rows(
-    results: dict[str, Any], test: str, peers: tuple[str, ...], methods: tuple[str, ...]
-) -> list[list[str]]:
-    """One row per case of a test: the fused time, the times of the peers, memory."""
-    rows = []
-    for row in results["rows"]:
-        name, case = row["name"].rstrip("]").split("[")
-        if name == test:
-            times = [f"{row['ratios'][peer]['measured']:.2f}" for peer in peers]
-            memory = [f"{row['memory'][method]['peak']:.1f}" for method in methods]
-            rows.append([case, f"{row['ns_per_voxel']:.2f}", *times, *memory])
-    return rows
-
-
-# --- GPU: what `make gpu-report` writes -----------------------------------------------------------
-
-
-def gpu_table(results: dict[str, Any]) -> str:
-    """The results as Markdown, as far as they go."""
-    build, rows, copy = results["build"], results["rows"], results["copy_gb_per_s"]
-    parts = [
-        f"{results['gpu']}, driver {results['nvidia_smi'].get('driver_version')}, CUDA "
-        f"{build['cuda']}, torch {build['torch']}, commit {results['commit']}; central "
-        f"differences, float32 unless said otherwise; a large copy moves {copy:.0f} GB/s. Times of "
-        "the others as multiples of the fused loss; memory in volumes above the two images.",
-        markdown(
-            "loss and gradient | us | GB/s | of the copy | `torch.compile` | eager | `torch.add` "
-            "| peak memory | eager's",
-            (_gpu_row(name, row, copy) for name, row in rows.items()),
-        ),
-        markdown(
-            "loss alone | us | GB/s | of the copy | two `torch.sum` | peak memory",
-            (_gpu_forward_row(name, row, copy) for name, row in rows.items()),
-        ),
-        markdown(
-            "us until done | fused | `torch.compile` | eager | host alone: fused "
-            "| `torch.compile` | eager",
-            (
-                [name, *(_us(row[clock].get(m)) for clock in ("done_ms", "host_ms") for m in PEERS)]
-                for name, row in rows.items()
-            ),
-        ),
-    ]
-    if "variants_ms" in results:
-        plain = results["variants_ms"]["plain"]
-        parts.append(
-            markdown(
-                "256x256x256 with | us | times the plain loss",
-                ([k, _us(ms), f"{ms / plain:.2f}"] for k, ms in results["variants_ms"].items()),
-            )
-        )
-    if "yardsticks" in results:
-        parts.append(
-            markdown(
-                "yardstick | goal | measured |",
-                (
-                    [y["name"], y["goal"], f"{y['measured']:.4g}", _word(y["reached"])]
-                    for y in results["yardsticks"]
-                ),
-            )
-        )
-    return "\n\n".join(parts)
-
-
-PEERS = ("fused", "compiled", "eager")
-
-
-def _us(milliseconds: float | None) -> str:
-    return "" if milliseconds is None else f"{1e3 * milliseconds:.1f}"
-
-
-def _word(reached: bool) -> str:
-    return "reached" if reached else "**missed**"
-
-
-def _gpu_row(name: str, row: dict[str, Any], copy: float) -> list[str]:
-    times, peak = row["busy_ms"], row["peak_volumes"]
-    ratios = [
-        f"{times[peer] / times['fused']:.2f}" if peer in times else ""
-        for peer in ("compiled", "eager", "move")
-    ]
-    bandwidth = [f"{row['gb_per_s']:.0f}", f"{row['gb_per_s'] / copy:.0%}"]
-    memory = [f"{peak[method]:.2f}" for method in ("fused", "eager")]
-    return [name, _us(times["fused"]), *bandwidth, *ratios, *memory]
-
-
-def _gpu_forward_row(name: str, row: dict[str, Any], copy: float) -> list[str]:
-    times = row["forward_ms"]
-    bandwidth = [f"{row['forward_gb_per_s']:.0f}", f"{row['forward_gb_per_s'] / copy:.0%}"]
-    ratio = f"{times['read'] / times['fused']:.2f}"
-    return [name, _us(times["fused"]), *bandwidth, ratio, f"{row['forward_peak_volumes']:.2f}"]
-
-
-# --------------------------------------------------------------------------------------------------
-
-
-def row_lines(row: dict[str, Any]) -> list[str]:
+def row_lines(row: Row) -> list[str]:
     """What the terminal shows of a row."""
-    return [row["name"], f"    {row}"]
+    lines = [f"{row['name']}:{_fused(row)}"]
+    others = [call for call in row.get("ms", ()) if call != "fused"]
+    lines.append(", ".join(f"{c} {digits(ratio(row, c))}x{mark(row, c)}" for c in others))
+    if "memory" in row:
+        kinds = "peak and saved" if "saved" in row["memory"]["fused"] else "peak"
+        volumes = (
+            f"{call} {', '.join(f'{v:.2f}' for v in found.values())}"
+            for call, found in row["memory"].items()
+        )
+        lines.append(f"{kinds} memory, volumes: {'; '.join(volumes)}")
+    if "fits" in row:
+        largest = ", ".join(f"{call} {edge}" for call, edge in row["fits"]["edges"].items())
+        lines.append(
+            f"edge of the largest cube in {row['fits']['budget_bytes'] / 1e9:g} GB: {largest}"
+        )
+    if "loss_ms" in row:
+        parts = ", ".join(f"{call} {percent(share(row, call))}" for call in row["ms"])
+        lines.append(f"the loss's share of the step: {parts}")
+    lines += [
+        f"MISSED: {goal['name']} {goal['goal']}, measured {goal['measured']:.3g}"
+        for goal in row["goals"]
+        if not goal["reached"]
+    ]
+    first, *rest = filter(None, lines)
+    indented = (
+        textwrap.wrap(line, WIDTH, initial_indent="    ", subsequent_indent=" " * 8)
+        for line in rest
+    )
+    return [first, *(line for wrapped in indented for line in wrapped)]
+
+
+def _fused(row: Row) -> str:
+    if "ms" not in row:
+        return ""
+    text = f" fused {duration(median(row, 'fused'))}{mark(row, 'fused')}"
+    if "shape" not in row or "loss_ms" in row:  # not the time of a loss
+        return text
+    return f"{text}, {digits(1e6 * median(row, 'fused') / voxels(row))} ns per voxel"
+
+
+# --- The page -------------------------------------------------------------------------------------
+
+
+def tables(results: Results) -> str:
+    """The page without its plots."""
+    return _page(results, {}, "")
 
 
 def write_page(path: Path) -> Path:
-    """Writes the page of a results file beside it."""
-    return path.with_suffix(".md")
+    """Writes the page of a results file, and a folder with its plots, beside it."""
+    results, folder = load(path), path.with_suffix("")
+    drawn: dict[str, str] = {}
+    if importlib.util.find_spec("matplotlib"):  # a machine that only measures can do without
+        from .plots import draw
+
+        drawn = draw(results, folder)
+    page = path.with_suffix(".md")
+    page.write_text(_page(results, drawn, folder.name))
+    return page
+
+
+def _page(results: Results, plots: dict[str, str], folder: str) -> str:
+    parts = [head(results)]
+    for part in sections(results):
+        shown = [f"![{plots[name]}]({folder}/{name}.png)" for name in part.plots if name in plots]
+        parts += [f"## {part.title}", *part.paragraphs, *shown]
+    return "\n\n".join(parts) + "\n"
+
+
+# --- The README -----------------------------------------------------------------------------------
+
+
+def section(results: Results, source: str) -> str:
+    """The short form of the results: tables of the most important figures, and one plot.
+
+    Args:
+        results: what was measured.
+        source: the path of its file, as it is to appear.
+    """
+    stem = source.removesuffix(".json")
+    time = time_column(results) if results["device"] == "cuda" else PER_VOXEL
+    steps = [row for row in rows_of(results, "test_step") if row["dtype"] == "float32"]
+    forwards = [row for row in rows_of(results, "test_forward") if row["dtype"] == "float32"]
+    trainings = [row for row in training_rows(results) if "eager" in row["ms"]]
+    peaks = [
+        memory_column("fused", "peak", "peak memory"),
+        memory_column("eager", "peak", "eager's"),
+    ]
+    parts = [
+        f"{machine_name(results)}, {versions(results)}; float32, central differences. Times of the "
+        "others as multiples of the fused loss, with the spread where it exceeds 10 %; memory in "
+        f"volumes above the two images. From `{source}`; all that was measured is on "
+        f"[its page]({stem}.md).",
+        table(
+            steps,
+            ("loss and gradient", case),
+            time,
+            *map(ratio_column, ("torch.compile", "eager", "torch.add")),
+            *peaks,
+        ),
+        table(
+            forwards,
+            ("loss alone", case),
+            time,
+            *map(ratio_column, ("torch.compile", "eager", "two torch.sum")),
+            *peaks,
+        ),
+        table(
+            trainings,
+            ("training step", case),
+            ("with the eager loss", lambda row: duration(median(row, "eager"))),
+            ("eager loss's share", lambda row: percent(share(row, "eager"))),
+            ("with the fused loss", lambda row: duration(median(row, "fused"))),
+            ("fused loss's share", lambda row: percent(share(row, "fused"))),
+        ),
+        shares(trainings),
+        f"![Time per voxel over the edge of a cube]({stem}/size.png)",
+    ]
+    return "\n\n".join(filter(None, parts))
 
 
 def insert(page: str, text: str, name: str) -> str:
     """The page with what stands between the two marks of a name replaced."""
     begin, end = BEGIN.format(name), END.format(name)
-    before, rest = page.split(begin)
-    after = rest.split(end)[1]
+    before, found, rest = page.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise SystemExit(f"The page needs the marks {begin} and {end}, in this order.")
     return f"{before}{begin}\n{text}\n{end}{after}"
 
 
-def main(source: Path, page: Path) -> None:
-    """Replaces the tables of the page."""
-    results = json.loads(source.read_text())
-    if "gpu" in results:
-        text, name = gpu_table(results), "gpu results"
-    else:
-        text, name = table(results, source.as_posix()), "results"
-    page.write_text(insert(page.read_text(), text, name))
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=Path, metavar="RESULTS.json")
+    parser.add_argument("readme", type=Path, nargs="?", metavar="README.md")
+    arguments = parser.parse_args()
+    results = load(arguments.results)
+    print(f"written: {write_page(arguments.results)}")
+    if arguments.readme:
+        source = Path(os.path.relpath(arguments.results, arguments.readme.parent)).as_posix()
+        name = "gpu results" if results["device"] == "cuda" else "results"
+        page = insert(arguments.readme.read_text(), section(results, source), name)
+        arguments.readme.write_text(page)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main()

@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""The plots of a results file.
+
+A call has the same colour in all of them, of a set that the colour-blind tell apart (Okabe and
+Ito); markers and dashes tell the calls apart in grey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+from .rows import (
+    ITEM_SIZES,
+    Results,
+    Row,
+    case,
+    machine_name,
+    percent,
+    rows_of,
+    share,
+    training_rows,
+    voxels,
+)
+
+DPI = 150
+WIDTH, HEIGHT = 6.4, 4.0  # inches
+LABEL_GAP = 0.065  # between names, as a part of a plot's height
+TICK_GAP = 0.06  # between labels of ticks, as a part of its width
+
+
+class Style(NamedTuple):
+    """How a call is drawn."""
+
+    colour: str
+    marker: str
+    dashes: Any
+
+
+STYLES = {
+    "fused": Style("#0072B2", "o", "-"),
+    "torch.compile": Style("#D55E00", "s", "--"),
+    "eager": Style("#009E73", "^", "-."),
+    "torch.add": Style("#555555", "D", ":"),
+    "ideal": Style("#000000", "", (0, (1, 4))),
+}
+LOSSES = ("fused", "torch.compile", "eager")
+
+
+class Point(NamedTuple):
+    """A quantity at one size, with its quartiles."""
+
+    x: float
+    lower: float
+    middle: float
+    upper: float
+
+
+Lines = dict[str, list[Point]]
+
+# --- Lines ----------------------------------------------------------------------------------------
+
+
+def lines(
+    rows: Iterable[Row], x: Callable[[Row], float], y: Callable[[Row, str, float], float]
+) -> Lines:
+    """What becomes of the times of each call.
+
+    Args:
+        rows: the cases of a sweep.
+        x: gives what a row is drawn over.
+        y: gives the quantity to draw, of a row, a call and a time of it in milliseconds.
+    """
+    found: Lines = {}
+    for row in sorted(rows, key=x):
+        for call in STYLES:
+            if call in row["ms"]:
+                values = sorted(y(row, call, ms) for ms in row["ms"][call])
+                found.setdefault(call, []).append(Point(x(row), *values))
+    return found
+
+
+def draw_lines(axes: Axes, found: Lines) -> bool:
+    """Draws a line per call; nothing where none has two points."""
+    sizes = sorted({point.x for points in found.values() for point in points})
+    if len(sizes) < 2:
+        return False
+    for call, points in found.items():
+        style = STYLES[call]
+        errors = [[p.middle - p.lower for p in points], [p.upper - p.middle for p in points]]
+        axes.errorbar(
+            [p.x for p in points],
+            [p.middle for p in points],
+            errors if any(map(any, errors)) else None,
+            color=style.colour,
+            marker=style.marker,
+            linestyle=style.dashes,
+            linewidth=2 if call == "fused" else 1.4,
+            markersize=5,
+            elinewidth=0.8,
+            capsize=2,
+            label=call,
+        )
+    axes.set_xticks(sizes, tick_labels(sizes))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+    return True
+
+
+def draw_named_lines(axes: Axes, found: Lines) -> bool:
+    """Draws lines with their names at their ends, moved where they would cover each other."""
+    if not draw_lines(axes, found):
+        return False
+    axes.autoscale_view()
+    to_axes = axes.transData + axes.transAxes.inverted()
+    ends = sorted(((points[-1], call) for call, points in found.items()), key=lambda e: e[0].middle)
+    heights = [to_axes.transform((end.x, end.middle))[1] for end, _ in ends]
+    floor = LABEL_GAP / 2
+    for i, height in enumerate(heights):
+        heights[i] = max(height, floor)
+        floor = heights[i] + LABEL_GAP
+    ceiling = 1.0
+    for i, height in reversed([*enumerate(heights)]):
+        heights[i] = min(height, ceiling)
+        ceiling = heights[i] - LABEL_GAP
+    for (end, call), height in zip(ends, heights, strict=True):
+        axes.annotate(
+            call,
+            (end.x, height),
+            xycoords=("data", "axes fraction"),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            color=STYLES[call].colour,
+        )
+    return True
+
+
+def tick_labels(sizes: Sequence[float]) -> list[str]:
+    """Labels for the largest size and for all that a logarithmic axis has room for."""
+    room = (sizes[-1] / sizes[0]) ** TICK_GAP
+    labels, last = [], float("inf")
+    for size in reversed(sizes):
+        fits = size * room <= last
+        labels.append(f"{size:g}" if fits else "")
+        last = size if fits else last
+    return labels[::-1]
+
+
+def logarithmic(axes: Axes, steps: tuple[int, ...] = (1, 2, 5)) -> None:
+    """Makes both axes logarithmic, with labels at so many steps of each decade."""
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=steps))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def edge(row: Row) -> float:
+    return float(row["shape"][-1])
+
+
+# --- What fills the axes of each plot; false where there is too little to draw --------------------
+
+
+def size(results: Results, axes: Axes) -> bool:
+    found = lines(rows_of(results, "test_size"), edge, lambda row, _, ms: 1e6 * ms / voxels(row))
+    logarithmic(axes)
+    axes.set(xlabel="edge of the cube, voxels", ylabel="ns per voxel")
+    return draw_named_lines(axes, found)
+
+
+def bandwidth(results: Results, axes: Axes) -> bool:
+    rows = [row for row in rows_of(results, "test_size") if "torch.add" in row["ms"]]
+    found = lines(rows, edge, lambda row, _, ms: 100 * row["ms"]["torch.add"][1] / ms)
+    axes.set_xscale("log")
+    axes.set_ylim(0, 1.05 * max((p.upper for points in found.values() for p in points), default=1))
+    axes.set(xlabel="edge of the cube, voxels", ylabel="% of the rate of torch.add")
+    return draw_named_lines(axes, found)
+
+
+def memory(results: Results, axes: Axes) -> bool:
+    found: Lines = {}
+    for row in sorted(rows_of(results, "test_size"), key=edge):
+        for call in LOSSES:
+            if call in row.get("memory", ()):
+                volumes = 2 + row["memory"][call]["peak"]
+                gigabytes = volumes * voxels(row) * ITEM_SIZES[row["dtype"]] / 1e9
+                found.setdefault(call, []).append(Point(edge(row), *[gigabytes] * 3))
+    logarithmic(axes, (1,))
+    axes.set(xlabel="edge of the cube, voxels", ylabel="GB, the two images included")
+    largest = {}
+    for row in rows_of(results, "test_fits"):
+        largest = draw_budget(axes, found, row["fits"])
+    drawn = draw_lines(axes, found)
+    handles, calls = axes.get_legend_handles_labels()
+    names = [f"{call}{largest.get(call, '')}" for call in calls]
+    axes.legend(handles, names, reverse=True, frameon=False, loc="lower right")
+    return drawn
+
+
+def draw_budget(axes: Axes, found: Lines, fits: dict[str, Any]) -> dict[str, str]:
+    """Draws a budget, and extends the lines up to the largest cubes that fit it.
+
+    Returns:
+        what the legend is to say of them.
+    """
+    budget = fits["budget_bytes"] / 1e9
+    axes.axhline(budget, color="black", linestyle=(0, (6, 4)), linewidth=0.8)
+    corner = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    axes.annotate(f"{budget:g} GB", (0, budget), (4, 3), **corner)
+    for call, points in found.items():
+        if call in fits["edges"]:
+            peak = fits["peak_bytes"][call] / 1e9
+            points.append(Point(fits["edges"][call], peak, peak, peak))
+            points.sort()
+    return {call: f", up to edge {edge} in {budget:g} GB" for call, edge in fits["edges"].items()}
+
+
+def batch(results: Results, axes: Axes) -> bool:
+    clock = "done" if results["device"] == "cuda" else "device"
+    rows = [row for row in rows_of(results, "test_batch") if row["clock"] == clock]
+    logarithmic(axes)
+    axes.set(xlabel="images of 256x256 in a batch", ylabel="us per call")
+    found = lines(rows, lambda row: row["shape"][0], lambda row, _, ms: 1e3 * ms)
+    return draw_named_lines(axes, found)
+
+
+def threads(results: Results, axes: Axes) -> bool:
+    rows = rows_of(results, "test_threads")
+    alone = next((row["ms"] for row in rows if row["threads"] == 1), {})
+    found = lines(rows, lambda row: row["threads"], lambda _, call, ms: alone[call][1] / ms)
+    found["ideal"] = [Point(*[row["threads"]] * 4) for row in rows]
+    logarithmic(axes, (1, 1.5, 2, 3, 5, 7))
+    axes.set(xlabel="threads", ylabel="speed, as a multiple of that of one thread")
+    return bool(alone) and draw_named_lines(axes, found)
+
+
+def training(results: Results, axes: Axes) -> bool:
+    rows = [row for row in training_rows(results) if "eager" in row["ms"]]
+    heights, names, height, longest = [], [], 0.0, 0.0
+    for row in rows:
+        axes.text(0, height, case(row), weight="bold", va="center")
+        for call in (call for call in LOSSES if call in row["ms"]):
+            height -= 1
+            whole, loss = (100 * row[k][call][1] / row["ms"]["eager"][1] for k in ("ms", "loss_ms"))
+            colour = STYLES[call].colour
+            axes.barh(height, loss, 0.8, color="white", edgecolor=colour, hatch="/////")
+            axes.barh(height, whole - loss, 0.8, loss, color=colour, edgecolor=colour)
+            text = f"{whole:.0f} %; its loss {percent(share(row, call))}"
+            axes.text(whole + 1, height, text, va="center", fontsize=9)
+            longest = max(longest, whole)
+            heights.append(height)
+            names.append(call)
+        height -= 1.4
+    if not rows:
+        return False
+    axes.set_yticks(heights, names)
+    axes.set_ylim(height + 0.6, 0.8)
+    axes.set(xlabel="time of a step, % of that with the eager loss", xlim=(0, 1.45 * longest))
+    axes.legend(
+        handles=[
+            Patch(facecolor="white", edgecolor="black", hatch="/////", label="loss and gradient"),
+            Patch(facecolor="black", label="the rest of the step"),
+        ],
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=2,
+        frameon=False,
+    )
+    axes.figure.set_figheight(1.2 + 0.9 * len(rows))
+    return True
+
+
+class Plot(NamedTuple):
+    """What a plot shows, and what fills its axes."""
+
+    title: str
+    fill: Callable[[Results, Axes], bool]
+
+
+PLOTS = {
+    "size": Plot("Time of the loss and its gradient, per voxel", size),
+    "bandwidth": Plot("Rate of the loss and its gradient, beside moving memory", bandwidth),
+    "memory": Plot("Memory of the loss and its gradient", memory),
+    "batch": Plot("Time of the loss and its gradient, small images", batch),
+    "threads": Plot("What threads bring to the loss and its gradient, 160x192x160", threads),
+    "training": Plot("Time of training steps, by loss", training),
+}
+
+
+def draw(results: Results, folder: Path) -> dict[str, str]:
+    """Draws what there is to draw, and removes what an earlier run has drawn.
+
+    Returns:
+        the titles of the plots, by the stems of their files.
+    """
+    drawn = {}
+    for name, plot in PLOTS.items():
+        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        axes = figure.add_subplot()
+        axes.spines[["top", "right"]].set_visible(False)
+        if plot.fill(results, axes):
+            figure.suptitle(
+                f"{plot.title}\n{machine_name(results)}", x=0.01, ha="left", fontsize=10
+            )
+            folder.mkdir(parents=True, exist_ok=True)
+            figure.savefig(folder / f"{name}.png", dpi=DPI)
+            drawn[name] = plot.title
+    for path in folder.glob("*.png"):
+        if path.stem not in drawn:
+            path.unlink()
+    return drawn
