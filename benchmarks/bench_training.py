@@ -19,11 +19,15 @@ pytest.importorskip("monai")
 from .bench_sweeps import few
 from .measure import LossFunction, seconds
 from .peers import other_losses
-from .race import Race, steps
+from .race import Call, Race, steps
 from .workloads import Registration, Synthesis, Workload, paper_2d, tiny, unet_3d
 
-# MONAI's DiffusionLoss indexes with lists of slices, which torch is going to read as tensors.
-pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence:UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    # MONAI's DiffusionLoss indexes with lists of slices, which torch is going to read as tensors.
+    "ignore:Using a non-tuple sequence:UserWarning",
+    # torch.compile looks at the .grad of what the generator returns.
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning",
+)
 
 ROUNDS = 9  # of the loss alone
 # Edges from which memory is predicted; in smaller patches the networks' gradients rule it.
@@ -55,7 +59,9 @@ def test_training(
         workload = patches(race, 32 if race.quick else 96)
 
     race.row.update(what=workload.what, shape=list(workload.images[0].shape), dtype="float32")
-    calls = {name: partial(workload.step, function) for name, function in functions.items()}
+    calls: dict[str, Call] = {
+        name: partial(workload.step, function) for name, function in functions.items()
+    }
     race.times(calls, budget=20)
     race.row["loss_ms"] = loss_alone(race, functions, *workload.images)
     race.row["peak_bytes"] = {name: race.peak(call) for name, call in calls.items()}
@@ -114,22 +120,24 @@ def largest_common_edge(race: Race, functions: dict[str, LossFunction], budget: 
 def largest_edge(needed: Callable[[int], float], budget: float, probes: tuple[int, int]) -> int:
     """The largest cube that fits: predicted from two small ones, then measured.
 
-    That the next one does not fit is predicted again, from what was measured, or measured too.
+    That the next one does not fit is predicted from that measurement, or measured too.
     """
     small, larger = probes
     small_bytes = needed(small)
     if small_bytes > budget:
         pytest.skip(f"not even an edge of {small} fits the budget")
-    per_voxel = (needed(larger) - small_bytes) / (larger**3 - small**3)
-    # Rounded, or a cube root of 63.999... would lose a step.
-    root = round((small**3 + (budget - small_bytes) / per_voxel) ** (1 / 3), 6)
-    edge = int(root) // EDGE_STEP * EDGE_STEP
+
+    def predicted(edge: int, edge_bytes: float) -> int:
+        voxels_per_byte = (edge**3 - small**3) / (edge_bytes - small_bytes)
+        root = (small**3 + (budget - small_bytes) * voxels_per_byte) ** (1 / 3)
+        return int(root / EDGE_STEP + 1e-9) * EDGE_STEP
+
+    edge = predicted(larger, needed(larger))
     while (found := needed(edge)) > budget:
         edge -= EDGE_STEP
-    while (
-        found + per_voxel * ((edge + EDGE_STEP) ** 3 - edge**3) <= budget
-        and (found := needed(edge + EDGE_STEP)) <= budget
-    ):
+    while edge > small and predicted(edge, found) > edge:
+        if (found := needed(edge + EDGE_STEP)) > budget:
+            break
         edge += EDGE_STEP
     return edge
 

@@ -25,7 +25,8 @@ import torch
 from torch.utils import cpp_extension
 
 from . import machine
-from .report import markdown, tables
+from .report import tables
+from .sections import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable

@@ -31,7 +31,7 @@ from .rows import (
 )
 
 DPI = 150
-WIDTH, HEIGHT = 6.4, 4.0  # inches
+WIDTH = 6.4  # inches
 LABEL_GAP = 0.065  # between names, as a part of a plot's height
 TICK_GAP = 0.06  # between labels of ticks, as a part of its width
 
@@ -154,7 +154,7 @@ def tick_labels(sizes: Sequence[float]) -> list[str]:
     return labels[::-1]
 
 
-def logarithmic(axes: Axes, steps: tuple[int, ...] = (1, 2, 5)) -> None:
+def logarithmic(axes: Axes, steps: Sequence[float] = (1, 2, 5)) -> None:
     """Makes both axes logarithmic, with labels at so many steps of each decade."""
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -214,8 +214,13 @@ def draw_budget(axes: Axes, found: Lines, fits: dict[str, Any]) -> dict[str, str
     """
     budget = fits["budget_bytes"] / 1e9
     axes.axhline(budget, color="black", linestyle=(0, (6, 4)), linewidth=0.8)
-    corner = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-    axes.annotate(f"{budget:g} GB", (0, budget), (4, 3), **corner)
+    axes.annotate(
+        f"{budget:g} GB",
+        (0, budget),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 3),
+        textcoords="offset points",
+    )
     for call, points in found.items():
         if call in fits["edges"]:
             peak = fits["peak_bytes"][call] / 1e9
@@ -235,12 +240,14 @@ def batch(results: Results, axes: Axes) -> bool:
 
 def threads(results: Results, axes: Axes) -> bool:
     rows = rows_of(results, "test_threads")
-    alone = next((row["ms"] for row in rows if row["threads"] == 1), {})
+    alone = next((row["ms"] for row in rows if row["threads"] == 1), None)
+    if alone is None:
+        return False
     found = lines(rows, lambda row: row["threads"], lambda _, call, ms: alone[call][1] / ms)
     found["ideal"] = [Point(*[row["threads"]] * 4) for row in rows]
     logarithmic(axes, (1, 1.5, 2, 3, 5, 7))
     axes.set(xlabel="threads", ylabel="speed, as a multiple of that of one thread")
-    return bool(alone) and draw_named_lines(axes, found)
+    return draw_named_lines(axes, found)
 
 
 def training(results: Results, axes: Axes) -> bool:
@@ -250,13 +257,23 @@ def training(results: Results, axes: Axes) -> bool:
         axes.text(0, height, case(row), weight="bold", va="center")
         for call in (call for call in LOSSES if call in row["ms"]):
             height -= 1
-            whole, loss = (100 * row[k][call][1] / row["ms"]["eager"][1] for k in ("ms", "loss_ms"))
+            unit = row["ms"]["eager"][1] / 100
+            lower, whole, upper = (ms / unit for ms in row["ms"][call])
+            loss = row["loss_ms"][call][1] / unit
             colour = STYLES[call].colour
             axes.barh(height, loss, 0.8, color="white", edgecolor=colour, hatch="/////")
             axes.barh(height, whole - loss, 0.8, loss, color=colour, edgecolor=colour)
+            axes.errorbar(
+                whole,
+                height,
+                xerr=[[whole - lower], [upper - whole]],
+                color="black",
+                elinewidth=0.8,
+                capsize=2,
+            )
             text = f"{whole:.0f} %; its loss {percent(share(row, call))}"
-            axes.text(whole + 1, height, text, va="center", fontsize=9)
-            longest = max(longest, whole)
+            axes.text(upper + 1, height, text, va="center", fontsize=9)
+            longest = max(longest, upper)
             heights.append(height)
             names.append(call)
         height -= 1.4
@@ -275,7 +292,6 @@ def training(results: Results, axes: Axes) -> bool:
         ncols=2,
         frameon=False,
     )
-    axes.figure.set_figheight(1.2 + 0.9 * len(rows))
     return True
 
 
@@ -284,6 +300,7 @@ class Plot(NamedTuple):
 
     title: str
     fill: Callable[[Results, Axes], bool]
+    height: float = 4.0  # inches
 
 
 PLOTS = {
@@ -292,7 +309,7 @@ PLOTS = {
     "memory": Plot("Memory of the loss and its gradient", memory),
     "batch": Plot("Time of the loss and its gradient, small images", batch),
     "threads": Plot("What threads bring to the loss and its gradient, 160x192x160", threads),
-    "training": Plot("Time of training steps, by loss", training),
+    "training": Plot("Time of training steps, by loss", training, height=4.8),
 }
 
 
@@ -304,7 +321,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     """
     drawn = {}
     for name, plot in PLOTS.items():
-        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        figure = Figure(figsize=(WIDTH, plot.height), layout="constrained")
         axes = figure.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)
         if plot.fill(results, axes):

@@ -34,6 +34,7 @@ from .rows import (
 from .sections import (
     PER_VOXEL,
     head,
+    largest,
     markdown,
     memory_column,
     ratio_column,
@@ -55,7 +56,7 @@ def row_lines(row: Row) -> list[str]:
     """What the terminal shows of a row."""
     lines = [f"{row['name']}:{_fused(row)}"]
     others = [call for call in row.get("ms", ()) if call != "fused"]
-    lines.append(", ".join(f"{c} {digits(ratio(row, c))}x{mark(row, c)}" for c in others))
+    lines.append("; ".join(f"{c} {digits(ratio(row, c))}x{mark(row, c)}" for c in others))
     if "memory" in row:
         kinds = "peak and saved" if "saved" in row["memory"]["fused"] else "peak"
         volumes = (
@@ -64,13 +65,12 @@ def row_lines(row: Row) -> list[str]:
         )
         lines.append(f"{kinds} memory, volumes: {'; '.join(volumes)}")
     if "fits" in row:
-        largest = ", ".join(f"{call} {edge}" for call, edge in row["fits"]["edges"].items())
-        lines.append(
-            f"edge of the largest cube in {row['fits']['budget_bytes'] / 1e9:g} GB: {largest}"
-        )
+        edges = "; ".join(f"{call} {edge}" for call, edge in row["fits"]["edges"].items())
+        lines.append(f"largest edge within {row['fits']['budget_bytes'] / 1e9:g} GB: {edges}")
     if "loss_ms" in row:
-        parts = ", ".join(f"{call} {percent(share(row, call))}" for call in row["ms"])
+        parts = "; ".join(f"{call} {percent(share(row, call))}" for call in row["ms"])
         lines.append(f"the loss's share of the step: {parts}")
+    lines.append(largest(row))
     lines += [
         f"MISSED: {goal['name']} {goal['goal']}, measured {goal['measured']:.3g}"
         for goal in row["goals"]
@@ -125,14 +125,17 @@ def _page(results: Results, plots: dict[str, str], folder: str) -> str:
 # --- The README -----------------------------------------------------------------------------------
 
 
-def section(results: Results, source: str) -> str:
-    """The short form of the results: tables of the most important figures, and one plot.
+def section(path: Path, root: Path) -> str:
+    """The short form of a results file: the most important figures, and one plot.
 
     Args:
-        results: what was measured.
-        source: the path of its file, as it is to appear.
+        path: the file; its page has been written.
+        root: the folder that links start from.
     """
+    results = load(path)
+    source = Path(os.path.relpath(path, root)).as_posix()
     stem = source.removesuffix(".json")
+    plot = path.with_suffix("") / "size.png"
     time = time_column(results) if results["device"] == "cuda" else PER_VOXEL
     steps = [row for row in rows_of(results, "test_step") if row["dtype"] == "float32"]
     forwards = [row for row in rows_of(results, "test_forward") if row["dtype"] == "float32"]
@@ -143,8 +146,8 @@ def section(results: Results, source: str) -> str:
     ]
     parts = [
         f"{machine_name(results)}, {versions(results)}; float32, central differences. Times of the "
-        "others as multiples of the fused loss, with the spread where it exceeds 10 %; memory in "
-        f"volumes above the two images. From `{source}`; all that was measured is on "
+        "others as multiples of the fused loss, with the spread after a ± where it exceeds 10 %; "
+        f"memory in volumes above the two images. From `{source}`; all that was measured is on "
         f"[its page]({stem}.md).",
         table(
             steps,
@@ -169,7 +172,7 @@ def section(results: Results, source: str) -> str:
             ("fused loss's share", lambda row: percent(share(row, "fused"))),
         ),
         shares(trainings),
-        f"![Time per voxel over the edge of a cube]({stem}/size.png)",
+        f"![Time per voxel over the edge of a cube]({stem}/size.png)" if plot.exists() else "",
     ]
     return "\n\n".join(filter(None, parts))
 
@@ -189,13 +192,13 @@ def main() -> None:
     parser.add_argument("results", type=Path, metavar="RESULTS.json")
     parser.add_argument("readme", type=Path, nargs="?", metavar="README.md")
     arguments = parser.parse_args()
-    results = load(arguments.results)
+    if arguments.readme and not arguments.readme.is_file():
+        raise SystemExit(f"{arguments.readme} is not a file.")
     print(f"written: {write_page(arguments.results)}")
     if arguments.readme:
-        source = Path(os.path.relpath(arguments.results, arguments.readme.parent)).as_posix()
-        name = "gpu results" if results["device"] == "cuda" else "results"
-        page = insert(arguments.readme.read_text(), section(results, source), name)
-        arguments.readme.write_text(page)
+        name = "gpu results" if load(arguments.results)["device"] == "cuda" else "results"
+        text = section(arguments.results, arguments.readme.parent)
+        arguments.readme.write_text(insert(arguments.readme.read_text(), text, name))
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def percent(part: float) -> str:
     """Two significant digits, and no more than can matter."""
     if abs(part) < 1e-3:
         return "< 0.1 %"
-    return f"{100 * part:.{2 if abs(part) < 0.995 else 3}g} %"
+    return f"{100 * part:{'.2g' if abs(part) < 0.995 else '.0f'}} %"
 
 
 def duration(ms: float) -> str:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -63,6 +64,11 @@ PER_VOXEL: Column = (
 )
 
 
+def in_code(call: str) -> str:
+    """The name of a call, with what is a name in code set as such."""
+    return re.sub(r"torch\.\w+|l1_loss", r"`\g<0>`", call)
+
+
 def time_column(results: Results) -> Column:
     unit, factor = ("us", 1e3) if results["device"] == "cuda" else ("ms", 1)
     return unit, lambda row: digits(factor * median(row, "fused")) + mark(row, "fused")
@@ -72,7 +78,7 @@ def ratio_column(call: str) -> Column:
     def cell(row: Row) -> str:
         return digits(ratio(row, call)) + mark(row, call) if call in row["ms"] else ""
 
-    return f"`{call}`" if call.startswith("torch") else call, cell
+    return in_code(call), cell
 
 
 def ratio_columns(rows: Sequence[Row], besides: str = "fused") -> list[Column]:
@@ -91,7 +97,9 @@ def memory_column(call: str, kind: str, head: str) -> Column:
 
 def memory_columns(rows: Sequence[Row], *kinds: str) -> list[Column]:
     calls = dict.fromkeys(call for row in rows for call in row.get("memory", ()))
-    return [memory_column(call, kind, f"{call}: {kind}") for call in calls for kind in kinds]
+    return [
+        memory_column(call, kind, f"{in_code(call)}: {kind}") for call in calls for kind in kinds
+    ]
 
 
 def rate_columns(results: Results, volumes: int) -> list[Column]:
@@ -147,7 +155,7 @@ def step(results: Results) -> Section:
     errors = table(
         rows,
         ("relative errors of loss, gradient", case),
-        *((call, lambda row, call=call: _errors(row, call)) for call in checked),
+        *((in_code(call), lambda row, call=call: _errors(row, call)) for call in checked),
     )
     kernels = table(
         [row for row in rows if "kernels" in row],
@@ -262,7 +270,7 @@ def training(results: Results) -> Section:
 
     def peak(row: Row) -> str:
         found = row.get("peak_bytes", {}).get(row["call"])
-        return "" if found is None else digits(found / 1e9)
+        return "" if found is None else digits((found + row.get("lasting_bytes", 0)) / 1e9)
 
     listed = table(
         [{**row, "call": call} for row in rows for call in row["ms"]],
@@ -272,10 +280,18 @@ def training(results: Results) -> Section:
         ("spread", spread_of),
         ("the loss's share", lambda row: percent(share(row, row["call"]))),
         ("time saved, of the step with eager", saved),
-        ("peak above the inputs, GB", peak),
+        ("GB at the worst moment", peak),
     )
-    what = "\n".join(f"* {case(row)}: {row['what']}" for row in rows)
+    what = "\n".join(f"* {case(row)}: {row['what']} {largest(row)}".rstrip() for row in rows)
     return Section("Training", [what, listed, shares(rows)], ("training",))
+
+
+def largest(row: Row) -> str:
+    """The largest patches that fit a budget, where they have been looked for."""
+    if "largest" not in row:
+        return ""
+    edges = ", ".join(f"{call} {edge}" for call, edge in row["largest"].items())
+    return f"The largest edge within {row['budget_bytes'] / 1e9:g} GB: {edges}."
 
 
 def shares(rows: Sequence[Row]) -> str:

@@ -97,7 +97,7 @@ class Synthesis(Workload):
         self.what = (
             f"NEC on noise: Adam steps of a MONAI UNet of {millions(generator.parameters())} "
             f"parameters, by the loss and by {len(discriminator.scales)} PatchDiscriminators of "
-            f"{millions(discriminator.parameters())}, and of these."
+            f"{millions(discriminator.parameters())} together, and of these."
         )
 
     def step(self, function: LossFunction) -> tuple[Tensor, Tensor]:
@@ -166,11 +166,11 @@ class Registration(Workload):
         return [*super().lasting(), self.identity]
 
 
-def paper_2d(device: str, edge: int = 256) -> Synthesis:
-    """The networks of the paper, which need at least 256 pixels."""
+def paper_2d(device: str) -> Synthesis:
+    """The networks and the image size of the paper."""
     channels = (64, 128, 256, *(512,) * 5)
     generator = UNet(2, 1, 1, channels, strides=(2,) * 7, num_res_units=9)
-    return Synthesis(generator, PyramidDiscriminator(2, 3, 64), (edge,) * 2, device)
+    return Synthesis(generator, PyramidDiscriminator(2, 3, 64), (256, 256), device)
 
 
 def unet_3d(device: str, edge: int) -> Synthesis:
@@ -180,7 +180,7 @@ def unet_3d(device: str, edge: int) -> Synthesis:
 
 
 def tiny(device: str, dims: int, edge: int) -> Synthesis:
-    """The same in so small that it runs in a moment, for edges of at least 16."""
+    """The same so small that it runs in a moment, for edges of at least 16."""
     generator = UNet(dims, 1, 1, (4, 8), strides=(2,), num_res_units=1)
     return Synthesis(generator, PyramidDiscriminator(dims, 2, 4), (edge,) * dims, device)
 
