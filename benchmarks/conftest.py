@@ -18,6 +18,7 @@ from . import machine
 from .measure import Meter, meters
 from .race import Race
 from .report import row_lines, write_page
+from .rows import load
 
 CLOCKS = pytest.StashKey[dict[str, Meter]]()
 
@@ -41,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--training-budget",
         type=float,
-        help="GB that the largest patch of a training step has to fit; default 6, on a GPU 90 %%",
+        help="GB that the largest patch of a training step has to fit; default 2, on a GPU 90 %%",
     )
 
 
@@ -59,7 +60,7 @@ def budget(request: pytest.FixtureRequest) -> float:
 @pytest.fixture(scope="session")
 def training_budget(request: pytest.FixtureRequest) -> float:
     """Bytes that networks and a training step may take."""
-    return _gigabytes(request.config, "--training-budget", quick=0.1, cpu=6) * 1e9
+    return _gigabytes(request.config, "--training-budget", quick=0.1, cpu=2) * 1e9
 
 
 def _gigabytes(config: pytest.Config, option: str, *, quick: float, cpu: float) -> float:
@@ -132,5 +133,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         facts = machine.facts(_device(config), cpu.get("brand_raw") or cpu.get("brand"))
         path = folder / f"{machine.slug(facts)}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            rows = machine.joined(load(path), facts, rows)
         path.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")
         terminalreporter.write_line(f"written: {path}, {write_page(path)}")

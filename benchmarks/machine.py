@@ -49,6 +49,18 @@ def slug(found: dict[str, Any]) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
+def joined(
+    earlier: dict[str, Any], found: dict[str, Any], rows: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Rows of a run, and before them those of an earlier one that nothing but tests set apart."""
+    settings = found.keys() - {"nvidia_smi"}  # clocks
+    same = all(earlier.get(name) == found[name] for name in settings)
+    if not same or not found["commit"] or found["commit"].endswith("-dirty"):
+        return rows
+    again = {row["name"] for row in rows}
+    return [row for row in earlier["rows"] if row["name"] not in again] + rows
+
+
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

@@ -18,6 +18,7 @@ import torch
 for module in ("matplotlib", "monai", "pytest_benchmark"):
     pytest.importorskip(module)
 
+from benchmarks.machine import joined  # noqa: E402
 from benchmarks.measure import CPU, Meter, loss_and_gradient, saved_memory, seconds  # noqa: E402
 from benchmarks.peers import eager_ngf_loss  # noqa: E402
 from benchmarks.race import Race  # noqa: E402
@@ -126,6 +127,17 @@ def test_goals(race: Race) -> None:
     race.at_most("b", 1.2, 1)
     race.at_most("c", float("nan"), 1)
     assert [goal["reached"] for goal in race.row["goals"]] == [True, False, False]
+
+
+def test_only_runs_of_the_same_commit_join() -> None:
+    facts = {"cpu": "a", "commit": "1234567", "nvidia_smi": "slow"}
+    earlier = {**facts, "nvidia_smi": "fast", "rows": [{"name": "x", "ms": 1}, {"name": "y"}]}
+    rows = [{"name": "x", "ms": 2}]
+    assert joined(earlier, facts, rows) == [{"name": "y"}, {"name": "x", "ms": 2}]
+    for change in ({"commit": "7654321"}, {"cpu": "b"}, {"commit": "1234567-dirty"}):
+        assert joined(earlier, {**facts, **change}, rows) == rows
+    dirty = {"commit": "1234567-dirty"}
+    assert joined({**earlier, **dirty}, {**facts, **dirty}, rows) == rows
 
 
 def test_saved_memory_sees_what_is_saved() -> None:
