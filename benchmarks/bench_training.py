@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning",
 )
 
-ROUNDS = 9  # of the loss alone
+ROUNDS = 5  # of the loss alone
 # Edges from which memory is predicted; in smaller patches the networks' gradients rule it.
 PROBES, QUICK_PROBES = (64, 96), (16, 32)
 EDGE_STEP = 16  # the generator halves four times
