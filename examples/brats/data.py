@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""Images of four groups of subjects, from BraTS or computed, and batches of them for training.
+
+The folder of the data holds one folder per subject, ``<ID>/<ID>-t1n.nii.gz`` and
+``<ID>/<ID>-t2w.nii.gz`` as in BraTS 2023, or the names of older years. As in the paper, the
+training images are T1 of one group and T2 of another. Without a folder the brain phantom stands in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+from tqdm import tqdm
+
+from .. import anatomy, phantom
+from . import volumes
+from .sampling import TrainingPairs
+from .split import find_files, parse_sizes, parse_slices, split_subjects
+from .volumes import Array, DataError, Window
+
+__all__ = ["Data", "DataError", "DataOptions", "ImageSet", "load_data", "training_pairs"]
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What the images are; the defaults are the paper's."""
+
+    data: str | None = None  # folder of subjects; None: the phantom
+    size: int = 256  # pixels along each side of the training grid
+    slices: str = "80"  # axial, counted from 0: a number, start:stop or start:stop:step
+    split: str = "paper"  # or n1/n2/n3/n4 of the sorted subjects, or a JSON file of their names
+    lower: float = 1.0  # percentile that becomes -1
+    upper: float = 99.0  # percentile that becomes 1
+    percentile_scope: Literal["slice", "volume"] = "slice"
+    percentile_mask: Literal["all", "foreground"] = "all"
+    anti_aliasing: bool = True  # blur before slices get smaller; nothing at 256
+    t1_suffix: str = "-t1n.nii.gz"  # where missing, the names of older years are tried
+    t2_suffix: str = "-t2w.nii.gz"
+    dimensions: int = 2  # 3: the phantom as volumes
+    seed: int = 0  # of the phantom's population
+    phantom_sizes: str = "400/400/10/100"  # subjects for training T1 and T2, validation, test
+    phantom_spacing: float | None = None  # mm; None: the head just fits
+    phantom_blur: float = 0.0  # standard deviation in pixels, before the normalization
+    cache: str | None = None  # folder for the finished images; None: one of the user
+
+    def __post_init__(self) -> None:
+        if self.size < 8:
+            raise ValueError(f"size must be at least 8, got {self.size}")
+        if not 0 <= self.lower < self.upper <= 100:
+            raise ValueError(
+                f"percentiles must be 0 <= lower < upper <= 100, got {self.lower}, {self.upper}"
+            )
+        if self.dimensions not in (2, 3):
+            raise ValueError(f"dimensions must be 2 or 3, got {self.dimensions}")
+        if self.phantom_spacing is not None and not self.phantom_spacing > 0:
+            raise ValueError(f"phantom_spacing must be positive, got {self.phantom_spacing}")
+        if not self.phantom_blur >= 0:
+            raise ValueError(f"phantom_blur must not be negative, got {self.phantom_blur}")
+        parse_slices(self.slices)
+        parse_sizes("phantom_sizes", self.phantom_sizes)
+        if self.data is not None and self.dimensions == 3:
+            raise ValueError("dimensions=3 is for the phantom: data are used slice by slice")
+        if self.data is None and self.split != "paper":
+            raise ValueError("split divides the subjects of data: the phantom has phantom_sizes")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images of one group of subjects; axes point left, back (and top), background is -1.
+
+    Attributes:
+        names: the subject, or ``<subject>_s<slice>`` where several slices are taken.
+        t1, t2: float32 ``(N, 1, H, W)`` or ``(N, 1, X, Y, Z)`` in [-1, 1].
+        brain: bool, the same shape: where either contrast is positive in raw intensities.
+        labels: uint8, the same shape: position in ``phantom.TISSUES``; None for data.
+        window: ``(N, 2, 2)``, raw intensities that became -1 and 1, of T1 and of T2.
+        spacing: mm per pixel of this grid.
+    """
+
+    names: list[str]
+    t1: Tensor
+    t2: Tensor
+    brain: Tensor
+    labels: Tensor | None
+    window: Tensor
+    spacing: float
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def subjects(self) -> list[str]:
+        """The subject of each image."""
+        return [re.sub(r"_s\d+$", "", name) for name in self.names]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Unpaired training takes T1 of ``source`` and T2 of ``target``; paired, both of ``source``."""
+
+    source: ImageSet
+    target: ImageSet
+    validation: ImageSet
+    test: ImageSet
+
+
+def load_data(options: DataOptions) -> Data:
+    """All images, from the cache where they are there; DataError with one sentence if unusable.
+
+    An image without contrast (an empty slice, or one that the percentiles leave constant) is
+    refused; from a range of slices it is left out, with a warning while images are prepared.
+    """
+    groups = split_subjects(options)
+    # All of them before the first is read: a missing file is then known at once.
+    files = {name: find_files(options, subjects) for name, subjects in groups.items()}
+    sets = [_image_set(options, name, groups[name], files[name]) for name in groups]
+    if len({images.spacing for images in sets}) > 1:
+        raise DataError(f"the pixel sizes of the groups of {options.data} differ")
+    return Data(*sets)
+
+
+def training_pairs(
+    data: Data,
+    paired: bool,
+    batch_size: int,
+    seed: int,
+    augment: Literal["none", "flip", "jitter"] = "none",
+) -> TrainingPairs:
+    """T1 and T2 of the first group if paired, else T1 of the first and T2 of the second."""
+    target = data.source.t2 if paired else data.target.t2
+    return TrainingPairs(data.source.t1, target, paired, batch_size, seed, augment)
+
+
+# ------------------------------------------------------------------------------------------------
+# From subjects to images
+# ------------------------------------------------------------------------------------------------
+
+
+class Sample(NamedTuple):
+    """One image before normalization: raw ``(H, W)`` or ``(X, Y, Z)``, of both contrasts."""
+
+    name: str
+    raw: tuple[Array, Array]
+    window: tuple[Window, Window]
+    labels: NDArray[np.uint8] | None
+    spacing: float  # mm per pixel of the training grid
+    origin: str  # for messages
+
+
+def _image_set(
+    options: DataOptions, name: str, subjects: Sequence[str], files: Sequence[Path]
+) -> ImageSet:
+    """One group, from the cache or prepared for it."""
+    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    path = _cache_path(options, name, [subjects, stats])
+    images = _load(path)
+    if images is None:
+        if options.data is None:
+            samples = _phantom_samples(options, subjects)
+        else:
+            samples = _brats_samples(options, subjects, files)
+        images = _prepare(options, name, samples)
+        _save(images, path)
+    return images
+
+
+def _brats_samples(
+    options: DataOptions, subjects: Sequence[str], files: Sequence[Path]
+) -> Iterator[Sample]:
+    indices = parse_slices(options.slices)
+    first = None
+    for subject, t1_path, t2_path in zip(subjects, files[::2], files[1::2], strict=True):
+        pair = volumes.read_pair(t1_path, t2_path)
+        (width, _, depth), (step, *_) = pair[0].grid
+        first = first or (width, step)
+        if (width, step) != first:
+            raise DataError(
+                f"{t1_path} has slices of {width}² pixels of {step:g} mm, "
+                f"the first subject of {first[0]}² pixels of {first[1]:g} mm"
+            )
+        if max(indices) >= depth:
+            raise DataError(f"{t1_path} has {depth} axial slices: there is no {max(indices)}")
+        whole = tuple(volumes.intensity_window(volume.voxels, options) for volume in pair)
+        for k in indices:
+            raw = tuple(volume.voxels[:, :, k] for volume in pair)
+            window = whole
+            if options.percentile_scope == "slice":
+                window = tuple(volumes.intensity_window(image, options) for image in raw)
+            name = f"{subject}_s{k:03d}" if len(indices) > 1 else subject
+            spacing = round(step * width / options.size, 6)
+            yield Sample(name, raw, window, None, spacing, f"slice {k} of {t1_path} or its T2")
+
+
+def _phantom_samples(options: DataOptions, subjects: Sequence[str]) -> Iterator[Sample]:
+    spacing = options.phantom_spacing and (options.phantom_spacing,) * options.dimensions
+    for subject in subjects:
+        brain = phantom.brain_phantom(
+            (options.size,) * options.dimensions,
+            seed=options.seed,
+            index=int(subject),
+            spacing=spacing,
+        )
+        # Right and front become left and back.
+        t1, t2, labels = (np.ascontiguousarray(image[::-1, ::-1]) for image in brain[:3])
+        if options.phantom_blur:
+            t1, t2 = (gaussian_filter(image, options.phantom_blur) for image in (t1, t2))
+            t1, t2 = t1 * (labels > 0), t2 * (labels > 0)
+        window = tuple(volumes.intensity_window(image, options) for image in (t1, t2))
+        name = f"phantom-{int(subject):04d}"
+        yield Sample(name, (t1, t2), window, labels, brain.spacing[0], name)
+
+
+def _prepare(options: DataOptions, name: str, samples: Iterable[Sample]) -> ImageSet:
+    """The samples normalized, on the training grid and in one piece."""
+    several = len(parse_slices(options.slices)) > 1
+    images: dict[str, list[Tensor]] = {kind: [] for kind in ("t1", "t2", "brain", "labels")}
+    names, windows, empty = [], [], []
+    for sample in tqdm(samples, desc=f"preparing {name}", unit="image", leave=False, disable=None):
+        t1, t2 = sample.raw
+        if not (t1.any() and t2.any() and all(low < high for low, high in sample.window)):
+            if not several:
+                raise DataError(f"{sample.origin} has no contrast: it is empty or constant")
+            empty.append(sample.origin)
+            continue
+        names.append(sample.name)
+        windows.append(sample.window)
+        images["t1"].append(volumes.normalize(t1, sample.window[0], options))
+        images["t2"].append(volumes.normalize(t2, sample.window[1], options))
+        images["brain"].append(volumes.resize_mask((t1 > 0) | (t2 > 0), options.size))
+        if sample.labels is not None:
+            images["labels"].append(torch.from_numpy(sample.labels)[None])
+    if not names:
+        raise DataError(f"no image of {name} has contrast, the first is {empty[0]}")
+    if empty:
+        warnings.warn(
+            f"{name}: {len(empty)} slices without contrast are left out, the first is {empty[0]}",
+            stacklevel=2,
+        )
+    stacks = {kind: torch.stack(parts) if parts else None for kind, parts in images.items()}
+    return ImageSet(names=names, window=torch.tensor(windows), spacing=sample.spacing, **stacks)
+
+
+# ------------------------------------------------------------------------------------------------
+# Cache
+# ------------------------------------------------------------------------------------------------
+
+
+def _cache_path(options: DataOptions, name: str, facts: object) -> Path:
+    """A name that is new whenever options, ``facts`` or the code that makes the images are."""
+    key = asdict(options)
+    for other in ("cache", "split", "phantom_sizes"):  # they show in the facts, if at all
+        del key[other]
+    digest = hashlib.sha256(json.dumps([key, facts], sort_keys=True).encode())
+    for source in (phantom.__file__, anatomy.__file__, volumes.__file__, __file__):
+        digest.update(Path(source).read_bytes())
+    return _cache_folder(options.cache) / f"{name}-{digest.hexdigest()[:20]}.pt"
+
+
+def _load(path: Path) -> ImageSet | None:
+    try:
+        # Mapped: processes on one machine share the pages, and what is not used is not read.
+        return ImageSet(**torch.load(path, mmap=True, weights_only=True))
+    except Exception:  # not there, or damaged, which shows in errors of many types
+        return None
+
+
+def _save(images: ImageSet, path: Path) -> None:
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+            torch.save(vars(images), file)
+        os.replace(file.name, path)
+    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as the latter
+        raise DataError(f"{path} cannot be written, choose another cache: {error}") from error
+
+
+def _cache_folder(cache: str | None) -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    choices = [Path(cache)] if cache else [Path(home), Path(tempfile.gettempdir())]
+    for base in choices:
+        folder = base if cache else base / "nec_ext" / "brats"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    raise DataError(f"the cache {choices[-1]} is not a folder that can be written")

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""One process, or several under torchrun, that train together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+class Process(NamedTuple):
+    """Which of how many processes this is, and where it computes. Only the first one writes."""
+
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device = torch.device("cpu")
+
+
+@contextmanager
+def joined(device: str = "auto") -> Iterator[Process]:
+    """This process, joined with the others that torchrun has started, if it has.
+
+    Args:
+        device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for CUDA where there is a GPU.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda needs a GPU, and a torch with CUDA")
+    place = torch.device("cpu")
+    if device != "cpu" and torch.cuda.is_available():
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(place)
+        torch.backends.cudnn.benchmark = True  # all images have one size
+    if "WORLD_SIZE" not in os.environ:  # which torchrun sets
+        yield Process(device=place)
+        return
+    dist.init_process_group("gloo" if place.type == "cpu" else "cpu:gloo,cuda:nccl")
+    try:
+        yield Process(dist.get_rank(), dist.get_world_size(), place)
+    finally:
+        dist.destroy_process_group()
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replaces gradients by their means over all processes.
+
+    In a GAN step networks run several times, some of them frozen, before a part of them descends.
+    ``DistributedDataParallel`` averages during one backward pass of one network; averaging what an
+    optimizer is about to use is right whatever came before.
+    """
+    if not dist.is_initialized():
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    for work in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
+        work.wait()
+    torch._foreach_div_(gradients, dist.get_world_size())
+
+
+def any_process(answer: bool) -> bool:
+    """Whether the answer is yes in at least one process."""
+    if not dist.is_initialized():
+        return answer
+    votes = torch.tensor(int(answer))
+    dist.all_reduce(votes)
+    return votes.item() > 0
+
+
+def collected(state: object) -> list[object]:
+    """The states of all processes in the order of their ranks; empty in all but the first one."""
+    if not dist.is_initialized():
+        return [state]
+    states: list[object] = [None] * dist.get_world_size() if dist.get_rank() == 0 else []
+    dist.gather_object(state, states or None)
+    return states

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""Trained runs on the test images, beside predictions that need no training.
+
+    python -m examples.brats.evaluate out/brats/nec out/brats/pix2pix
+    python -m examples.brats.evaluate GAN=out/gan-0 GAN=out/gan-1 nec=out/nec-0
+    python -m examples.brats.evaluate out/brats/nec --volume t1n.nii.gz synthetic_t2.nii.gz
+
+Prints and writes a Markdown page, ``table.md``, and ``metrics.csv`` with a line per system, seed
+and image. A run is named by its system, or as NAME=RUN; runs of one name are the seeds of one
+system.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .data import DataError, DataOptions, ImageSet, load_data
+from .metrics import (
+    METRICS,
+    MetricOptions,
+    Row,
+    Statistic,
+    by_subject,
+    free_predictions,
+    score,
+    summary,
+    wilcoxon_p,
+)
+from .training import load_generator
+from .volumes import predict, synthesize
+
+TITLES = {
+    "psnr": "PSNR (dB)",
+    "ssim": "SSIM",
+    "psnr_brain": "PSNR brain",
+    "ssim_brain": "SSIM brain",
+    "correlation": "correlation",
+    "faith": "faith",
+    "csf_inverted": "CSF inverted",
+    "csf_ratio": "CSF ratio",
+    "tumour_ratio": "tumour ratio",
+}
+LEGEND = """\
+Mean ± standard deviation over the images; of several seeds, median (least to greatest) of their
+means. Histogram matching: {histogram}, then a Gaussian of {blur:g} {blur_unit}; SSIM with a
+{ssim_window} window. Correlation: Pearson's in the brain. Faith: edges of the T1 that are in the
+synthetic image."""
+LEGEND_TISSUES = """\
+ CSF and tumour ratio: contrast to white matter as a share of the true one; CSF
+inverted: images in which CSF is brighter than white matter, as in T2."""
+
+
+# ------------------------------------------------------------------------------------------------
+# Scores
+# ------------------------------------------------------------------------------------------------
+
+
+def evaluate(
+    runs: Sequence[str], options: MetricOptions, device: str
+) -> tuple[list[Row], ImageSet]:
+    """A row per system, seed and test image, and the test images.
+
+    The systems come in the order of ``runs`` (``RUN`` or ``NAME=RUN``), the free predictions, whose
+    seed is None, before them.
+    """
+    data_options: DataOptions | None = None
+    rows: list[Row] = []
+    seen: dict[tuple[str, int], str] = {}
+    for run in runs:
+        name, folder = _name_and_folder(run)
+        generator, trained = load_generator(folder)
+        key = name or trained.system, trained.seed
+        if key in seen:
+            raise DataError(
+                f"{seen[key]} and {folder} are both {key[0]} with seed {key[1]}: "
+                "tell them apart as NAME=RUN"
+            )
+        seen[key] = str(folder)
+        same = replace(trained.data, cache=None)
+        if data_options is None:
+            data_options = same
+            data = load_data(trained.data)
+            for free, fake in free_predictions(data.source, data.test).items():
+                rows += _labelled(free, None, score(fake, data.test, options))
+        if same != data_options:
+            names = ", ".join(
+                field.name
+                for field in fields(same)
+                if getattr(same, field.name) != getattr(data_options, field.name)
+            )
+            raise DataError(f"{folder} was trained on other data than the first run: {names}")
+        fake = predict(generator.to(device), data.test.t1, device=device)
+        rows += _labelled(*key, score(fake, data.test, options))
+    return rows, data.test
+
+
+def _name_and_folder(run: str) -> tuple[str, Path]:
+    name, equals, folder = run.partition("=")
+    return (name, Path(folder)) if equals and not Path(run).exists() else ("", Path(run))
+
+
+def _labelled(system: str, seed: int | None, rows: Sequence[Row]) -> list[Row]:
+    return [{"system": system, "seed": seed, **row} for row in rows]
+
+
+# ------------------------------------------------------------------------------------------------
+# Page
+# ------------------------------------------------------------------------------------------------
+
+
+def page(rows: Sequence[Row], images: ImageSet, options: MetricOptions) -> str:
+    """The table, how to read it, and the tests, in Markdown."""
+    pixels = " x ".join(str(n) for n in images.t2.shape[2:])
+    legend = LEGEND.format(**vars(options)) + (LEGEND_TISSUES if images.labels is not None else "")
+    count = f"{len(images)} test images of {len(set(images.subjects))} subjects"
+    parts = [f"{count}, {pixels} pixels of {images.spacing:g} mm.", table(rows), legend]
+    return "\n\n".join([*parts, *significance(rows, images)]) + "\n"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A line per system; metrics that no image has are left out."""
+    systems = _by(rows, "system")
+    summaries = {
+        system: [summary(part) for part in _by(own, "seed").values()]
+        for system, own in systems.items()
+    }
+    metrics = [m for m in METRICS if any(m in one for own in summaries.values() for one in own)]
+    lines = [
+        "| system | seeds | " + " | ".join(TITLES[metric] for metric in metrics) + " |",
+        "|---|" + "---|" * (1 + len(metrics)),
+    ]
+    for system, own in summaries.items():
+        seeds = "-" if _is_free(systems[system]) else str(len(own))
+        cells = [_cell(metric, own) for metric in metrics]
+        lines.append(f"| {system} | {seeds} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _is_free(own: Sequence[Row]) -> bool:
+    """Whether the system of these rows needed no training."""
+    return own[0]["seed"] is None
+
+
+def _cell(metric: str, seeds: Sequence[dict[str, Statistic]]) -> str:
+    if metric not in seeds[0]:
+        return "-"
+    means = [one[metric].mean for one in seeds]
+    if metric == "csf_inverted":
+        show = "{:.0%}".format
+    else:
+        show = ("{:.2f}" if metric.startswith("psnr") else "{:.3f}").format
+    if len(means) > 1:
+        return f"{show(np.median(means))} ({show(min(means))} to {show(max(means))})"
+    deviation = "" if metric == "csf_inverted" else f" ± {show(seeds[0][metric].std)}"
+    return show(means[0]) + deviation
+
+
+def significance(rows: Sequence[Row], images: ImageSet) -> list[str]:
+    """A table of all pairs of trained systems; nothing for fewer than two."""
+    systems = [(name, own) for name, own in _by(rows, "system").items() if not _is_free(own)]
+    if len(systems) < 2:
+        return []
+    subjects = dict(zip(images.names, images.subjects, strict=True))
+    lines = [
+        "| first | second | PSNR difference (dB) | p | SSIM difference | p |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (first, first_rows), (second, second_rows) in itertools.combinations(systems, 2):
+        cells = []
+        for metric, form in (("psnr", "+.2f"), ("ssim", "+.3f")):
+            a = by_subject(first_rows, metric, subjects)
+            b = by_subject(second_rows, metric, subjects)
+            gain = np.mean(list(a.values())) - np.mean(list(b.values()))
+            cells += [format(gain, form), f"{wilcoxon_p(a, b):.1e}"]
+        lines.append(f"| {first} | {second} | " + " | ".join(cells) + " |")
+    count = len(set(images.subjects))
+    note = (
+        f"First minus second, by subject (n = {count}), means over seeds and slices; Wilcoxon's "
+        "signed-rank test,\ntwo-sided, not corrected for the number of pairs; the smallest p that "
+        f"this n allows is {math.ldexp(1, 1 - count):.1e}."
+    )
+    return ["\n".join(lines), note]
+
+
+def _by(rows: Sequence[Row], key: str) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row[key], []).append(row)
+    return groups
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    """A line per row; what a row lacks is an empty cell."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["system", "seed", "id", *METRICS])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+# ------------------------------------------------------------------------------------------------
+# Command line
+# ------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0; 1 if runs or data cannot be used."""
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.brats.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    default = MetricOptions()
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, or NAME=RUN")
+    parser.add_argument("--out", type=Path, default=Path("out/brats/evaluation"))
+    parser.add_argument(
+        "--volume",
+        nargs=2,
+        type=Path,
+        metavar=("T1", "OUT"),
+        help="only synthesize the T2 of a whole NIfTI volume, with one RUN",
+    )
+    parser.add_argument(
+        "--histogram", choices=("image", "foreground", "none"), default=default.histogram
+    )
+    parser.add_argument("--blur", type=float, default=default.blur, help="of the synthetic image")
+    parser.add_argument("--blur-unit", choices=("mm", "px"), default=default.blur_unit)
+    parser.add_argument(
+        "--ssim-window", choices=("uniform", "gaussian"), default=default.ssim_window
+    )
+    given = parser.parse_args(arguments)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        if given.volume:
+            if len(given.runs) != 1:
+                raise DataError("--volume needs exactly one RUN")
+            generator, trained = load_generator(_name_and_folder(given.runs[0])[1])
+            synthesize(*given.volume, generator.to(device), trained.data, device)
+            return 0
+        options = MetricOptions(given.histogram, given.blur, given.blur_unit, given.ssim_window)
+        rows, images = evaluate(given.runs, options, device)
+        text = page(rows, images, options)
+        given.out.mkdir(parents=True, exist_ok=True)
+        write_csv(rows, given.out / "metrics.csv")
+        (given.out / "table.md").write_text(text)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(text)
+    print(f"written: {given.out}/table.md and metrics.csv")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

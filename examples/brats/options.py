@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""Every choice of a run under one name, and how the command line sets it.
+
+The defaults are those of the NEC paper, where it is silent those of its authors' code. Options come
+in layers, and later ones win: defaults, the system's own paper, the preset, the configuration file,
+``key=value``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import json
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+from .data import DataOptions
+from .presets import PAPER, PRESETS
+from .values import (
+    Count,
+    Decay,
+    Index,
+    Positive,
+    Rule,
+    Share,
+    Weight,
+    as_text,
+    describe,
+    parse_value,
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """One run. A ``Share`` is one of all steps."""
+
+    system: Literal["nec", "pix2pix", "cyclegan", "cut"] = "nec"
+    preset: Literal["paper", "release", "cpu"] = "paper"
+    out: str = ""  # the run's folder; empty: out/brats/<system>
+    data: DataOptions = field(default_factory=DataOptions)
+    augment: Literal["none", "flip", "jitter"] = "none"
+
+    # Networks.
+    generator: Literal["unet", "resnet"] = "unet"
+    output: Literal["none", "tanh"] = "none"  # the generator's last activation
+    unet_channels: tuple[Count, ...] = (64, 128, 256, 512, 512, 512, 512, 512)
+    unet_units: Count = 9  # convolutions per residual unit
+    resnet_channels: Count = 64
+    resnet_blocks: Count = 9
+    antialias: bool = False  # blur where ResNet and discriminator halve and double the image
+    discriminator: Literal["pyramid", "monai"] = "pyramid"
+    discriminator_scales: Count = 3
+    discriminator_layers: Annotated[int, Rule("a whole number of at least 2", lambda n: n >= 2)] = 3
+    discriminator_channels: Count = 64
+    initialization: Literal["default", "normal", "xavier"] = "default"
+
+    # Objectives.
+    adversarial: Literal["bce", "lsgan"] = "bce"
+    lambda_gan: Weight = 1.0
+    lambda_discriminator: Weight = 0.5  # of its real and of its fake term
+    lambda_ngf: Weight = 1.0  # NEC; 0 leaves the adversarial term alone
+    ramp: Share = 0.0  # in which lambda_ngf grows from 0
+    eps: Positive = 0.15
+    eps_mode: Literal["additive", "quadrature"] = "quadrature"  # "additive": eq. (4) as printed
+    operator: Literal["central", "forward", "sobel"] = "sobel"
+    loss_backend: Literal["fused", "eager", "compiled"] = "fused"
+    lambda_l1: Weight = 100.0  # Pix2Pix, and NEC while it warms up
+    warmup: Share = 0.0  # in which the source is the target
+    lambda_cycle: Weight = 10.0
+    lambda_identity: Weight = 0.5  # CycleGAN; relative to lambda_cycle
+    lambda_nce: Weight = 1.0
+    nce_identity: bool = True  # CUT: the contrastive term on target images too
+    nce_layers: tuple[Index, ...] = (0, 4, 8, 12, 16)
+    nce_patches: Count = 256
+    nce_width: Count = 256
+    nce_temperature: Positive = 0.07
+    pool: Index = 0  # fake images that the discriminator may see again
+
+    # Training.
+    seed: Index = 0
+    batch: Count = 1  # images per process
+    epochs: Count = 300
+    steps: Index = 0  # 0: as many as the epochs have
+    lr_generator: Positive = 2e-4
+    lr_discriminator: Positive = 2e-4
+    betas: tuple[Decay, Decay] = (0.5, 0.999)
+    decay: Share = 0.5  # the last one, over which learning rates fall linearly to 0
+    coupled_adam: bool = False  # one Adam with lr_generator for all, discriminators never frozen
+    ema: Decay = 0.0  # of the averaged generator; 0: no average
+    amp: bool = False  # networks in bfloat16, losses and weights in float32
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    validate_every: Index = 0  # steps; 0: an epoch
+    log_every: Count = 50  # steps
+    selection: Literal["ssim", "psnr"] = "ssim"  # the validation metric of the best checkpoint
+
+    def __post_init__(self) -> None:
+        if len(self.unet_channels) < 2:
+            raise ValueError("unet_channels must name the channels of two levels or more")
+        if self.system == "cut" and self.generator != "resnet":
+            raise ValueError("CUT compares layers of a ResNet: it needs generator=resnet")
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is written."""
+        return Path(self.out or f"out/brats/{self.system}")
+
+
+# ------------------------------------------------------------------------------------------------
+# Layers
+# ------------------------------------------------------------------------------------------------
+
+
+def make_options(system: str, preset: str = "paper", *layers: Mapping[str, object]) -> Options:
+    """The options of a system under a preset, changed by ``layers`` in their order.
+
+    Args:
+        system, preset: their names.
+        layers: values, or text for them, by name; those of the data as ``data.<name>`` or nested.
+    """
+    for what, name, known in (("system", system, PAPER), ("preset", preset, PRESETS)):
+        if name not in known:
+            raise ValueError(f"the {what} must be one of {', '.join(known)}, got {name!r}")
+    merged: dict[str, object] = {}
+    for layer in (PAPER[system], PRESETS[preset].get(system, {}), *layers):
+        merged |= _flat(layer)
+    return change(Options(), {**merged, "system": system, "preset": preset})
+
+
+def change(options: Options, values: Mapping[str, object]) -> Options:
+    """The options with other values, given as for :func:`make_options`; ValueError if one is bad.
+
+    ``change(Options(), dataclasses.asdict(options))`` gives ``options``, also by way of JSON.
+    """
+    kinds = typing.get_type_hints(Options, include_extras=True)
+    data_kinds = typing.get_type_hints(DataOptions, include_extras=True)
+    kinds |= {f"data.{name}": kind for name, kind in data_kinds.items()}
+    del kinds["data"]
+    parsed: dict[str, Any] = {}
+    for key, value in _flat(values).items():
+        if key not in kinds:
+            near = difflib.get_close_matches(key, kinds, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else "see examples/brats/options.py"
+            raise ValueError(f"there is no option {key!r}: {hint}")
+        try:
+            parsed[key] = parse_value(kinds[key], as_text(value))
+        except ValueError:
+            wanted = describe(kinds[key])
+            raise ValueError(f"{key} must be {wanted}, got {as_text(value)!r}") from None
+    inner = {key[5:]: parsed.pop(key) for key in list(parsed) if key.startswith("data.")}
+    data = dataclasses.replace(options.data, **inner)
+    return dataclasses.replace(options, data=data, **parsed)
+
+
+def _flat(values: Mapping[str, object]) -> dict[str, object]:
+    """``{"data": {"size": 64}}`` as ``{"data.size": 64}``."""
+    flat = {key: value for key, value in values.items() if key != "data"}
+    inner = values.get("data", {})
+    if not isinstance(inner, Mapping):
+        raise ValueError(f"data has options of its own, such as data.size, got data={inner!r}")
+    return flat | {f"data.{key}": value for key, value in inner.items()}
+
+
+# ------------------------------------------------------------------------------------------------
+# Command line
+# ------------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """Leaves it to the caller to print what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def parse(arguments: Sequence[str] | None = None) -> tuple[Options, bool]:
+    """The options that a command line asks for, and whether the run in their folder goes on.
+
+    Raises:
+        ValueError: with one sentence on what is wrong.
+    """
+    parser = _Parser(
+        prog="python -m examples.brats.train",
+        usage="%(prog)s nec|pix2pix|cyclegan|cut [options] [key=value ...]",
+        description="Train one system. Keys and their defaults: examples/brats/options.py.",
+    )
+    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--preset", help=", ".join(PRESETS))
+    parser.add_argument("--config", type=Path, help="JSON file of options")
+    parser.add_argument(
+        "--resume", type=Path, metavar="RUN", help="folder of the run to go on with"
+    )
+    parser.add_argument("--loss-backend", help="fused, eager or compiled; as loss_backend=")
+    found = parser.parse_intermixed_args(arguments)
+
+    systems = [word for word in found.words if "=" not in word]
+    values: dict[str, object] = dict(word.split("=", 1) for word in found.words if "=" in word)
+    if found.loss_backend:
+        values["loss_backend"] = found.loss_backend
+    if found.preset:
+        values["preset"] = found.preset
+    if found.resume:
+        if found.config or "preset" in values:
+            raise ValueError("a run goes on with its own options: leave out preset and --config")
+        saved = change(Options(), _read_json(found.resume / "run.json").get("options", {}))
+        if systems and systems != [saved.system]:
+            raise ValueError(f"{found.resume} is a run of {saved.system}, not of {systems[0]}")
+        return change(saved, {**values, "system": saved.system, "out": found.resume}), True
+    named = {**(_flat(_read_json(found.config)) if found.config else {}), **values}
+    if not systems and "system" in named:
+        systems = [str(named["system"])]
+    if len(systems) != 1:
+        raise ValueError(f"name one system, of {', '.join(PAPER)}: got {' '.join(systems) or None}")
+    return make_options(systems[0], str(named.get("preset", "paper")), named), False
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold a JSON object of options")
+    return values

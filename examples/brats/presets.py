@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""The named settings of each system: what they change of the defaults in ``options.Options``."""
+
+from __future__ import annotations
+
+Settings = dict[str, object]
+
+# What each system's own paper does otherwise. Pix2Pix shares NEC's networks, as in the NEC paper;
+# CycleGAN (Zhu et al., ICCV 2017) and CUT (Park et al., ECCV 2020) come with their own, and with
+# the learning rates, augmentation and epochs of their authors' code.
+_RESNET_AND_PATCHGAN: Settings = {
+    "generator": "resnet",
+    "output": "tanh",
+    "discriminator_scales": 1,
+    "discriminator_layers": 5,
+    "adversarial": "lsgan",
+    "augment": "jitter",
+}
+PAPER: dict[str, Settings] = {
+    "nec": {},
+    "pix2pix": {},
+    "cyclegan": {
+        **_RESNET_AND_PATCHGAN,
+        "initialization": "normal",
+        "pool": 50,
+        "epochs": 200,
+    },
+    "cut": {
+        **_RESNET_AND_PATCHGAN,
+        "initialization": "xavier",
+        "antialias": True,
+        "epochs": 400,
+    },
+}
+
+# What the authors released after the paper, for the two systems that it concerns.
+_RELEASE: Settings = {
+    "data.upper": 99.9,
+    "data.percentile_scope": "volume",
+    "unet_units": 18,
+    "discriminator_scales": 2,
+    "discriminator_layers": 4,
+    "discriminator_channels": 128,
+    "lambda_discriminator": 1.0,
+    "coupled_adam": True,
+    "lr_generator": 1e-4,
+    "betas": (0.9, 0.999),
+    "epochs": 400,
+    "decay": 0.0,
+    "warmup": 1 / 400,
+    "selection": "psnr",
+}
+
+# Networks and steps for 64x64 images and minutes on one core.
+_CPU: Settings = {
+    "data.size": 64,
+    "augment": "flip",
+    "unet_channels": (16, 32, 64, 128),
+    "unet_units": 2,
+    "discriminator_scales": 3,
+    "discriminator_layers": 3,
+    "discriminator_channels": 32,
+    "batch": 2,
+    "steps": 2000,
+    "lr_generator": 1e-3,
+    "validate_every": 200,
+}
+
+# Each preset changes the paper's settings.
+PRESETS: dict[str, dict[str, Settings]] = {
+    "paper": {},
+    "release": {
+        "nec": {**_RELEASE, "lambda_ngf": 3.0, "eps": 0.1},
+        "pix2pix": _RELEASE,
+    },
+    "cpu": {
+        "nec": {**_CPU, "lambda_ngf": 3.0, "steps": 3000, "lr_discriminator": 1e-3},
+        "pix2pix": _CPU,
+        "cyclegan": {**_CPU, "generator": "unet", "output": "none", "initialization": "default"},
+        "cut": {
+            **_CPU,
+            "resnet_channels": 16,
+            "resnet_blocks": 4,
+            "nce_layers": (0, 4, 8, 12, 14),
+            "nce_patches": 128,
+            "nce_width": 128,
+        },
+    },
+}

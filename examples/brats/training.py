@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""The training loop of all four systems.
+
+A step depends on the options, on its number and on the state that the step before has left: batches
+and random numbers are made from seed, step and process. A run that is resumed therefore goes on
+as it would have without the interruption, on a CPU bit by bit.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .data import Data, training_pairs
+from .distributed import Process, any_process
+from .learner import Learner
+from .metrics import METRICS, score, summary
+from .networks import check_size, make_generator
+from .options import Options, change
+from .records import Records, load_checkpoint, save_checkpoint
+from .systems import SYSTEMS
+from .systems.base import Losses
+from .volumes import predict
+
+SHOWN = 4  # validation images in TensorBoard
+
+
+def load_generator(run: Path) -> tuple[nn.Module, Options]:
+    """The generator of a run at its best validation, on the CPU, and the run's options.
+
+    With ``ema`` it is the averaged one. ValueError with one sentence if there is none.
+    """
+    state = load_checkpoint(run / "best.pt")
+    options = change(Options(), state["options"])
+    generator = make_generator(options)
+    generator.load_state_dict(state["generator"])
+    return generator.eval(), options
+
+
+class Trainer:
+    """A run: all steps of a system's learner, validations, and what is written on the way.
+
+    Args:
+        options: of the run.
+        data: the images.
+        process: which of several processes this is.
+        resume: goes on from the last checkpoint in the run's folder.
+
+    Raises:
+        ValueError: with one sentence: images that the networks cannot take, a folder that holds
+            another run, a checkpoint that cannot be used.
+    """
+
+    def __init__(
+        self, options: Options, data: Data, process: Process | None = None, *, resume: bool = False
+    ) -> None:
+        self.process = process = process or Process()
+        check_size(options)
+        paired = SYSTEMS[options.system].paired
+        self.pairs = training_pairs(data, paired, options.batch, options.seed, options.augment)
+        self.epoch = self.pairs.steps_per_epoch(process.world_size)
+        self.options = options = replace(
+            options,
+            steps=options.steps or options.epochs * self.epoch,
+            validate_every=options.validate_every or self.epoch,
+        )
+        self.validation = data.validation
+        self.learner = Learner(options, process)
+        self.step, self.best = 0, -math.inf
+
+        last = options.folder / "last.pt"
+        if resume:
+            self._load(last)
+        elif last.exists():
+            raise ValueError(
+                f"{options.folder} holds a run: go on with it by --resume {options.folder}, "
+                "or choose another folder by out="
+            )
+        self.records: Records | None = None
+        if process.rank == 0:
+            losses, rates = self.learner.system.weights(0), self._rates()
+            columns = ["step", "epoch", "images_per_second", *rates, *losses, *METRICS]
+            facts = {"options": asdict(options), "processes": process.world_size}
+            self.records = Records(options.folder, columns, facts, self.step)
+            self.records.describe("running", self.step, self.best)
+
+    def fit(self) -> bool:
+        """Trains to the last step, or until Ctrl-C or SIGTERM: whether it came to the end.
+
+        Raises:
+            FloatingPointError: a loss is not finite.
+        """
+        outcome = "failed"
+        try:
+            with _stop_request() as stop_requested:
+                self._run(stop_requested)
+            outcome = "finished" if self.step == self.options.steps else "interrupted"
+        finally:
+            if self.records:
+                self.records.describe(outcome, self.step, self.best)
+                self.records.close()
+        return outcome == "finished"
+
+    def _run(self, stop_requested: Callable[[], bool]) -> None:
+        options, (rank, world_size, device) = self.options, self.process
+        images = options.batch * world_size
+        bar = tqdm(
+            desc=options.folder.name,
+            total=options.steps * images,
+            initial=self.step * images,
+            unit="image",
+            disable=rank > 0,
+        )
+        with bar:
+            if self.step == 0:
+                self._save(self._record({}, validate=True))
+            meter, stop = _Meter(), False
+            while self.step < options.steps and not stop:
+                pair = self.pairs.batch(self.step, rank, world_size)
+                losses = self.learner.learn(self.step, *(half.to(device) for half in pair))
+                self.step += 1
+                meter.add(losses, images)
+                bar.update(images)
+                stop = any_process(stop_requested())
+                validate = self.step % options.validate_every == 0 or self.step == options.steps
+                is_best = False
+                if validate or self.step % options.log_every == 0:
+                    means = meter.read()
+                    bar.set_postfix({name: f"{means[name]:.3g}" for name in losses})
+                    is_best = self._record(means, validate)
+                    meter = _Meter()
+                if validate or stop:
+                    self._save(is_best)
+
+    def _record(self, means: Mapping[str, float], validate: bool) -> bool:
+        """Writes a line of metrics.csv; whether its validation is the best one so far."""
+        if self.records is None:  # the first process does
+            return False
+        for name, mean in means.items():
+            if not math.isfinite(mean):
+                raise FloatingPointError(
+                    f"{name} became {mean} before step {self.step}: lower learning rates may help"
+                )
+        row = {"step": self.step, "epoch": self.step / self.epoch, **self._rates(), **means}
+        is_best = False
+        if validate:
+            fake = predict(self.learner.generator, self.validation.t1, device=self.process.device)
+            metrics = summary(score(fake, self.validation))
+            row |= {name: statistic.mean for name, statistic in metrics.items()}
+            is_best = row[self.options.selection] > self.best
+            self.best = max(self.best, row[self.options.selection])
+            images = self.validation.t1, fake, self.validation.t2
+            self.records.show(self.step, [image[:SHOWN] for image in images])
+        self.records.add(row)
+        return is_best
+
+    def _rates(self) -> dict[str, float]:
+        learner, step = self.learner, max(self.step - 1, 0)  # the one that was done last
+        return {f"lr_{name}": learner.rate(name, step) for name in learner.optimizers}
+
+    def _save(self, is_best: bool) -> None:
+        """Writes last.pt, and best.pt too if no state before was better."""
+        state = self.learner.state()
+        if self.records:
+            state |= {"options": asdict(self.options), "step": self.step, "best": self.best}
+            for name in ("last.pt", "best.pt") if is_best else ("last.pt",):
+                save_checkpoint(self.options.folder / name, state)
+            self.records.describe("running", self.step, self.best)
+
+    def _load(self, path: Path) -> None:
+        state = load_checkpoint(path)
+        try:
+            self.learner.load(state)
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be used: {error}") from error
+        self.step, self.best = state["step"], state["best"]
+        if self.step > self.options.steps:
+            raise ValueError(f"{path} is of step {self.step}, beyond steps={self.options.steps}")
+
+
+class _Meter:
+    """Means of losses, and images per second, since it was made."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.steps = self.images = 0
+        self.start = time.perf_counter()
+
+    def add(self, losses: Losses, images: int) -> None:
+        """Takes a step into account, without waiting for a GPU to finish it."""
+        self.sums = {name: self.sums.get(name, 0) + loss for name, loss in losses.items()}
+        self.steps += 1
+        self.images += images
+
+    def read(self) -> dict[str, float]:
+        means = {name: total.item() / self.steps for name, total in self.sums.items()}
+        return {"images_per_second": self.images / (time.perf_counter() - self.start), **means}
+
+
+@contextmanager
+def _stop_request() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or SIGTERM came; the step at hand is then finished before the run stops."""
+    received: list[int] = []
+    signals = signal.SIGINT, signal.SIGTERM
+    before = [signal.signal(one, lambda number, _: received.append(number)) for one in signals]
+    try:
+        yield lambda: bool(received)
+    finally:
+        for one, handler in zip(signals, before, strict=True):
+            signal.signal(one, handler)

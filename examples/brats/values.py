@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""Values of options by the type of their field: numbers in a range, names, lists."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable
+from typing import Annotated, Literal, NamedTuple
+
+
+class Rule(NamedTuple):
+    """What a number has to be."""
+
+    text: str
+    holds: Callable[[float], bool]
+
+
+Count = Annotated[int, Rule("a whole number of at least 1", lambda n: n >= 1)]
+Index = Annotated[int, Rule("a whole number of at least 0", lambda n: n >= 0)]
+Positive = Annotated[float, Rule("a positive number", lambda x: 0 < x < float("inf"))]
+Weight = Annotated[float, Rule("a number of at least 0", lambda x: 0 <= x < float("inf"))]
+Share = Annotated[float, Rule("a number in [0, 1]", lambda x: 0 <= x <= 1)]
+Decay = Annotated[float, Rule("a number in [0, 1)", lambda x: 0 <= x < 1)]
+
+
+def as_text(value: object) -> str:
+    """The value as the command line would give it: values of all sources are then read alike."""
+    if isinstance(value, (list, tuple)):
+        return ",".join(as_text(part) for part in value)
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def parse_value(kind: object, text: str) -> object:
+    """The value that a text stands for; ValueError where it stands for none of its kind."""
+    parts = typing.get_args(kind)
+    origin = typing.get_origin(kind)
+    if origin is Annotated:
+        value = parse_value(parts[0], text)
+        if not parts[1].holds(value):
+            raise ValueError
+        return value
+    if origin in (types.UnionType, typing.Union):
+        return None if text == "none" else parse_value(parts[0], text)
+    if origin is tuple:
+        texts = text.split(",")
+        if parts[-1] is not Ellipsis and len(texts) != len(parts):
+            raise ValueError
+        return tuple(parse_value(parts[0], one.strip()) for one in texts)
+    if origin is Literal or kind is bool:
+        values = {str(part).lower(): part for part in parts or (True, False)}
+        if text not in values:
+            raise ValueError
+        return values[text]
+    return kind(text)  # type: ignore[operator]
+
+
+def describe(kind: object) -> str:
+    """What a value of this kind is, for a sentence."""
+    parts = typing.get_args(kind)
+    origin = typing.get_origin(kind)
+    if origin is Annotated:
+        return str(parts[1].text)
+    if origin in (types.UnionType, typing.Union):
+        return f"{describe(parts[0])} or none"
+    if origin is tuple:
+        count = "" if parts[-1] is Ellipsis else f"{len(parts)} "
+        return f"{count}values separated by commas, each {describe(parts[0])}"
+    if origin is Literal:
+        return f"one of {', '.join(map(str, parts))}"
+    names = {int: "a whole number", float: "a number", bool: "true or false"}
+    return names.get(kind, "text")  # type: ignore[call-overload]

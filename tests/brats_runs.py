@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""Options and images so small that a training step takes milliseconds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from examples.brats.data import Data, ImageSet
+from examples.brats.options import Options, make_options
+
+SIZE = 32
+SYSTEMS = "nec", "pix2pix", "cyclegan", "cut"
+SMALL = {
+    "data.size": SIZE,
+    "unet_channels": (4, 8),
+    "unet_units": 1,
+    "resnet_channels": 4,
+    "resnet_blocks": 2,
+    "discriminator_channels": 4,
+    "discriminator_scales": 2,
+    "nce_layers": (0, 4, 8, 12),
+    "nce_patches": 16,
+    "nce_width": 8,
+    "steps": 4,
+    "validate_every": 2,
+    "log_every": 1,
+}
+
+
+def small_options(system: str = "nec", **changes: object) -> Options:
+    """The smallest networks that have all parts."""
+    return make_options(system, "cpu", SMALL, changes)
+
+
+def random_images(count: int, seed: int, size: int = SIZE) -> Tensor:
+    """``(count, 1, size, size)`` in [-1, 1], smooth enough to have edges, with a background."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 1, size // 4, size // 4, generator=generator) * 2 - 1
+    images = torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear")
+    images[..., : size // 4] = -1
+    return images
+
+
+def random_data(size: int = SIZE) -> Data:
+    """Four groups of images without any meaning."""
+
+    def images(count: int, seed: int) -> ImageSet:
+        t1, t2 = random_images(count, seed, size), random_images(count, seed + 1, size)
+        names = [f"random-{seed}-{k}" for k in range(count)]
+        window = torch.tensor([[[0.0, 1.0]] * 2] * count)
+        return ImageSet(names, t1, t2, t1 > -1, None, window, 1.0)
+
+    return Data(*(images(count, 10 * k) for k, count in enumerate((6, 5, 2, 2))))
