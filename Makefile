@@ -20,13 +20,17 @@ CPP_FILES = $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test cpp-test bench bench-check gpu-report registers lint format sanitize clean
+.PHONY: help demo paper test cpp-test bench bench-check gpu-report registers lint format sanitize clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "%-11s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.demo $(VENV)/.extension ## Run the demo; T1=PATH T2=PATH: on your own images, OUT=DIR: results there
 	$(BIN)/python -m examples.demo $(if $(T1),--t1 "$(T1)") $(if $(T2),--t2 "$(T2)") $(if $(OUT),--out "$(OUT)")
+
+# Without data the phantom, for which the paper's networks would be wasted.
+paper: $(VENV)/.demo $(VENV)/.extension ## Train and compare the NEC paper's systems: DATA=DIR, PRESET=paper|release|cpu, OUT=DIR, ARGS=...
+	$(BIN)/python -m examples.brats.paper --preset $(or $(PRESET),$(if $(DATA),paper,cpu)) $(if $(OUT),--out "$(OUT)") $(if $(DATA),"data.data=$(DATA)") $(ARGS)
 
 test: cpp-test $(VENV)/.extension ## Run all tests, C++ and Python; ARGS=...: passed to pytest
 	$(BIN)/python -c "import nec_ext; print(nec_ext.build_info())"

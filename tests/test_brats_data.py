@@ -223,7 +223,7 @@ def test_every_option_of_the_images_is_in_the_key(own_cache: Path) -> None:
         **{"data": "x", "size": 99, "slices": "3", "lower": 2.0, "upper": 98.0, "seed": 5},
         **{"percentile_scope": "volume", "percentile_mask": "foreground"},
         **{"anti_aliasing": False, "t1_suffix": "a", "t2_suffix": "b", "dimensions": 3},
-        **{"phantom_spacing": 2.0, "phantom_blur": 1.0},
+        **{"phantom_spacing": 2.0, "phantom_blur": 1.0, "phantom_target": "toned"},
     }
     known = {field.name for field in dataclasses.fields(DataOptions)}
     assert known == {*others, "split", "phantom_sizes", "cache"}

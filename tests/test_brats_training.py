@@ -165,6 +165,7 @@ def test_resumed_is_uninterrupted(system: str, tmp_path: Path) -> None:
     changes = {"steps": 6, "validate_every": 4, "ema": 0.9, "pool": 3, "augment": "jitter"}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     make_trainer(whole, system, **changes).fit()
+    seconds = 0.0
     for number in (signal.SIGINT, signal.SIGTERM):
         trainer = make_trainer(parts, system, resume=parts.exists(), **changes)
         after_step(
@@ -174,6 +175,8 @@ def test_resumed_is_uninterrupted(system: str, tmp_path: Path) -> None:
         )
         assert not trainer.fit()
         assert run_file(parts)["state"] == "interrupted"
+        assert run_file(parts)["seconds"] >= seconds  # those of all parts
+        seconds = run_file(parts)["seconds"]
         torch.rand(3)  # what else draws random numbers does not matter
     assert make_trainer(parts, system, resume=True, **changes).fit()
 
@@ -181,6 +184,7 @@ def test_resumed_is_uninterrupted(system: str, tmp_path: Path) -> None:
         states = [load_checkpoint(folder / name) for folder in (whole, parts)]
         for state in states:
             state["options"]["out"] = ""
+            assert state.pop("seconds") > 0
         assert_equal(*states)
     assert [{**row, TIMES: ""} for row in lines(whole)] == [
         {**row, TIMES: ""} for row in lines(parts)

@@ -36,6 +36,9 @@ from .volumes import Array, DataError, Window
 __all__ = ["Data", "DataError", "DataOptions", "ImageSet", "load_data", "training_pairs"]
 
 
+TONE = 3.0  # the exponent of the phantom's toned T1
+
+
 @dataclass(frozen=True)
 class DataOptions:
     """What the images are; the defaults are the paper's."""
@@ -55,6 +58,8 @@ class DataOptions:
     seed: int = 0  # of the phantom's population
     phantom_sizes: str = "400/400/10/100"  # subjects for training T1 and T2, validation, test
     phantom_spacing: float | None = None  # mm; None: the head just fits
+    # What takes the place of its T2; "toned": its T1 under a monotone curve.
+    phantom_target: Literal["t2", "toned"] = "t2"
     phantom_blur: float = 0.0  # standard deviation in pixels, before the normalization
     cache: str | None = None  # folder for the finished images; None: one of the user
 
@@ -217,6 +222,8 @@ def _phantom_samples(options: DataOptions, subjects: Sequence[str]) -> Iterator[
         )
         # Right and front become left and back.
         t1, t2, labels = (np.ascontiguousarray(image[::-1, ::-1]) for image in brain[:3])
+        if options.phantom_target == "toned":
+            t2 = (t1 / t1.max()) ** TONE
         if options.phantom_blur:
             t1, t2 = (gaussian_filter(image, options.phantom_blur) for image in (t1, t2))
             t1, t2 = t1 * (labels > 0), t2 * (labels > 0)

@@ -18,7 +18,7 @@ import csv
 import itertools
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -119,31 +119,43 @@ def _labelled(system: str, seed: int | None, rows: Sequence[Row]) -> list[Row]:
 # ------------------------------------------------------------------------------------------------
 
 
-def page(rows: Sequence[Row], images: ImageSet, options: MetricOptions) -> str:
-    """The table, how to read it, and the tests, in Markdown."""
+def page(
+    rows: Sequence[Row],
+    images: ImageSet,
+    options: MetricOptions,
+    published: Mapping[str, str] | None = None,
+) -> str:
+    """The table, how to read it, and the tests, in Markdown.
+
+    Args:
+        rows, images: from :func:`evaluate`.
+        options: the protocol that they are of.
+        published: what a paper reports for systems, for a column of its own.
+    """
     pixels = " x ".join(str(n) for n in images.t2.shape[2:])
     legend = LEGEND.format(**vars(options)) + (LEGEND_TISSUES if images.labels is not None else "")
     count = f"{len(images)} test images of {len(set(images.subjects))} subjects"
-    parts = [f"{count}, {pixels} pixels of {images.spacing:g} mm.", table(rows), legend]
+    parts = [f"{count}, {pixels} pixels of {images.spacing:g} mm.", table(rows, published), legend]
     return "\n\n".join([*parts, *significance(rows, images)]) + "\n"
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[Row], published: Mapping[str, str] | None = None) -> str:
     """A line per system; metrics that no image has are left out."""
+    published = published or {}
     systems = _by(rows, "system")
     summaries = {
         system: [summary(part) for part in _by(own, "seed").values()]
         for system, own in systems.items()
     }
     metrics = [m for m in METRICS if any(m in one for own in summaries.values() for one in own)]
-    lines = [
-        "| system | seeds | " + " | ".join(TITLES[metric] for metric in metrics) + " |",
-        "|---|" + "---|" * (1 + len(metrics)),
-    ]
+    titles = ["system", "seeds", *(["published"] if published else [])]
+    titles += [TITLES[metric] for metric in metrics]
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for system, own in summaries.items():
         seeds = "-" if _is_free(systems[system]) else str(len(own))
-        cells = [_cell(metric, own) for metric in metrics]
-        lines.append(f"| {system} | {seeds} | " + " | ".join(cells) + " |")
+        cells = [system, seeds, *([published.get(system, "-")] if published else [])]
+        cells += [_cell(metric, own) for metric in metrics]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -213,6 +225,24 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
 # ------------------------------------------------------------------------------------------------
 
 
+def add_protocol(parser: argparse.ArgumentParser) -> None:
+    """Lets a command line set :class:`MetricOptions`."""
+    default = MetricOptions()
+    for name, known in (
+        ("histogram", ("image", "foreground", "none")),
+        ("blur_unit", ("mm", "px")),
+        ("ssim_window", ("uniform", "gaussian")),
+    ):
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, choices=known, default=getattr(default, name))
+    parser.add_argument("--blur", type=float, default=default.blur, help="of the synthetic image")
+
+
+def protocol(given: argparse.Namespace) -> MetricOptions:
+    """What :func:`add_protocol` has let be set."""
+    return MetricOptions(given.histogram, given.blur, given.blur_unit, given.ssim_window)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0; 1 if runs or data cannot be used."""
     parser = argparse.ArgumentParser(
@@ -220,7 +250,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    default = MetricOptions()
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, or NAME=RUN")
     parser.add_argument("--out", type=Path, default=Path("out/brats/evaluation"))
     parser.add_argument(
@@ -230,14 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar=("T1", "OUT"),
         help="only synthesize the T2 of a whole NIfTI volume, with one RUN",
     )
-    parser.add_argument(
-        "--histogram", choices=("image", "foreground", "none"), default=default.histogram
-    )
-    parser.add_argument("--blur", type=float, default=default.blur, help="of the synthetic image")
-    parser.add_argument("--blur-unit", choices=("mm", "px"), default=default.blur_unit)
-    parser.add_argument(
-        "--ssim-window", choices=("uniform", "gaussian"), default=default.ssim_window
-    )
+    add_protocol(parser)
     given = parser.parse_args(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -247,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             generator, trained = load_generator(_name_and_folder(given.runs[0])[1])
             synthesize(*given.volume, generator.to(device), trained.data, device)
             return 0
-        options = MetricOptions(given.histogram, given.blur, given.blur_unit, given.ssim_window)
+        options = protocol(given)
         rows, images = evaluate(given.runs, options, device)
         text = page(rows, images, options)
         given.out.mkdir(parents=True, exist_ok=True)

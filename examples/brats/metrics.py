@@ -57,6 +57,10 @@ class MetricOptions:
             raise ValueError(f"blur must not be negative, got {self.blur}")
 
 
+# Under which the acceptance thresholds were set: other than the paper's in window and unit.
+PHANTOM_PROTOCOL = MetricOptions(blur_unit="px", ssim_window="gaussian")
+
+
 class Statistic(NamedTuple):
     """Mean and population standard deviation."""
 
@@ -97,6 +101,21 @@ def score(fake: Tensor, images: ImageSet, options: MetricOptions | None = None) 
             row |= contrasts(matched, real, labels)
         rows.append(row)
     return rows
+
+
+def post_processed(fake: Tensor, images: ImageSet, options: MetricOptions) -> Tensor:
+    """All synthetic images ``(N, 1, ...)`` as they are compared."""
+    matched = [
+        post_process(
+            fake[k, 0].float().numpy(),
+            images.t2[k, 0].numpy(),
+            images.brain[k, 0].numpy(),
+            images.spacing,
+            options,
+        )
+        for k in range(len(images))
+    ]
+    return torch.from_numpy(np.stack(matched))[:, None]
 
 
 def post_process(

@@ -67,6 +67,17 @@ def load_checkpoint(path: Path) -> State:
         raise ValueError(f"{path} is not a checkpoint, or a damaged one") from error
 
 
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What run.json says; empty if there is none."""
+    path = folder / "run.json"
+    try:
+        return dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+
+
 # ------------------------------------------------------------------------------------------------
 # Records
 # ------------------------------------------------------------------------------------------------
@@ -91,9 +102,21 @@ class Records:
         self._cut(step)
         self.events = _summary_writer(folder, step)
 
-    def describe(self, state: str, step: int, best: float) -> None:
-        """Writes run.json anew: ``best`` is the validation metric by which best.pt was chosen."""
-        facts = {"state": state, "step": step, "best": best if math.isfinite(best) else None}
+    def describe(self, state: str, step: int, best: float, seconds: float) -> None:
+        """Writes run.json anew.
+
+        Args:
+            state: ``"running"``, ``"finished"``, ``"interrupted"`` or ``"failed"``.
+            step: how many are done.
+            best: the validation metric by which best.pt was chosen.
+            seconds: that all steps took, with their validations.
+        """
+        facts = {
+            "state": state,
+            "step": step,
+            "best": best if math.isfinite(best) else None,
+            "seconds": round(seconds, 1),
+        }
         text = json.dumps({**facts, **self.facts}, indent=2)
         write_atomically(self.folder / "run.json", lambda file: file.write(text.encode() + b"\n"))
 

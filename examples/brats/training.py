@@ -76,6 +76,7 @@ class Trainer:
         self.validation = data.validation
         self.learner = Learner(options, process)
         self.step, self.best = 0, -math.inf
+        self.seconds, self.start = 0.0, time.perf_counter()  # before the start, and when it was
 
         last = options.folder / "last.pt"
         if resume:
@@ -91,7 +92,7 @@ class Trainer:
             columns = ["step", "epoch", "images_per_second", *rates, *losses, *METRICS]
             facts = {"options": asdict(options), "processes": process.world_size}
             self.records = Records(options.folder, columns, facts, self.step)
-            self.records.describe("running", self.step, self.best)
+            self._describe("running")
 
     def fit(self) -> bool:
         """Trains to the last step, or until Ctrl-C or SIGTERM: whether it came to the end.
@@ -105,8 +106,8 @@ class Trainer:
                 self._run(stop_requested)
             outcome = "finished" if self.step == self.options.steps else "interrupted"
         finally:
+            self._describe(outcome)
             if self.records:
-                self.records.describe(outcome, self.step, self.best)
                 self.records.close()
         return outcome == "finished"
 
@@ -172,9 +173,17 @@ class Trainer:
         state = self.learner.state()
         if self.records:
             state |= {"options": asdict(self.options), "step": self.step, "best": self.best}
+            state["seconds"] = self._elapsed()
             for name in ("last.pt", "best.pt") if is_best else ("last.pt",):
                 save_checkpoint(self.options.folder / name, state)
-            self.records.describe("running", self.step, self.best)
+            self._describe("running")
+
+    def _describe(self, outcome: str) -> None:
+        if self.records:
+            self.records.describe(outcome, self.step, self.best, self._elapsed())
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.perf_counter() - self.start
 
     def _load(self, path: Path) -> None:
         state = load_checkpoint(path)
@@ -182,7 +191,7 @@ class Trainer:
             self.learner.load(state)
         except ValueError as error:
             raise ValueError(f"{path} cannot be used: {error}") from error
-        self.step, self.best = state["step"], state["best"]
+        self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
         if self.step > self.options.steps:
             raise ValueError(f"{path} is of step {self.step}, beyond steps={self.options.steps}")
 

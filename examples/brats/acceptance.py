@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""Whether the systems do on the phantom what they have to: twelve criteria, in about an hour.
+
+    python -m examples.brats.acceptance
+
+Trains all systems with the preset ``cpu`` and three seeds, and NEC once with the eager loss; writes
+the page of ``examples.brats.paper`` and ``acceptance.md`` beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from . import paper
+from .data import load_data, training_pairs
+from .distributed import Process
+from .evaluate import evaluate
+from .learner import Learner
+from .metrics import PHANTOM_PROTOCOL, Row, summary
+from .options import Options
+from .records import read_facts
+from .runs import Run, make_run, train_all
+
+SEEDS = 0, 1, 2
+CURVE_STEPS = 50
+
+Means = Mapping[tuple[str, int | None], Mapping[str, float]]  # of a metric, by system and seed
+
+
+class Criterion(NamedTuple):
+    """One line of the page; ``values`` are those that have to lie between the bounds."""
+
+    what: str
+    values: Sequence[float]
+    low: float = -float("inf")
+    high: float = float("inf")
+
+    @property
+    def met(self) -> bool:
+        return all(self.low <= value <= self.high for value in self.values)
+
+
+def means_of(rows: Sequence[Row]) -> Means:
+    """Means over the test images."""
+    key = lambda row: (str(row["system"]), row["seed"])  # noqa: E731
+    return {
+        found: {name: value.mean for name, value in summary(list(group)).items()}
+        for found, group in itertools.groupby(rows, key)
+    }
+
+
+def criteria(means: Means) -> dict[str, list[Criterion]]:
+    """C1 to C10."""
+
+    def each(system: str, metric: str) -> list[float]:
+        return [means[system, seed][metric] for seed in SEEDS]
+
+    def median(system: str, metric: str) -> float:
+        return statistics.median(each(system, metric))
+
+    def gains(metric: str) -> list[float]:
+        pairs = zip(each("NEC", metric), each("GAN alone", metric), strict=True)
+        return [nec - gan for nec, gan in pairs]
+
+    free = means["identity", None]
+    unpaired = max(median(system, "psnr") for system in ("CycleGAN", "CUT"))
+    psnr = median("NEC", "psnr")
+    supervised = median("Pix2Pix", "psnr") - psnr
+    return {
+        "C1": [
+            Criterion("NEC, PSNR in dB, median of the seeds", [psnr], 19),
+            Criterion("NEC, PSNR in dB, every seed", each("NEC", "psnr"), 17.5),
+        ],
+        "C2": [Criterion("NEC, SSIM, median", [median("NEC", "ssim")], 0.60)],
+        "C3": [
+            Criterion("NEC - GAN alone, PSNR, same seed", gains("psnr"), 3.5),
+            Criterion("NEC - GAN alone, SSIM, same seed", gains("ssim"), 0.2),
+        ],
+        "C4": [Criterion("NEC - identity, PSNR", [psnr - free["psnr"]], 5)],
+        "C5": [Criterion("NEC - the better of CycleGAN and CUT, PSNR", [psnr - unpaired], 3)],
+        "C6": [Criterion("Pix2Pix - NEC, PSNR", [supervised], 0, 5)],
+        "C7": [
+            Criterion("NEC, CSF ratio", [median("NEC", "csf_ratio")], 0.55),
+            Criterion("identity, CSF ratio", [free["csf_ratio"]], high=0),
+            Criterion("CycleGAN, CSF ratio (told, not judged)", each("CycleGAN", "csf_ratio")),
+        ],
+        "C8": [Criterion("NEC, correlation in the brain", [median("NEC", "correlation")], 0.65)],
+        "C9": [
+            Criterion("NEC, faith", [median("NEC", "faith")], 0.75),
+            Criterion("NEC - GAN alone, faith, same seed", gains("faith"), 0.12),
+        ],
+        "C10": [Criterion("NEC, tumour ratio", [median("NEC", "tumour_ratio")], 0.6)],
+    }
+
+
+def curve(options: Options) -> list[float]:
+    """NEC's NGF loss at each of the first steps."""
+    data = load_data(options.data)
+    pairs = training_pairs(data, False, options.batch, options.seed, options.augment)
+    learner = Learner(options, Process())
+    return [learner.learn(step, *pairs.batch(step))["ngf"].item() for step in range(CURVE_STEPS)]
+
+
+def backends(means: Means, run: Run) -> list[Criterion]:
+    """C11: the fused loss and the eager one train alike."""
+    fused, eager = (curve(replace(run.options, loss_backend=name)) for name in ("fused", "eager"))
+    worst = max(abs(a / b - 1) for a, b in zip(fused, eager, strict=True))
+    gap = means["NEC", 0]["psnr"] - means["NEC eager", 0]["psnr"]
+    return [
+        Criterion(f"fused / eager loss - 1, largest of {CURVE_STEPS} steps", [worst], 0, 1e-4),
+        Criterion("fused - eager, PSNR at the end, same seed", [gap], -1.5, 1.5),
+    ]
+
+
+def duration(runs: Sequence[Run], jobs: int) -> list[Criterion]:
+    """C12: the three short systems, as many at a time as there are cores."""
+    names = "NEC", "Pix2Pix", "GAN alone"
+    seconds = [read_facts(run.options.folder)["seconds"] for run in runs if run.name in names]
+    minutes = sum(seconds) / len(SEEDS) / jobs / 60
+    return [Criterion(f"minutes for {', '.join(names)}, {jobs} at a time", [minutes], 0, 12)]
+
+
+def table(found: Mapping[str, Sequence[Criterion]]) -> str:
+    """A line per value or group of values."""
+    lines = ["| | criterion | measured | wanted | |", "|---|---|---|---|---|"]
+    for name, group in found.items():
+        for one in group:
+            measured = ", ".join(f"{value:.3g}" for value in one.values)
+            bounds = [(">=", one.low), ("<=", one.high)]
+            wanted = " and ".join(f"{sign} {b:g}" for sign, b in bounds if abs(b) < float("inf"))
+            judged = ("met" if one.met else "**missed**") if wanted else ""
+            lines.append(f"| {name} | {one.what} | {measured} | {wanted} | {judged} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0 if all twelve are met, else 1."""
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.brats.acceptance",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=Path("out/acceptance"))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    given = parser.parse_args(arguments)
+    folder = given.out / "runs"
+    runs = paper.plan("cpu", SEEDS, folder, {})
+    eager = make_run("NEC eager", "nec", "cpu", 0, folder, {"loss_backend": "eager"})
+    try:
+        train_all([*runs, eager], given.jobs)
+        rows = paper.write(
+            given.out, runs, "python -m examples.brats.acceptance", PHANTOM_PROTOCOL, "cpu", None
+        )
+        more, _ = evaluate([f"{eager.name}={eager.options.folder}"], PHANTOM_PROTOCOL, "cpu")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    means = means_of([*rows, *(row for row in more if row["system"] == eager.name)])
+    nec = next(run for run in runs if run.name == "NEC")
+    found = criteria(means)
+    found |= {"C11": backends(means, nec), "C12": duration(runs, given.jobs)}
+    text = table(found)
+    (given.out / "acceptance.md").write_text(text + "\n")
+    print(text)
+    return 0 if all(one.met for group in found.values() for one in group) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""The figures of the NEC paper, of any test images and systems.
+
+Heads are shown as radiologists look at them: front up, the patient's left on the right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from scipy.stats import gaussian_kde
+from torch import Tensor
+
+import nec_ext
+
+from .data import ImageSet
+from .metrics import Row
+
+Array = NDArray[np.float32]
+
+FIELD_EPS = (0.01, 0.05, 0.15, 0.5)
+PANEL = 1.9  # inches
+MARGIN = 2  # pixels around the brain
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito
+
+
+class Box(NamedTuple):
+    """Part of an image: its first pixel and its size along left and back."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def cut(self, image: Array) -> Array:
+        """The part, as rows from front to back."""
+        return image[self.x : self.x + self.width, self.y : self.y + self.height].T
+
+
+def brain_box(brain: NDArray[np.bool_]) -> Box:
+    """The brain and a margin."""
+    box = []
+    for axis in range(2):
+        inside = np.flatnonzero(brain.any(axis=1 - axis))
+        first = max(int(inside[0]) - MARGIN, 0)
+        stop = min(int(inside[-1]) + 1 + MARGIN, brain.shape[axis])
+        box += [first, stop - first]
+    return Box(box[0], box[2], box[1], box[3])
+
+
+def central_box(box: Box) -> Box:
+    """A square around the centre of the brain: ventricles and basal ganglia."""
+    side = round(0.45 * box.width)
+    x, y = box.x + (box.width - side) // 2, box.y + (box.height - side) // 2
+    return Box(x, y, side, side)
+
+
+def fields(path: Path, images: ImageSet, index: int, operator: str, eps_mode: str) -> None:
+    """Figure 2: what the NGF loss sees of both contrasts, from little eps to much."""
+    box = brain_box(images.brain[index, 0].numpy())
+    figure, axes = _panels(2, 1 + len(FIELD_EPS), box, extra=0.9)
+    for row, (name, image) in enumerate((("T1", images.t1), ("T2", images.t2))):
+        intensity = _show(axes[row][0], box.cut(image[index, 0].numpy()), (-1, 1))
+        axes[row][0].set_title(name)
+        for panel, eps in zip(axes[row][1:], FIELD_EPS, strict=True):
+            field = nec_ext.ngf_field(image[index][None], eps, eps_mode, operator)
+            length = _show(panel, box.cut(field.norm(dim=2)[0, 0].numpy()), (0, 1))
+            panel.set_title(f"|n({name})|, eps = {eps:g}")
+    first = [row[0] for row in axes]
+    others = [panel for row in axes for panel in row[1:]]
+    for mappable, panels, label in (
+        (intensity, first, "intensity"),
+        (length, others, "length of the normalized gradient field"),
+    ):
+        figure.colorbar(mappable, ax=panels, location="bottom", pad=0.02, aspect=30, label=label)
+    figure.savefig(path, dpi=120)
+
+
+def side_by_side(
+    path: Path,
+    images: ImageSet,
+    fakes: Mapping[str, Tensor],
+    index: int,
+    zoom: Box | None = None,
+) -> None:
+    """Figures 3 and 4: one test image by every system, with a part enlarged.
+
+    Args:
+        path: the PNG file to write.
+        images: the test images.
+        fakes: the synthetic T2 of all of them by system, as they are compared: ``(N, 1, H, W)``.
+        index: which image.
+        zoom: what is enlarged; None: the centre of the brain.
+    """
+    box = brain_box(images.brain[index, 0].numpy())
+    zoom = zoom or central_box(box)
+    shown = {"T1, the source": images.t1, "T2, the truth": images.t2, **fakes}
+    figure, axes = _panels(2, len(shown), box)
+    for column, (name, stack) in enumerate(shown.items()):
+        image = stack[index, 0].numpy()
+        whole, part = axes[0][column], axes[1][column]
+        _show(whole, box.cut(image), (-1, 1))
+        corner = zoom.x - box.x - 0.5, zoom.y - box.y - 0.5
+        whole.add_patch(
+            Rectangle(corner, zoom.width, zoom.height, fill=False, edgecolor="#f0e442", lw=1)
+        )
+        whole.set_title(name)
+        _show(part, zoom.cut(image), (-1, 1))
+    figure.savefig(path, dpi=120)
+
+
+def psnr_distribution(path: Path, rows: Sequence[Row]) -> None:
+    """Figure 5: the density of PSNR over the test images, all seeds of a system together."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        values.setdefault(str(row["system"]), []).append(float(row["psnr"] or 0))
+    low = min(map(min, values.values())) - 1
+    high = max(map(max, values.values())) + 1
+    grid = np.linspace(low, high, 400)
+    figure = Figure((6.4, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    for k, (name, found) in enumerate(values.items()):
+        if len(set(found)) < 2:  # no density
+            continue
+        line = {"color": COLOURS[k % len(COLOURS)], "ls": "-" if k < len(COLOURS) else "--"}
+        axes.plot(grid, gaussian_kde(found)(grid), label=f"{name}: {np.mean(found):.1f} dB", **line)
+    axes.set(xlabel="PSNR of a test image, dB", ylabel="density", xlim=(low, high), ylim=(0, None))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(title="mean", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, dpi=120)
+
+
+def _panels(
+    rows: int, columns: int, box: Box, extra: float = 0.0
+) -> tuple[Figure, list[list[Axes]]]:
+    """A figure of equal panels without axes, ``extra`` inches of it for something below."""
+    height = PANEL * box.height / box.width
+    size = (columns * PANEL, rows * height + 0.35 + extra)
+    figure = Figure(size, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, [list(row) for row in axes]
+
+
+def _show(axes: Axes, image: Array, limits: tuple[float, float]) -> AxesImage:
+    axes.set(xticks=[], yticks=[])
+    return axes.imshow(image, "gray", clim=limits, interpolation="nearest")

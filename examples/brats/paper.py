@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""The NEC paper: trains its four systems, evaluates them, and writes its table and its figures.
+
+    python -m examples.brats.paper --preset cpu                     # the phantom, in minutes
+    python -m examples.brats.paper --seeds 0 1 2 data.data=/data/BraTS2023
+
+A page, ``README.md``, its figures and ``metrics.csv`` come into the output folder, the runs into
+``runs`` in it. What is trained there already is kept, and what was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import figures
+from .data import DataError, ImageSet
+from .evaluate import add_protocol, evaluate, page, protocol, write_csv
+from .metrics import MetricOptions, Row, post_processed
+from .options import Options
+from .presets import PRESETS
+from .records import read_facts
+from .runs import Run, make_run, train_all
+from .training import load_generator
+from .volumes import predict
+
+# As the tables call them: the system, and what it changes. The last one tells what the loss brings.
+SYSTEMS: dict[str, tuple[str, dict[str, object]]] = {
+    "NEC": ("nec", {}),
+    "Pix2Pix": ("pix2pix", {}),
+    "CycleGAN": ("cyclegan", {}),
+    "CUT": ("cut", {}),
+    "GAN alone": ("nec", {"lambda_ngf": 0}),
+}
+# Table 1 of Jaouen et al., ISBI 2024: PSNR in dB and SSIM on BraTS 2023.
+PUBLISHED = {
+    "NEC": "24.47 / 0.893",
+    "Pix2Pix": "24.62 / 0.894",
+    "CycleGAN": "21.91 / 0.825",
+    "CUT": "15.98 / 0.656",
+}
+CASE = "BraTS-GLI-01152-000"  # of the paper's figure 3
+CITATION = (
+    "Data: U. Baid et al., The RSNA-ASNR-MICCAI BraTS 2021 Benchmark on Brain Tumor Segmentation "
+    "and Radiogenomic Classification, arXiv:2107.02314."
+)
+
+
+def plan(preset: str, seeds: Sequence[int], folder: Path, values: dict[str, object]) -> list[Run]:
+    """All runs: the longest first, so that none is left alone at the end."""
+    names = sorted(SYSTEMS, key=lambda name: name not in ("CUT", "CycleGAN"))
+    return [
+        make_run(name, SYSTEMS[name][0], preset, seed, folder, values, SYSTEMS[name][1])
+        for name in names
+        for seed in seeds
+    ]
+
+
+def compared(
+    runs: Sequence[Run], images: ImageSet, options: MetricOptions, device: str
+) -> dict[str, Tensor]:
+    """Of the first run of every system, the synthetic T2 as they are compared, ``(N, 1, ...)``."""
+    first = {run.name: run for run in reversed(runs)}
+    stacks: dict[str, Tensor] = {}
+    for name in SYSTEMS:
+        generator, _ = load_generator(first[name].options.folder)
+        fake = predict(generator.to(device), images.t1, device=device)
+        stacks[name] = post_processed(fake, images, options)
+    return stacks
+
+
+def draw(
+    folder: Path,
+    options: Options,
+    rows: Sequence[Row],
+    images: ImageSet,
+    fakes: Mapping[str, Tensor],
+    case: str | None,
+) -> dict[str, str]:
+    """All figures: file name and caption.
+
+    Args:
+        folder: where to.
+        options: NEC's.
+        rows, images: of the test images.
+        fakes: from :func:`compared`.
+        case: the image of figures 2 and 3; None: the paper's, or else one of median PSNR.
+    """
+    found = {
+        (str(row["system"]), str(row["id"])): float(row["psnr"] or 0)
+        for row in reversed(rows)  # the first seed wins
+    }
+    nec = {name: found["NEC", name] for name in images.names}
+    worst = min(nec, key=nec.__getitem__)
+    typical = min(nec, key=lambda name: abs(nec[name] - statistics.median(nec.values())))
+    if case is None:
+        case = CASE if CASE in images.names else typical
+    if case not in images.names:
+        raise DataError(f"there is no test image {case}: they are {images.names[0]} and others")
+
+    def with_psnr(name: str) -> dict[str, Tensor]:
+        return {f"{system}\n{found[system, name]:.1f} dB": fake for system, fake in fakes.items()}
+
+    index = {name: k for k, name in enumerate(images.names)}
+    figures.fields(folder / "fields.png", images, index[case], options.operator, options.eps_mode)
+    figures.side_by_side(folder / "systems.png", images, with_psnr(case), index[case])
+    figures.side_by_side(folder / "worst.png", images, with_psnr(worst), index[worst])
+    figures.psnr_distribution(folder / "psnr.png", rows)
+    return {
+        "fields.png": f"Normalized gradient fields of {case} (figure 2 of the paper).",
+        "systems.png": f"{case} by every system, as compared, with a part enlarged (figure 3).",
+        "worst.png": f"{worst}, where NEC's PSNR is lowest (figure 4).",
+        "psnr.png": "PSNR over the test images, all seeds of a system together (figure 5).",
+    }
+
+
+def costs(runs: Sequence[Run]) -> str:
+    """What the trainings took, as a table."""
+    lines = ["| system | steps | minutes, median of its runs |", "|---|---|---|"]
+    for name in SYSTEMS:
+        facts = [read_facts(run.options.folder) for run in runs if run.name == name]
+        if facts:
+            minutes = statistics.median(one["seconds"] for one in facts) / 60
+            lines.append(f"| {name} | {facts[0]['step']} | {minutes:.1f} |")
+    return "\n".join(lines)
+
+
+def circumstances(runs: Sequence[Run], command: str) -> str:
+    """The command, and with which versions it ran."""
+    facts: dict[str, Any] = read_facts(runs[0].options.folder)
+    place = facts["gpu"] or f"CPU with {os.cpu_count()} cores"
+    return (
+        f"`{command}`, commit {str(facts['commit'])[:7]}, torch {facts['torch']}, "
+        f"monai {facts['monai']}, {place}."
+    )
+
+
+def write(
+    folder: Path,
+    runs: Sequence[Run],
+    command: str,
+    options: MetricOptions,
+    device: str,
+    case: str | None,
+) -> list[Row]:
+    """Evaluates the runs and writes page, figures and metrics.csv; returns the rows of the last."""
+    rows, images = evaluate([f"{run.name}={run.options.folder}" for run in runs], options, device)
+    order = list(SYSTEMS)
+    rows.sort(key=lambda row: order.index(row["system"]) if row["system"] in order else -1)
+    write_csv(rows, folder / "metrics.csv")
+    nec = next(run for run in runs if run.name == "NEC").options
+    captions = draw(folder, nec, rows, images, compared(runs, images, options, device), case)
+    parts = [
+        "# T1 to T2, one-sided and unpaired: the NEC paper's systems",
+        circumstances(runs, command),
+        CITATION if nec.data.data else "Data: the brain phantom of `examples/phantom.py`.",
+        page(rows, images, options, PUBLISHED).rstrip(),
+        "Published: PSNR and SSIM in table 1 of Jaouen, Conze and Visvikis, ISBI 2024: 400 and 400 "
+        "training slices of 256x256 pixels, 441 test slices. GAN alone: NEC with a weight of 0 for "
+        "its loss.",
+        *(f"![{caption}]({name})\n\n{caption}" for name, caption in captions.items()),
+        costs(runs),
+    ]
+    (folder / "README.md").write_text("\n\n".join(parts) + "\n")
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0; 1 with one sentence if something cannot be used; 130 if interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.brats.paper",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("values", nargs="*", metavar="KEY=VALUE", help="options of all systems")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="paper")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--out", type=Path, default=Path("out/paper"))
+    parser.add_argument(
+        "--jobs", type=int, help="trainings at a time; default: one per core, on a GPU one"
+    )
+    parser.add_argument("--case", help="test image of figures 2 and 3")
+    add_protocol(parser)
+    given = parser.parse_intermixed_args(arguments)
+    gpu = torch.cuda.is_available()
+    try:
+        if bad := [value for value in given.values if "=" not in value]:
+            raise ValueError(f"options are given as key=value, got {bad[0]!r}")
+        values: dict[str, object] = dict(value.split("=", 1) for value in given.values)
+        runs = plan(given.preset, given.seeds, given.out / "runs", values)
+        train_all(runs, given.jobs or (1 if gpu else os.cpu_count() or 1))
+        device = "cuda" if gpu else "cpu"
+        command = shlex.join(["python", "-m", "examples.brats.paper", *arguments])
+        write(given.out, runs, command, protocol(given), device, given.case)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on", file=sys.stderr)
+        return 130
+    print((given.out / "README.md").read_text())
+    print(f"written: {given.out}/README.md, metrics.csv and figures")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

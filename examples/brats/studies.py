@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""What decides how well NEC does, and whether CycleGAN and CUT do what they are known for.
+
+    python -m examples.brats.studies stability      # NEC at lambda 1: one change at a time
+    python -m examples.brats.studies toned          # T1 to T1 under another tone curve
+
+Trains on the phantom with the preset ``cpu``, three seeds each, and writes ``<study>.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from .evaluate import evaluate, page
+from .metrics import PHANTOM_PROTOCOL, MetricOptions
+from .runs import make_run, train_all
+
+SEEDS = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Study:
+    """Systems under settings that are compared.
+
+    Attributes:
+        settings: the system and its options, by the name of its line.
+        options: of all of them.
+        protocol: by which images are compared.
+    """
+
+    settings: dict[str, tuple[str, dict[str, object]]]
+    options: dict[str, object] = field(default_factory=dict)
+    protocol: MetricOptions = PHANTOM_PROTOCOL
+
+
+_LAMBDA_1: dict[str, object] = {"lambda_ngf": 1, "lr_discriminator": 2e-4, "steps": 2000}
+STUDIES = {
+    "stability": Study(
+        {
+            "lambda 1": ("nec", _LAMBDA_1),
+            "lr of the discriminator 1e-3": ("nec", {**_LAMBDA_1, "lr_discriminator": 1e-3}),
+            "discriminator twice as wide": ("nec", {**_LAMBDA_1, "discriminator_channels": 64}),
+            "ramp over a tenth": ("nec", {**_LAMBDA_1, "ramp": 0.1}),
+            "EMA 0.99": ("nec", {**_LAMBDA_1, "ema": 0.99}),
+            "lambda 3": ("nec", {**_LAMBDA_1, "lambda_ngf": 3}),
+        }
+    ),
+    # Histogram matching would undo the curve without any system.
+    "toned": Study(
+        {"CycleGAN": ("cyclegan", {}), "CUT": ("cut", {})},
+        {"data.phantom_target": "toned"},
+        replace(PHANTOM_PROTOCOL, histogram="none"),
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0; 1 with one sentence if something cannot be used; 130 if interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.brats.studies",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("study", choices=list(STUDIES))
+    parser.add_argument("--out", type=Path, default=Path("out/studies"))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    given = parser.parse_args(arguments)
+    study, folder = STUDIES[given.study], given.out / given.study
+    runs = [
+        make_run(name, system, "cpu", seed, folder, study.options, own)
+        for name, (system, own) in study.settings.items()
+        for seed in SEEDS
+    ]
+    try:
+        train_all(runs, given.jobs)
+        named = [f"{run.name}={run.options.folder}" for run in runs]
+        rows, images = evaluate(named, study.protocol, "cpu")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on", file=sys.stderr)
+        return 130
+    text = page(rows, images, study.protocol)
+    (given.out / f"{given.study}.md").write_text(text)
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
