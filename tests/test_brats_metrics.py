@@ -28,6 +28,7 @@ from examples.brats.metrics import (  # noqa: E402
     post_process,
     score,
     summary,
+    tissue_masks,
     wilcoxon_p,
 )
 
@@ -208,11 +209,28 @@ def test_contrasts_of_known_tissues() -> None:
     assert means["tumour_ratio"] == pytest.approx((-0.2, 0))
 
 
-def test_images_without_labels_have_no_contrasts() -> None:
-    group = images(noise(1, 16, 16))
-    row = one(group.t2, group)
-    assert [row[name] for name in METRICS[-3:]] == [None] * 3
-    assert set(summary([row])) == set(METRICS[:-3])
+def test_without_labels_csf_is_dark_in_t1_and_bright_in_t2() -> None:
+    t1 = np.arange(64.0).reshape(1, 8, 8) / 32 - 1
+    t2 = -t1
+    t2[0, 7, 4:] = 1  # bright in both: neither
+    masks = tissue_masks(images(t2, t1), 0)
+    assert masks["csf"][0].all() and masks["csf"].sum() == 12  # the four push out the last four
+    assert masks["wm"][7, :4].all() and masks["wm"].sum() == 12
+    row = one(torch.from_numpy(t1).float(), images(t2, t1))
+    assert row["csf_inverted"] == 0 and row["csf_ratio"] < -0.9
+    assert row["tumour_ratio"] is None
+    assert "tumour_ratio" not in summary([row])
+
+
+def test_no_tissue_outside_the_brain() -> None:
+    t1 = noise(1, 8, 8)
+    nothing = images(-t1, t1, brain=np.zeros((1, 8, 8), bool))
+    assert not any(mask.any() for mask in tissue_masks(nothing, 0).values())
+    half = np.zeros((1, 8, 8), bool)
+    half[:, :4] = True
+    masks = tissue_masks(images(-t1, t1, brain=half), 0)
+    assert masks["csf"].sum() == masks["wm"].sum() == 8
+    assert not masks["csf"][4:].any()
 
 
 # ------------------------------------------------------------------------------------------------

@@ -57,8 +57,12 @@ means. Histogram matching: {histogram}, then a Gaussian of {blur:g} {blur_unit};
 {ssim_window} window. Correlation: Pearson's in the brain. Faith: edges of the T1 that are in the
 synthetic image."""
 LEGEND_TISSUES = """\
- CSF and tumour ratio: contrast to white matter as a share of the true one; CSF
-inverted: images in which CSF is brighter than white matter, as in T2."""
+ CSF{tumour} ratio: contrast to white matter as a share of the true one; CSF
+inverted: images in which CSF is brighter than white matter, as in T2.{how}"""
+UNLABELLED = """\
+ For lack of labels CSF is the part of
+the brain that belongs to the darkest quarter in T1 and to the brightest in T2, white matter the
+reverse."""
 
 
 # ------------------------------------------------------------------------------------------------
@@ -133,7 +137,11 @@ def page(
         published: what a paper reports for systems, for a column of its own.
     """
     pixels = " x ".join(str(n) for n in images.t2.shape[2:])
-    legend = LEGEND.format(**vars(options)) + (LEGEND_TISSUES if images.labels is not None else "")
+    legend = LEGEND.format(**vars(options))
+    if images.labels is None:
+        legend += LEGEND_TISSUES.format(tumour="", how=UNLABELLED)
+    else:
+        legend += LEGEND_TISSUES.format(tumour=" and tumour", how="")
     count = f"{len(images)} test images of {len(set(images.subjects))} subjects"
     parts = [f"{count}, {pixels} pixels of {images.spacing:g} mm.", table(rows, published), legend]
     return "\n\n".join([*parts, *significance(rows, images)]) + "\n"

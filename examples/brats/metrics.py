@@ -31,12 +31,13 @@ from .data import ImageSet
 from .volumes import BACKGROUND
 
 Array = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 Row = dict[str, str | float | None]
 
 DATA_RANGE = 2.0  # of intensities in [-1, 1]
 FAITH_EPS = 0.05
 MAP_BINS = 256
-# What a row holds beside its id; the last three need tissue labels and are None without.
+# What a row holds beside its id; the last three are None where a tissue is missing.
 METRICS = (
     *("psnr", "ssim", "psnr_brain", "ssim_brain", "correlation", "faith"),
     *("csf_inverted", "csf_ratio", "tumour_ratio"),
@@ -97,8 +98,7 @@ def score(fake: Tensor, images: ImageSet, options: MetricOptions | None = None) 
             row |= _similarity(matched, real, brain, options)
             row["correlation"] = correlation(synthetic[brain], real[brain])
             row["faith"] = faithfulness(fake[k], images.t1[k])
-            labels = None if images.labels is None else images.labels[k, 0].numpy()
-            row |= contrasts(matched, real, labels)
+            row |= contrasts(matched, real, tissue_masks(images, k))
         rows.append(row)
     return rows
 
@@ -119,7 +119,7 @@ def post_processed(fake: Tensor, images: ImageSet, options: MetricOptions) -> Te
 
 
 def post_process(
-    fake: Array, real: Array, brain: NDArray[np.bool_], spacing: float, options: MetricOptions
+    fake: Array, real: Array, brain: Mask, spacing: float, options: MetricOptions
 ) -> Array:
     """The synthetic image as it is compared: histogram matched, then smoothed."""
     if options.histogram == "image":
@@ -133,7 +133,7 @@ def post_process(
 
 
 def _similarity(
-    fake: Array, real: Array, brain: NDArray[np.bool_], options: MetricOptions
+    fake: Array, real: Array, brain: Mask, options: MetricOptions
 ) -> dict[str, float | None]:
     gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     window = gaussian if options.ssim_window == "gaussian" else {}
@@ -176,27 +176,45 @@ def faithfulness(fake: Tensor, source: Tensor) -> float:
     return shared / whole if whole else 0.0
 
 
-def contrasts(
-    fake: Array, real: Array, labels: NDArray[np.uint8] | None
-) -> dict[str, float | None]:
+def contrasts(fake: Array, real: Array, masks: Mapping[str, Mask]) -> dict[str, float | None]:
     """CSF and tumour against white matter, as a share of the true contrast.
 
     ``csf_inverted`` is 1 where CSF is the brighter one, as in T2. None where a tissue is missing.
     """
     result: dict[str, float | None] = dict.fromkeys(METRICS[-3:])
-    if labels is None:
-        return result
+    csf, tumour, wm = masks["csf"], masks["tumour"], masks["wm"]
 
-    def contrast(image: Array, tissue: NDArray[np.bool_]) -> float:
-        return float(image[tissue].mean(dtype=np.float64) - image[labels == WM].mean())
+    def contrast(image: Array, tissue: Mask) -> float:
+        return float(image[tissue].mean(dtype=np.float64) - image[wm].mean())
 
-    csf, tumour = labels == CSF, labels >= OEDEMA
-    if (labels == WM).any() and csf.any():
+    if wm.any() and csf.any():
         result["csf_inverted"] = float(contrast(fake, csf) > 0)
         result["csf_ratio"] = contrast(fake, csf) / contrast(real, csf)
-    if (labels == WM).any() and tumour.any():
+    if wm.any() and tumour.any():
         result["tumour_ratio"] = contrast(fake, tumour) / contrast(real, tumour)
     return result
+
+
+def tissue_masks(images: ImageSet, k: int) -> dict[str, Mask]:
+    """Where CSF, white matter and tumour are in an image.
+
+    Without labels CSF is what belongs to the darkest quarter of the brain in T1 and to the
+    brightest in T2, white matter the reverse; of a tumour then nothing is known.
+    """
+    if images.labels is not None:
+        labels = images.labels[k, 0].numpy()
+        return {"csf": labels == CSF, "wm": labels == WM, "tumour": labels >= OEDEMA}
+    brain, t1, t2 = (group[k, 0].numpy() for group in (images.brain, images.t1, images.t2))
+    dark, bright = [], []
+    for image in (t1, t2):
+        low, high = np.quantile(image[brain], (0.25, 0.75)) if brain.any() else (0, 0)
+        dark.append(brain & (image < low))
+        bright.append(brain & (image > high))
+    return {
+        "csf": dark[0] & bright[1],
+        "wm": bright[0] & dark[1],
+        "tumour": np.zeros_like(brain),
+    }
 
 
 # ------------------------------------------------------------------------------------------------
