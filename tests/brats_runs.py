@@ -49,7 +49,6 @@ def random_data(size: int = SIZE) -> Data:
     def images(count: int, seed: int) -> ImageSet:
         t1, t2 = random_images(count, seed, size), random_images(count, seed + 1, size)
         names = [f"random-{seed}-{k}" for k in range(count)]
-        window = torch.tensor([[[0.0, 1.0]] * 2] * count)
-        return ImageSet(names, t1, t2, t1 > -1, None, window, 1.0)
+        return ImageSet(names, t1, t2, t1 > -1, None, 1.0)
 
     return Data(*(images(count, 10 * k) for k, count in enumerate((6, 5, 2, 2))))

@@ -47,6 +47,7 @@ class Run:
     seed: int
     factor: float
     data: DataOptions = field(default_factory=DataOptions)
+    metrics: MetricOptions = field(default_factory=MetricOptions)
 
 
 @pytest.fixture

@@ -42,6 +42,24 @@ def changed(before: dict[str, Tensor], network: nn.Module) -> list[bool]:
 
 
 # ------------------------------------------------------------------------------------------------
+# Descent
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("system", "name", "share"),
+    [("nec", "ngf", 0.9), ("pix2pix", "l1", 0.5), ("cyclegan", "cycle", 0.7), ("cut", "nce", 0.7)],
+)
+def test_what_keeps_the_anatomy_is_learned(system: str, name: str, share: float) -> None:
+    learner = make_learner(
+        system, lambda_gan=0, steps=60, decay=0, lr_generator=5e-3, unet_channels=(16, 32)
+    )
+    batch = next(pairs())
+    found = [learner.learn(step, *batch)[name].item() for step in range(60)]
+    assert found[-1] < share * found[0]
+
+
+# ------------------------------------------------------------------------------------------------
 # Gradient flow
 # ------------------------------------------------------------------------------------------------
 

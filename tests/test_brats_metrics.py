@@ -41,7 +41,7 @@ def images(t2: Any, t1: Any = None, brain: Any = None, **changes: Any) -> ImageS
     t1 = t2 if t1 is None else torch.as_tensor(t1, dtype=torch.float32)[:, None]
     brain = torch.ones_like(t2, dtype=torch.bool) if brain is None else torch.as_tensor(brain)
     names = [f"s{k}" for k in range(len(t2))]
-    fields = {"labels": None, "window": torch.zeros(len(t2), 2, 2), "spacing": 1.0} | changes
+    fields = {"labels": None, "spacing": 1.0} | changes
     return ImageSet(names, t1, t2, brain.reshape(t2.shape), **fields)
 
 

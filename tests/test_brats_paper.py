@@ -6,6 +6,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +27,7 @@ from matplotlib.image import imread  # noqa: E402
 
 from examples.brats import acceptance, figures, paper, runs, studies  # noqa: E402
 from examples.brats.data import Data, DataOptions, load_data  # noqa: E402
+from examples.brats.presets import PRESETS  # noqa: E402
 from examples.brats.records import read_facts  # noqa: E402
 from examples.brats.runs import Run, train_all  # noqa: E402
 from examples.brats.training import Trainer  # noqa: E402
@@ -85,7 +90,7 @@ def test_trains_once_and_goes_on_with_what_was_interrupted(tmp_path: Path) -> No
 def test_a_folder_with_another_run_is_left_alone(tmp_path: Path) -> None:
     run = tiny_run(tmp_path)
     Trainer(run.options, load_data(run.options.data)).fit()
-    with pytest.raises(ValueError, match=r"gan-alone-3 holds a run with another eps:"):
+    with pytest.raises(ValueError, match=r"gan-alone-3 holds a run with another eps, 0\.15:"):
         train_all([tiny_run(tmp_path, eps=0.3)], jobs=1)
 
 
@@ -96,10 +101,35 @@ def test_zero_steps_mean_those_of_the_epochs(tmp_path: Path) -> None:
     assert read_facts(run.options.folder)["options"]["steps"] == 2
 
 
-def test_a_run_that_fails_is_named_with_its_reason(tmp_path: Path) -> None:
-    run = tiny_run(tmp_path, lr_generator=1e30, log_every=1)
-    with pytest.raises(ValueError, match=r"^GAN alone, seed 3 failed: error: .* became"):
+def test_a_run_that_fails_is_named_when_the_others_are_done(tmp_path: Path) -> None:
+    bad = tiny_run(tmp_path / "bad", lr_generator=1e30, log_every=1)
+    good = tiny_run(tmp_path / "good")
+    with pytest.raises(ValueError, match=r"^GAN alone, seed 3 failed: error: .* became [^;]*$"):
+        train_all([bad, good], jobs=1)
+    assert runs.finished(good)
+
+
+def test_a_killed_run_is_named_with_its_signal(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path)
+    assert runs._reason(run, -signal.SIGKILL) == f"SIGKILL, see {run.log}"
+
+
+def test_sigterm_stops_the_trainings_and_they_can_go_on(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, steps=100_000)
+
+    def stop() -> None:
+        while read_facts(run.options.folder).get("step", 0) < 2:
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
         train_all([run], jobs=1)
+    facts = read_facts(run.options.folder)
+    assert facts["state"] == "interrupted"
+    assert torch.load(run.options.folder / "last.pt")["step"] == facts["step"]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_facts_of_a_damaged_run_are_an_error(tmp_path: Path) -> None:
@@ -141,6 +171,8 @@ def test_the_page_of_all_systems(tmp_path: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--jobs", "0"], "jobs must be at least 1, got 0"),
+        (["data.size=30"], "the ResNet needs a data.size that is a multiple of 4, got 30"),
         (["nec"], "options are given as key=value, got 'nec'"),
         (["epz=1"], "there is no option 'epz'"),
     ],
@@ -157,6 +189,30 @@ def test_the_adversarial_term_alone_is_nec_without_its_loss() -> None:
     alone = options["GAN alone"]
     assert alone == replace(options["NEC"], lambda_ngf=0.0, out=alone.out)
     assert all(one.eps == 0.2 for one in options.values())
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_all_systems_have_the_same_images_and_protocol(preset: str) -> None:
+    planned = paper.plan(preset, [0], Path("out"), {})
+    assert len({run.options.data for run in planned}) == 1
+    assert len({run.options.metrics for run in planned}) == 1
+
+
+def test_seeds_are_one_word() -> None:
+    assert paper.seeds("0,2,0,1") == (0, 2, 1)
+    with pytest.raises(SystemExit):
+        paper.main(["--seeds", "0,x"])
+
+
+def test_the_page_does_not_tell_where_files_are(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path)
+    run.options.folder.mkdir()
+    facts = {"device": "cpu", "commit": "12ab-dirty", "torch": "2", "monai": "1"}
+    (run.options.folder / "run.json").write_text(json.dumps(facts))
+    words = ["paper", "data.data=/there/BraTS", "--out", "/there/out", "data.slices=40:120:2"]
+    text = paper.circumstances([run], words)
+    command = "`python -m examples.brats.paper data.data=BraTS --out out data.slices=40:120:2`"
+    assert text.startswith(f"{command}, commit 12ab-dirty, torch 2, monai 1, CPU with ")
 
 
 # ------------------------------------------------------------------------------------------------

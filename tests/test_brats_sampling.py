@@ -20,7 +20,7 @@ def numbered(n: int, size: int = 8) -> Data:
     """Groups whose image k is k (T1) or -k (T2) in the first one, 100 + k in the second."""
     count = torch.arange(n, dtype=torch.float32).reshape(-1, 1, 1, 1).expand(-1, 1, size, size)
     names = [str(k) for k in range(n)]
-    rest = {"brain": count > -1, "labels": None, "window": torch.zeros(n, 2, 2), "spacing": 1.0}
+    rest = {"brain": count > -1, "labels": None, "spacing": 1.0}
     source = ImageSet(names, count, -count, **rest)
     target = ImageSet(names, 200 + count, 100 + count, **rest)
     return Data(source, target, source, source)
@@ -39,7 +39,7 @@ def test_an_epoch_sees_each_source_once(world_size: int) -> None:
     for epoch in range(3):
         seen = []
         for step in range(epoch * steps, (epoch + 1) * steps):
-            ranks = [pairs.batch(step, rank, world_size) for rank in range(world_size)]
+            ranks = [pairs.batch(step, "none", rank, world_size) for rank in range(world_size)]
             step_sources = [k for source, _ in ranks for k in first_pixels(source)]
             assert len(set(step_sources)) == 3 * world_size  # ranks are disjoint
             seen += step_sources
@@ -55,21 +55,22 @@ def test_an_epoch_sees_each_source_once(world_size: int) -> None:
 
 def test_a_batch_depends_on_its_number_only() -> None:
     data = numbered(5)
-    whole = training_pairs(data, paired=False, batch_size=2, seed=7, augment="flip")
-    batches = [whole.batch(step) for step in range(9)]
-    resumed = training_pairs(data, paired=False, batch_size=2, seed=7, augment="flip")
+    whole = training_pairs(data, paired=False, batch_size=2, seed=7)
+    batches = [whole.batch(step, "flip") for step in range(9)]
+    resumed = training_pairs(data, paired=False, batch_size=2, seed=7)
     for step in (8, 3, 5):
-        for a, b in zip(resumed.batch(step), batches[step], strict=True):
+        for a, b in zip(resumed.batch(step, "flip"), batches[step], strict=True):
             assert torch.equal(a, b)
-    other = training_pairs(data, paired=False, batch_size=2, seed=8, augment="flip")
+    other = training_pairs(data, paired=False, batch_size=2, seed=8)
     assert any(
-        not torch.equal(other.batch(step)[0], batches[step][0]) for step in range(len(batches))
+        not torch.equal(other.batch(step, "flip")[0], batches[step][0])
+        for step in range(len(batches))
     )
     assert whole.steps_per_epoch() == 3
 
 
 def test_paired_targets_belong_to_their_sources() -> None:
-    pairs = training_pairs(numbered(6), paired=True, batch_size=2, seed=0, augment="none")
+    pairs = training_pairs(numbered(6), paired=True, batch_size=2, seed=0)
     for step in range(6):
         source, target = pairs.batch(step)
         assert torch.equal(target, -source)
@@ -81,9 +82,9 @@ def test_augmentation_is_joint_for_pairs_and_not_otherwise(augment: str) -> None
     images = numbered(1, 16).source
     images = dataclasses.replace(images, t1=ramp, t2=-ramp)
     data = Data(images, images, images, images)
-    paired = training_pairs(data, True, batch_size=8, seed=0, augment=augment).batch(0)
+    paired = training_pairs(data, True, batch_size=8, seed=0).batch(0, augment)
     torch.testing.assert_close(paired[1], -paired[0])
-    alone = training_pairs(data, False, batch_size=8, seed=0, augment=augment).batch(0)
+    alone = training_pairs(data, False, batch_size=8, seed=0).batch(0, augment)
     assert not torch.allclose(alone[1], -alone[0])
     # Left and right change sides, back and front do not.
     rises = {bool(image[0, -1, 0] > image[0, 0, 0]) for image in alone[0]}

@@ -23,6 +23,7 @@ for module in ("monai", "nibabel", "scipy", "skimage", "tqdm"):
 
 from brats_runs import SYSTEMS, random_data, small_options  # noqa: E402
 
+from examples.brats import training  # noqa: E402
 from examples.brats.learner import Learner  # noqa: E402
 from examples.brats.metrics import METRICS  # noqa: E402
 from examples.brats.records import load_checkpoint, save_checkpoint  # noqa: E402
@@ -99,7 +100,10 @@ def test_a_run_writes_its_records(tmp_path: Path) -> None:
 
     facts = run_file(tmp_path / "run")
     assert (facts["state"], facts["step"], facts["processes"]) == ("finished", 3, 1)
-    assert facts["best"] == max(float(row["ssim"]) for row in rows if row["ssim"])
+    assert facts["best"] == max(float(row["ssim"]) for row in rows[1:] if row["ssim"])
+    assert float(rows[facts["best_step"]]["ssim"]) == facts["best"]
+    assert facts["seconds"] > 0
+    assert facts["device"] == "cpu"
     assert facts["options"]["data"]["size"] == 32
     assert facts["torch"] == torch.__version__
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
@@ -122,13 +126,52 @@ def test_best_checkpoint_is_the_best_validation(tmp_path: Path) -> None:
     trainer.learner.learn = remember
     trainer.fit()
     ssim = [float(row["ssim"]) for row in lines(tmp_path)]
-    best = max(range(len(ssim)), key=ssim.__getitem__)
+    best = max(range(1, len(ssim)), key=ssim.__getitem__)
     generator, options = load_generator(tmp_path)
     assert_equal(dict(generator.state_dict()), generators[best])
     assert load_checkpoint(tmp_path / "best.pt")["step"] == best
     assert load_checkpoint(tmp_path / "last.pt")["step"] == 6
     assert options == trainer.options
     assert not generator.training
+
+
+def test_killed_between_its_two_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    changes = {"steps": 4, "validate_every": 1}
+    make_trainer(whole, **changes).fit()
+    written: list[str] = []
+
+    def save(path: Path, state: dict[str, object]) -> None:
+        save_checkpoint(path, state)
+        written.append(path.name)
+        if path.name == "best.pt":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "save_checkpoint", save)
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(killed, **changes).fit()
+    assert written == ["last.pt", "best.pt"]
+    monkeypatch.undo()
+    make_trainer(killed, resume=True, **changes).fit()
+    states = [load_checkpoint(folder / "best.pt") for folder in (whole, killed)]
+    assert states[0]["step"] == states[1]["step"]
+    assert_equal(states[0]["generator"], states[1]["generator"])
+
+
+def test_jitter_ends_where_the_options_say(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, steps=4, augment="jitter", jitter=0.5)
+    asked: list[str] = []
+    batch = trainer.pairs.batch
+
+    def remember(step: int, augment: str, *ranks: int) -> tuple[Tensor, Tensor]:
+        asked.append(augment)
+        return batch(step, augment, *ranks)
+
+    trainer.pairs.batch = remember
+    trainer.fit()
+    assert asked == ["jitter", "jitter", "flip", "flip"]
 
 
 def test_epochs_count_the_images(tmp_path: Path) -> None:
@@ -184,7 +227,7 @@ def test_resumed_is_uninterrupted(system: str, tmp_path: Path) -> None:
         states = [load_checkpoint(folder / name) for folder in (whole, parts)]
         for state in states:
             state["options"]["out"] = ""
-            assert state.pop("seconds") > 0
+            state.pop("seconds", None)
         assert_equal(*states)
     assert [{**row, TIMES: ""} for row in lines(whole)] == [
         {**row, TIMES: ""} for row in lines(parts)

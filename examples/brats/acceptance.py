@@ -25,7 +25,7 @@ from .data import load_data, training_pairs
 from .distributed import Process
 from .evaluate import evaluate
 from .learner import Learner
-from .metrics import PHANTOM_PROTOCOL, Row, summary
+from .metrics import Row, summary
 from .options import Options
 from .records import read_facts
 from .runs import Run, make_run, train_all
@@ -105,9 +105,10 @@ def criteria(means: Means) -> dict[str, list[Criterion]]:
 def curve(options: Options) -> list[float]:
     """NEC's NGF loss at each of the first steps."""
     data = load_data(options.data)
-    pairs = training_pairs(data, False, options.batch, options.seed, options.augment)
+    pairs = training_pairs(data, False, options.batch, options.seed)
     learner = Learner(options, Process())
-    return [learner.learn(step, *pairs.batch(step))["ngf"].item() for step in range(CURVE_STEPS)]
+    batches = (pairs.batch(step, options.augment) for step in range(CURVE_STEPS))
+    return [learner.learn(step, *batch)["ngf"].item() for step, batch in enumerate(batches)]
 
 
 def backends(means: Means, run: Run) -> list[Criterion]:
@@ -157,19 +158,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     eager = make_run("NEC eager", "nec", "cpu", 0, folder, {"loss_backend": "eager"})
     try:
         train_all([*runs, eager], given.jobs)
-        rows = paper.write(
-            given.out, runs, "python -m examples.brats.acceptance", PHANTOM_PROTOCOL, "cpu", None
-        )
-        more, _ = evaluate([f"{eager.name}={eager.options.folder}"], PHANTOM_PROTOCOL, "cpu")
+        rows = paper.write(given.out, runs, ["acceptance"], "cpu", None)
+        more = evaluate([f"{eager.name}={eager.options.folder}"], "cpu").rows
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on", file=sys.stderr)
+        return 130
     means = means_of([*rows, *(row for row in more if row["system"] == eager.name)])
     nec = next(run for run in runs if run.name == "NEC")
     found = criteria(means)
     found |= {"C11": backends(means, nec), "C12": duration(runs, given.jobs)}
     text = table(found)
-    (given.out / "acceptance.md").write_text(text + "\n")
+    (given.out / "acceptance.md").write_text(text + "\n", "utf-8")
     print(text)
     return 0 if all(one.met for group in found.values() for one in group) else 1
 

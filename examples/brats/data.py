@@ -9,6 +9,7 @@ training images are T1 of one group and T2 of another. Without a folder the brai
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -29,6 +30,7 @@ from tqdm import tqdm
 
 from .. import anatomy, phantom
 from . import volumes
+from .files import write_atomically
 from .sampling import TrainingPairs
 from .split import find_files, parse_sizes, parse_slices, split_subjects
 from .volumes import Array, DataError, Window
@@ -93,7 +95,6 @@ class ImageSet:
         t1, t2: float32 ``(N, 1, H, W)`` or ``(N, 1, X, Y, Z)`` in [-1, 1].
         brain: bool, the same shape: where either contrast is positive in raw intensities.
         labels: uint8, the same shape: position in ``phantom.TISSUES``; None for data.
-        window: ``(N, 2, 2)``, raw intensities that became -1 and 1, of T1 and of T2.
         spacing: mm per pixel of this grid.
     """
 
@@ -102,7 +103,6 @@ class ImageSet:
     t2: Tensor
     brain: Tensor
     labels: Tensor | None
-    window: Tensor
     spacing: float
 
     def __len__(self) -> int:
@@ -139,16 +139,10 @@ def load_data(options: DataOptions) -> Data:
     return Data(*sets)
 
 
-def training_pairs(
-    data: Data,
-    paired: bool,
-    batch_size: int,
-    seed: int,
-    augment: Literal["none", "flip", "jitter"] = "none",
-) -> TrainingPairs:
+def training_pairs(data: Data, paired: bool, batch_size: int, seed: int) -> TrainingPairs:
     """T1 and T2 of the first group if paired, else T1 of the first and T2 of the second."""
     target = data.source.t2 if paired else data.target.t2
-    return TrainingPairs(data.source.t1, target, paired, batch_size, seed, augment)
+    return TrainingPairs(data.source.t1, target, paired, batch_size, seed)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -200,12 +194,12 @@ def _brats_samples(
             )
         if max(indices) >= depth:
             raise DataError(f"{t1_path} has {depth} axial slices: there is no {max(indices)}")
-        whole = tuple(volumes.intensity_window(volume.voxels, options) for volume in pair)
+        whole = None
+        if options.percentile_scope == "volume":
+            whole = tuple(volumes.intensity_window(volume.voxels, options) for volume in pair)
         for k in indices:
             raw = tuple(volume.voxels[:, :, k] for volume in pair)
-            window = whole
-            if options.percentile_scope == "slice":
-                window = tuple(volumes.intensity_window(image, options) for image in raw)
+            window = whole or tuple(volumes.intensity_window(image, options) for image in raw)
             name = f"{subject}_s{k:03d}" if len(indices) > 1 else subject
             spacing = round(step * width / options.size, 6)
             yield Sample(name, raw, window, None, spacing, f"slice {k} of {t1_path} or its T2")
@@ -236,7 +230,7 @@ def _prepare(options: DataOptions, name: str, samples: Iterable[Sample]) -> Imag
     """The samples normalized, on the training grid and in one piece."""
     several = len(parse_slices(options.slices)) > 1
     images: dict[str, list[Tensor]] = {kind: [] for kind in ("t1", "t2", "brain", "labels")}
-    names, windows, empty = [], [], []
+    names, empty = [], []
     for sample in tqdm(samples, desc=f"preparing {name}", unit="image", leave=False, disable=None):
         t1, t2 = sample.raw
         if not (t1.any() and t2.any() and all(low < high for low, high in sample.window)):
@@ -245,7 +239,6 @@ def _prepare(options: DataOptions, name: str, samples: Iterable[Sample]) -> Imag
             empty.append(sample.origin)
             continue
         names.append(sample.name)
-        windows.append(sample.window)
         images["t1"].append(volumes.normalize(t1, sample.window[0], options))
         images["t2"].append(volumes.normalize(t2, sample.window[1], options))
         images["brain"].append(volumes.resize_mask((t1 > 0) | (t2 > 0), options.size))
@@ -259,7 +252,7 @@ def _prepare(options: DataOptions, name: str, samples: Iterable[Sample]) -> Imag
             stacklevel=2,
         )
     stacks = {kind: torch.stack(parts) if parts else None for kind, parts in images.items()}
-    return ImageSet(names=names, window=torch.tensor(windows), spacing=sample.spacing, **stacks)
+    return ImageSet(names=names, spacing=sample.spacing, **stacks)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -288,10 +281,8 @@ def _load(path: Path) -> ImageSet | None:
 
 def _save(images: ImageSet, path: Path) -> None:
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            torch.save(vars(images), file)
-        os.replace(file.name, path)
-    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as the latter
+        write_atomically(path, functools.partial(torch.save, vars(images)))
+    except OSError as error:
         raise DataError(f"{path} cannot be written, choose another cache: {error}") from error
 
 

@@ -5,13 +5,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from datetime import timedelta
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
+
+T = TypeVar("T")
+PATIENCE = timedelta(hours=2)  # while the first process reads a thousand subjects
 
 
 class Process(NamedTuple):
@@ -39,7 +43,8 @@ def joined(device: str = "auto") -> Iterator[Process]:
     if "WORLD_SIZE" not in os.environ:  # which torchrun sets
         yield Process(device=place)
         return
-    dist.init_process_group("gloo" if place.type == "cpu" else "cpu:gloo,cuda:nccl")
+    backend = "gloo" if place.type == "cpu" else "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield Process(dist.get_rank(), dist.get_world_size(), place)
     finally:
@@ -59,6 +64,20 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     for work in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
         work.wait()
     torch._foreach_div_(gradients, dist.get_world_size())
+
+
+def first_before_others(call: Callable[[], T]) -> T:
+    """What the call returns, made by the first process first: the others find its cache."""
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    made = call() if rank == 0 else None
+    if dist.is_initialized():
+        dist.barrier()
+    return call() if made is None else made
+
+
+def name_of(device: torch.device) -> str:
+    """The GPU's name, or ``"cpu"``."""
+    return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
 
 
 def any_process(answer: bool) -> bool:

@@ -18,9 +18,11 @@ import csv
 import itertools
 import math
 import sys
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -70,13 +72,24 @@ reverse."""
 # ------------------------------------------------------------------------------------------------
 
 
-def evaluate(
-    runs: Sequence[str], options: MetricOptions, device: str
-) -> tuple[list[Row], ImageSet]:
-    """A row per system, seed and test image, and the test images.
+class Evaluation(NamedTuple):
+    """A row per system, seed and image; the images; the protocol under which they are compared."""
 
-    The systems come in the order of ``runs`` (``RUN`` or ``NAME=RUN``), the free predictions, whose
-    seed is None, before them.
+    rows: list[Row]
+    images: ImageSet
+    protocol: MetricOptions
+
+
+def evaluate(
+    runs: Sequence[str], device: str, changes: Mapping[str, object] | None = None
+) -> Evaluation:
+    """Scores of runs on their test images.
+
+    Args:
+        runs: ``RUN`` or ``NAME=RUN``. The systems come in this order, the free predictions, whose
+            seed is None, before them.
+        device: for the generators.
+        changes: of the protocol, which is otherwise that of the first run.
     """
     data_options: DataOptions | None = None
     rows: list[Row] = []
@@ -94,6 +107,7 @@ def evaluate(
         same = replace(trained.data, cache=None)
         if data_options is None:
             data_options = same
+            options = replace(trained.metrics, **(changes or {}))
             data = load_data(trained.data)
             for free, fake in free_predictions(data.source, data.test).items():
                 rows += _labelled(free, None, score(fake, data.test, options))
@@ -106,7 +120,7 @@ def evaluate(
             raise DataError(f"{folder} was trained on other data than the first run: {names}")
         fake = predict(generator.to(device), data.test.t1, device=device)
         rows += _labelled(*key, score(fake, data.test, options))
-    return rows, data.test
+    return Evaluation(rows, data.test, options)
 
 
 def _name_and_folder(run: str) -> tuple[str, Path]:
@@ -123,19 +137,14 @@ def _labelled(system: str, seed: int | None, rows: Sequence[Row]) -> list[Row]:
 # ------------------------------------------------------------------------------------------------
 
 
-def page(
-    rows: Sequence[Row],
-    images: ImageSet,
-    options: MetricOptions,
-    published: Mapping[str, str] | None = None,
-) -> str:
+def page(evaluation: Evaluation, published: Mapping[str, str] | None = None) -> str:
     """The table, how to read it, and the tests, in Markdown.
 
     Args:
-        rows, images: from :func:`evaluate`.
-        options: the protocol that they are of.
+        evaluation: of any runs.
         published: what a paper reports for systems, for a column of its own.
     """
+    rows, images, options = evaluation
     pixels = " x ".join(str(n) for n in images.t2.shape[2:])
     legend = LEGEND.format(**vars(options))
     if images.labels is None:
@@ -233,24 +242,6 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
 # ------------------------------------------------------------------------------------------------
 
 
-def add_protocol(parser: argparse.ArgumentParser) -> None:
-    """Lets a command line set :class:`MetricOptions`."""
-    default = MetricOptions()
-    for name, known in (
-        ("histogram", ("image", "foreground", "none")),
-        ("blur_unit", ("mm", "px")),
-        ("ssim_window", ("uniform", "gaussian")),
-    ):
-        flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, choices=known, default=getattr(default, name))
-    parser.add_argument("--blur", type=float, default=default.blur, help="of the synthetic image")
-
-
-def protocol(given: argparse.Namespace) -> MetricOptions:
-    """What :func:`add_protocol` has let be set."""
-    return MetricOptions(given.histogram, given.blur, given.blur_unit, given.ssim_window)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0; 1 if runs or data cannot be used."""
     parser = argparse.ArgumentParser(
@@ -260,6 +251,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, or NAME=RUN")
     parser.add_argument("--out", type=Path, default=Path("out/brats/evaluation"))
+    for name in ("histogram", "blur_unit", "ssim_window"):
+        known = typing.get_args(typing.get_type_hints(MetricOptions)[name])
+        parser.add_argument(f"--{name.replace('_', '-')}", choices=known, help="default: the run's")
+    parser.add_argument("--blur", type=float, help="of the synthetic image; default: the run's")
     parser.add_argument(
         "--volume",
         nargs=2,
@@ -267,7 +262,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar=("T1", "OUT"),
         help="only synthesize the T2 of a whole NIfTI volume, with one RUN",
     )
-    add_protocol(parser)
     given = parser.parse_args(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -277,12 +271,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             generator, trained = load_generator(_name_and_folder(given.runs[0])[1])
             synthesize(*given.volume, generator.to(device), trained.data, device)
             return 0
-        options = protocol(given)
-        rows, images = evaluate(given.runs, options, device)
-        text = page(rows, images, options)
+        protocol = {field.name: getattr(given, field.name) for field in fields(MetricOptions)}
+        changes = {name: value for name, value in protocol.items() if value is not None}
+        evaluation = evaluate(given.runs, device, changes)
+        text = page(evaluation)
         given.out.mkdir(parents=True, exist_ok=True)
-        write_csv(rows, given.out / "metrics.csv")
-        (given.out / "table.md").write_text(text)
+        write_csv(evaluation.rows, given.out / "metrics.csv")
+        (given.out / "table.md").write_text(text, "utf-8")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

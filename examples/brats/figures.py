@@ -85,24 +85,17 @@ def fields(path: Path, images: ImageSet, index: int, operator: str, eps_mode: st
     figure.savefig(path, dpi=120)
 
 
-def side_by_side(
-    path: Path,
-    images: ImageSet,
-    fakes: Mapping[str, Tensor],
-    index: int,
-    zoom: Box | None = None,
-) -> None:
-    """Figures 3 and 4: one test image by every system, with a part enlarged.
+def side_by_side(path: Path, images: ImageSet, fakes: Mapping[str, Tensor], index: int) -> None:
+    """Figures 3 and 4: one test image by every system, with its centre enlarged.
 
     Args:
         path: the PNG file to write.
         images: the test images.
         fakes: the synthetic T2 of all of them by system, as they are compared: ``(N, 1, H, W)``.
         index: which image.
-        zoom: what is enlarged; None: the centre of the brain.
     """
     box = brain_box(images.brain[index, 0].numpy())
-    zoom = zoom or central_box(box)
+    zoom = central_box(box)
     shown = {"T1, the source": images.t1, "T2, the truth": images.t2, **fakes}
     figure, axes = _panels(2, len(shown), box)
     for column, (name, stack) in enumerate(shown.items()):

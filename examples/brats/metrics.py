@@ -58,10 +58,6 @@ class MetricOptions:
             raise ValueError(f"blur must not be negative, got {self.blur}")
 
 
-# Under which the acceptance thresholds were set: other than the paper's in window and unit.
-PHANTOM_PROTOCOL = MetricOptions(blur_unit="px", ssim_window="gaussian")
-
-
 class Statistic(NamedTuple):
     """Mean and population standard deviation."""
 

@@ -60,9 +60,10 @@ def patch_nce_loss(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
         keys: the same of its source, at the same positions.
         temperature: divides the cosines.
     """
-    cosines = queries @ keys.detach().transpose(1, 2)  # (B, S, S)
-    position = torch.arange(queries.shape[1], device=queries.device).expand(queries.shape[:2])
-    return F.cross_entropy((cosines / temperature).flatten(0, 1), position.flatten())
+    with torch.autocast(queries.device.type, enabled=False):  # the temperature is small
+        cosines = queries @ keys.detach().transpose(1, 2)  # (B, S, S)
+        position = torch.arange(queries.shape[1], device=queries.device).expand(queries.shape[:2])
+        return F.cross_entropy((cosines / temperature).flatten(0, 1), position.flatten())
 
 
 class ImagePool:

@@ -2,9 +2,9 @@
 # Copyright (c) 2026 The nec_ext authors
 """Every choice of a run under one name, and how the command line sets it.
 
-The defaults are those of the NEC paper, where it is silent those of its authors' code. Options come
-in layers, and later ones win: defaults, the system's own paper, the preset, the configuration file,
-``key=value``.
+The defaults are those of the NEC paper; where it is silent, those under which its method works
+(examples/brats/README.md). Options come in layers, and later ones win: defaults, the system's own
+paper, the preset, the configuration file, ``key=value``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 from .data import DataOptions
+from .metrics import MetricOptions
 from .presets import PAPER, PRESETS
 from .values import (
     Count,
@@ -34,6 +35,8 @@ from .values import (
     parse_value,
 )
 
+GROUPS = "data", "metrics"  # options of the images and of their comparison
+
 
 @dataclass(frozen=True)
 class Options:
@@ -43,7 +46,9 @@ class Options:
     preset: Literal["paper", "release", "cpu"] = "paper"
     out: str = ""  # the run's folder; empty: out/brats/<system>
     data: DataOptions = field(default_factory=DataOptions)
+    metrics: MetricOptions = field(default_factory=MetricOptions)
     augment: Literal["none", "flip", "jitter"] = "none"
+    jitter: Share = 1.0  # in which augment=jitter enlarges and crops; then it flips only
 
     # Networks.
     generator: Literal["unet", "resnet"] = "unet"
@@ -101,8 +106,21 @@ class Options:
     def __post_init__(self) -> None:
         if len(self.unet_channels) < 2:
             raise ValueError("unet_channels must name the channels of two levels or more")
-        if self.system == "cut" and self.generator != "resnet":
+        if self.generator == "resnet" and self.data.dimensions != 2:
+            raise ValueError("the ResNet is for slices: generator=resnet needs data.dimensions=2")
+        if self.system == "cut":
+            self._check_cut()
+
+    def _check_cut(self) -> None:
+        if self.generator != "resnet":
             raise ValueError("CUT compares layers of a ResNet: it needs generator=resnet")
+        last = (11 if self.antialias else 9) + self.resnet_blocks
+        layers = self.nce_layers
+        if list(layers) != sorted(set(layers)) or layers[-1] > last:
+            raise ValueError(
+                f"nce_layers must ascend to {last} at most, the last residual block, "
+                f"got {as_text(layers)}"
+            )
 
     @property
     def folder(self) -> Path:
@@ -120,14 +138,15 @@ def make_options(system: str, preset: str = "paper", *layers: Mapping[str, objec
 
     Args:
         system, preset: their names.
-        layers: values, or text for them, by name; those of the data as ``data.<name>`` or nested.
+        layers: values, or text for them, by name; those of data and metrics as ``data.<name>`` or
+            nested.
     """
     for what, name, known in (("system", system, PAPER), ("preset", preset, PRESETS)):
         if name not in known:
             raise ValueError(f"the {what} must be one of {', '.join(known)}, got {name!r}")
     merged: dict[str, object] = {}
     for layer in (PAPER[system], PRESETS[preset].get(system, {}), *layers):
-        merged |= _flat(layer)
+        merged |= flat(layer)
     return change(Options(), {**merged, "system": system, "preset": preset})
 
 
@@ -137,11 +156,11 @@ def change(options: Options, values: Mapping[str, object]) -> Options:
     ``change(Options(), dataclasses.asdict(options))`` gives ``options``, also by way of JSON.
     """
     kinds = typing.get_type_hints(Options, include_extras=True)
-    data_kinds = typing.get_type_hints(DataOptions, include_extras=True)
-    kinds |= {f"data.{name}": kind for name, kind in data_kinds.items()}
-    del kinds["data"]
+    for group in GROUPS:
+        inner = typing.get_type_hints(kinds.pop(group), include_extras=True)
+        kinds |= {f"{group}.{name}": kind for name, kind in inner.items()}
     parsed: dict[str, Any] = {}
-    for key, value in _flat(values).items():
+    for key, value in flat(values).items():
         if key not in kinds:
             near = difflib.get_close_matches(key, kinds, cutoff=0.5)
             hint = f"did you mean {' or '.join(near)}?" if near else "see examples/brats/options.py"
@@ -151,18 +170,22 @@ def change(options: Options, values: Mapping[str, object]) -> Options:
         except ValueError:
             wanted = describe(kinds[key])
             raise ValueError(f"{key} must be {wanted}, got {as_text(value)!r}") from None
-    inner = {key[5:]: parsed.pop(key) for key in list(parsed) if key.startswith("data.")}
-    data = dataclasses.replace(options.data, **inner)
-    return dataclasses.replace(options, data=data, **parsed)
+    for group in GROUPS:
+        names = [key for key in parsed if key.startswith(f"{group}.")]
+        changes = {key.partition(".")[2]: parsed.pop(key) for key in names}
+        parsed[group] = dataclasses.replace(getattr(options, group), **changes)
+    return dataclasses.replace(options, **parsed)
 
 
-def _flat(values: Mapping[str, object]) -> dict[str, object]:
+def flat(values: Mapping[str, object]) -> dict[str, object]:
     """``{"data": {"size": 64}}`` as ``{"data.size": 64}``."""
-    flat = {key: value for key, value in values.items() if key != "data"}
-    inner = values.get("data", {})
-    if not isinstance(inner, Mapping):
-        raise ValueError(f"data has options of its own, such as data.size, got data={inner!r}")
-    return flat | {f"data.{key}": value for key, value in inner.items()}
+    found = {key: value for key, value in values.items() if key not in GROUPS}
+    for group in GROUPS:
+        inner = values.get(group, {})
+        if not isinstance(inner, Mapping):
+            raise ValueError(f"{group} has options of its own, {group}.<name>: got {inner!r}")
+        found |= {f"{group}.{key}": value for key, value in inner.items()}
+    return found
 
 
 # ------------------------------------------------------------------------------------------------
@@ -206,11 +229,13 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, bool]:
     if found.resume:
         if found.config or "preset" in values:
             raise ValueError("a run goes on with its own options: leave out preset and --config")
+        if "epochs" in values:
+            raise ValueError("a run goes on to a step: give steps in place of epochs")
         saved = change(Options(), _read_json(found.resume / "run.json").get("options", {}))
         if systems and systems != [saved.system]:
             raise ValueError(f"{found.resume} is a run of {saved.system}, not of {systems[0]}")
         return change(saved, {**values, "system": saved.system, "out": found.resume}), True
-    named = {**(_flat(_read_json(found.config)) if found.config else {}), **values}
+    named = {**(flat(_read_json(found.config)) if found.config else {}), **values}
     if not systems and "system" in named:
         systems = [str(named["system"])]
     if len(systems) != 1:

@@ -3,7 +3,7 @@
 """The NEC paper: trains its four systems, evaluates them, and writes its table and its figures.
 
     python -m examples.brats.paper --preset cpu                     # the phantom, in minutes
-    python -m examples.brats.paper --seeds 0 1 2 data.data=/data/BraTS2023
+    python -m examples.brats.paper --seeds 0,1,2 data.data=/data/BraTS2023
 
 A page, ``README.md``, its figures and ``metrics.csv`` come into the output folder, the runs into
 ``runs`` in it. What is trained there already is kept, and what was interrupted goes on.
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from . import figures
 from .data import DataError, ImageSet
-from .evaluate import add_protocol, evaluate, page, protocol, write_csv
+from .evaluate import evaluate, page, write_csv
 from .metrics import MetricOptions, Row, post_processed
 from .options import Options
 from .presets import PRESETS
@@ -56,6 +56,11 @@ CITATION = (
 )
 
 
+def seeds(text: str) -> tuple[int, ...]:
+    """Different whole numbers, from ``0,1,2``."""
+    return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+
+
 def plan(preset: str, seeds: Sequence[int], folder: Path, values: dict[str, object]) -> list[Run]:
     """All runs: the longest first, so that none is left alone at the end."""
     names = sorted(SYSTEMS, key=lambda name: name not in ("CUT", "CycleGAN"))
@@ -67,7 +72,7 @@ def plan(preset: str, seeds: Sequence[int], folder: Path, values: dict[str, obje
 
 
 def compared(
-    runs: Sequence[Run], images: ImageSet, options: MetricOptions, device: str
+    runs: Sequence[Run], images: ImageSet, protocol: MetricOptions, device: str
 ) -> dict[str, Tensor]:
     """Of the first run of every system, the synthetic T2 as they are compared, ``(N, 1, ...)``."""
     first = {run.name: run for run in reversed(runs)}
@@ -75,7 +80,7 @@ def compared(
     for name in SYSTEMS:
         generator, _ = load_generator(first[name].options.folder)
         fake = predict(generator.to(device), images.t1, device=device)
-        stacks[name] = post_processed(fake, images, options)
+        stacks[name] = post_processed(fake, images, protocol)
     return stacks
 
 
@@ -126,58 +131,62 @@ def draw(
 
 def costs(runs: Sequence[Run]) -> str:
     """What the trainings took, as a table."""
-    lines = ["| system | steps | minutes, median of its runs |", "|---|---|---|"]
+    lines = [
+        "| system | steps | best at step, by seed | minutes, median of its runs |",
+        "|---|---|---|---|",
+    ]
     for name in SYSTEMS:
         facts = [read_facts(run.options.folder) for run in runs if run.name == name]
-        if facts:
-            minutes = statistics.median(one["seconds"] for one in facts) / 60
-            lines.append(f"| {name} | {facts[0]['step']} | {minutes:.1f} |")
+        minutes = statistics.median(one["seconds"] for one in facts) / 60
+        best = ", ".join(str(one["best_step"]) for one in facts)
+        lines.append(f"| {name} | {facts[0]['step']} | {best} | {minutes:.1f} |")
     return "\n".join(lines)
 
 
-def circumstances(runs: Sequence[Run], command: str) -> str:
-    """The command, and with which versions it ran."""
+def circumstances(runs: Sequence[Run], command: Sequence[str]) -> str:
+    """The command, without the places of files, and with which versions it ran."""
     facts: dict[str, Any] = read_facts(runs[0].options.folder)
-    place = facts["gpu"] or f"CPU with {os.cpu_count()} cores"
+    words = []
+    for word in command:
+        start, equals, path = word.rpartition("=")
+        words.append(start + equals + (Path(path).name if Path(path).is_absolute() else path))
+    device = f"CPU with {os.cpu_count()} cores" if facts["device"] == "cpu" else facts["device"]
     return (
-        f"`{command}`, commit {str(facts['commit'])[:7]}, torch {facts['torch']}, "
-        f"monai {facts['monai']}, {place}."
+        f"`python -m examples.brats.{shlex.join(words)}`, commit {facts['commit']}, "
+        f"torch {facts['torch']}, monai {facts['monai']}, {device}."
     )
 
 
 def write(
-    folder: Path,
-    runs: Sequence[Run],
-    command: str,
-    options: MetricOptions,
-    device: str,
-    case: str | None,
+    folder: Path, runs: Sequence[Run], command: Sequence[str], device: str, case: str | None
 ) -> list[Row]:
     """Evaluates the runs and writes page, figures and metrics.csv; returns the rows of the last."""
-    rows, images = evaluate([f"{run.name}={run.options.folder}" for run in runs], options, device)
+    evaluation = evaluate([f"{run.name}={run.options.folder}" for run in runs], device)
+    rows, images, protocol = evaluation
     order = list(SYSTEMS)
     rows.sort(key=lambda row: order.index(row["system"]) if row["system"] in order else -1)
     write_csv(rows, folder / "metrics.csv")
     nec = next(run for run in runs if run.name == "NEC").options
-    captions = draw(folder, nec, rows, images, compared(runs, images, options, device), case)
+    captions = draw(folder, nec, rows, images, compared(runs, images, protocol, device), case)
     parts = [
         "# T1 to T2, one-sided and unpaired: the NEC paper's systems",
         circumstances(runs, command),
         CITATION if nec.data.data else "Data: the brain phantom of `examples/phantom.py`.",
-        page(rows, images, options, PUBLISHED).rstrip(),
+        page(evaluation, PUBLISHED).rstrip(),
         "Published: PSNR and SSIM in table 1 of Jaouen, Conze and Visvikis, ISBI 2024: 400 and 400 "
         "training slices of 256x256 pixels, 441 test slices. GAN alone: NEC with a weight of 0 for "
         "its loss.",
         *(f"![{caption}]({name})\n\n{caption}" for name, caption in captions.items()),
         costs(runs),
     ]
-    (folder / "README.md").write_text("\n\n".join(parts) + "\n")
+    (folder / "README.md").write_text("\n\n".join(parts) + "\n", "utf-8")
     return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0; 1 with one sentence if something cannot be used; 130 if interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(
         prog="python -m examples.brats.paper",
         description=__doc__,
@@ -185,31 +194,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("values", nargs="*", metavar="KEY=VALUE", help="options of all systems")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="paper")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=seeds, default=(0,), metavar="N,N,...", help="default: 0")
     parser.add_argument("--out", type=Path, default=Path("out/paper"))
     parser.add_argument(
-        "--jobs", type=int, help="trainings at a time; default: one per core, on a GPU one"
+        "--jobs",
+        type=int,
+        default=1 if gpu else os.cpu_count(),
+        help="trainings at a time; default: one per core, on a GPU one",
     )
     parser.add_argument("--case", help="test image of figures 2 and 3")
-    add_protocol(parser)
     given = parser.parse_intermixed_args(arguments)
-    gpu = torch.cuda.is_available()
     try:
         if bad := [value for value in given.values if "=" not in value]:
             raise ValueError(f"options are given as key=value, got {bad[0]!r}")
         values: dict[str, object] = dict(value.split("=", 1) for value in given.values)
         runs = plan(given.preset, given.seeds, given.out / "runs", values)
-        train_all(runs, given.jobs or (1 if gpu else os.cpu_count() or 1))
+        train_all(runs, given.jobs)
         device = "cuda" if gpu else "cpu"
-        command = shlex.join(["python", "-m", "examples.brats.paper", *arguments])
-        write(given.out, runs, command, protocol(given), device, given.case)
+        write(given.out, runs, ["paper", *arguments], device, given.case)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped: the same command goes on", file=sys.stderr)
         return 130
-    print((given.out / "README.md").read_text())
+    print((given.out / "README.md").read_text("utf-8"))
     print(f"written: {given.out}/README.md, metrics.csv and figures")
     return 0
 

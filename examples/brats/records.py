@@ -5,7 +5,7 @@
 run.json     options, versions, how far it came and how well
 metrics.csv  a line every ``log_every`` steps and at every validation
 last.pt      everything that is needed to go on exactly
-best.pt      the same at the best validation
+best.pt      the generator at the best validation, and the options
 events.*     the lines of metrics.csv and validation images, for TensorBoard
 """
 
@@ -15,13 +15,11 @@ import csv
 import functools
 import io
 import json
-import math
-import os
 import platform
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import monai
 import torch
@@ -29,27 +27,14 @@ from torch import Tensor
 
 import nec_ext
 
+from .files import write_atomically
+
 State = dict[str, Any]
 
 
 # ------------------------------------------------------------------------------------------------
 # Checkpoints
 # ------------------------------------------------------------------------------------------------
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Leaves the old file or the whole new one, also when the disk is full or the power fails."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except RuntimeError as error:  # so torch.save reports a full disk
-        raise OSError(f"{path} cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_checkpoint(path: Path, state: State) -> None:
@@ -71,7 +56,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """What run.json says; empty if there is none."""
     path = folder / "run.json"
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text("utf-8")))
     except FileNotFoundError:
         return {}
     except ValueError as error:
@@ -102,22 +87,9 @@ class Records:
         self._cut(step)
         self.events = _summary_writer(folder, step)
 
-    def describe(self, state: str, step: int, best: float, seconds: float) -> None:
-        """Writes run.json anew.
-
-        Args:
-            state: ``"running"``, ``"finished"``, ``"interrupted"`` or ``"failed"``.
-            step: how many are done.
-            best: the validation metric by which best.pt was chosen.
-            seconds: that all steps took, with their validations.
-        """
-        facts = {
-            "state": state,
-            "step": step,
-            "best": best if math.isfinite(best) else None,
-            "seconds": round(seconds, 1),
-        }
-        text = json.dumps({**facts, **self.facts}, indent=2)
+    def describe(self, facts: Mapping[str, object]) -> None:
+        """Writes run.json anew, with these facts before those of the whole run."""
+        text = json.dumps({**facts, **self.facts}, indent=2, allow_nan=False)
         write_atomically(self.folder / "run.json", lambda file: file.write(text.encode() + b"\n"))
 
     def add(self, row: Mapping[str, float | None]) -> None:
@@ -167,13 +139,12 @@ def _summary_writer(folder: Path, step: int) -> Any:
 
 
 def versions() -> dict[str, object]:
-    """Of everything that a result may depend on."""
+    """Everything beside options that a result may depend on."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "monai": monai.__version__,
         "nec_ext": nec_ext.build_info(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "commit": _commit(),
     }
 

@@ -6,18 +6,22 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from .data import load_data
-from .options import Options, make_options
+from .networks import check_size
+from .options import Options, flat, make_options
 from .records import read_facts
+from .values import as_text
 
 POLL_SECONDS = 1.0
 
@@ -51,14 +55,19 @@ def train_all(runs: Sequence[Run], jobs: int) -> None:
     """Trains what is not trained yet, ``jobs`` runs at a time; goes on with what was interrupted.
 
     Raises:
-        ValueError: with one sentence: a folder holds a run with other options, or a run failed.
+        ValueError: with one sentence: options that cannot be, a folder that holds a run with other
+            options, or, when all the others are done, which runs failed.
     """
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}")
     waiting = [run for run in runs if not finished(run)]
-    if not waiting:
-        return
-    load_data(waiting[0].options.data)  # prepared once, not by every process
+    for run in waiting:
+        check_size(run.options)
+    for options in dict.fromkeys(run.options.data for run in waiting):
+        load_data(options)  # prepared once, not by every process
+    failures: list[str] = []
     going: dict[Run, subprocess.Popen[bytes]] = {}
-    with tqdm(total=len(waiting), desc="training", unit="run") as bar:
+    with _interruptible(), tqdm(total=len(waiting), desc="training", unit="run") as bar:
         try:
             while waiting or going:
                 while waiting and len(going) < jobs:
@@ -66,15 +75,19 @@ def train_all(runs: Sequence[Run], jobs: int) -> None:
                     going[run] = _start(run, jobs)
                 time.sleep(POLL_SECONDS)
                 for run in [run for run, process in going.items() if process.poll() is not None]:
-                    if going.pop(run).returncode:
-                        raise ValueError(f"{run.label} failed: {_last_line(run.log)}")
+                    if code := going.pop(run).returncode:
+                        failures.append(f"{run.label} failed: {_reason(run, code)}")
                     bar.update()
-                bar.set_postfix_str(", ".join(map(_progress, going)))
+                progress = ", ".join(map(_progress, going))
+                if progress != bar.postfix:
+                    bar.set_postfix_str(progress)
         finally:
             for process in going.values():
-                process.terminate()  # it saves its state first
+                process.terminate()  # after saving its state, except on Windows
             for process in going.values():
                 process.wait()
+    if failures:
+        raise ValueError("; ".join(failures))
 
 
 def finished(run: Run) -> bool:
@@ -82,14 +95,17 @@ def finished(run: Run) -> bool:
     facts = read_facts(run.options.folder)
     if not facts:
         return False
-    asked, found = json.loads(json.dumps(asdict(run.options))), facts["options"]
+    asked, found = (
+        flat(json.loads(json.dumps(options))) for options in (asdict(run.options), facts["options"])
+    )
     for key in ("steps", "validate_every"):  # where 0 becomes what an epoch has
         asked[key] = asked[key] or found[key]
-    different = [key for key in asked if asked[key] != found.get(key)]
+    elsewhere = {"out", "device", "data.cache"}  # the same run, in another place
+    different = [key for key in asked if key not in elsewhere and asked[key] != found.get(key)]
     if different:
         raise ValueError(
-            f"{run.options.folder} holds a run with another {different[0]}: "
-            "remove it or choose another folder"
+            f"{run.options.folder} holds a run with another {different[0]}, "
+            f"{as_text(found.get(different[0]))}: choose another folder"
         )
     return bool(facts["state"] == "finished")
 
@@ -102,7 +118,7 @@ def _start(run: Run, jobs: int) -> subprocess.Popen[bytes]:
         command += ["--resume", str(folder)]
     else:
         config = folder / "options.json"
-        config.write_text(json.dumps(asdict(run.options), indent=2))
+        config.write_text(json.dumps(asdict(run.options), indent=2), "utf-8")
         command += ["--config", str(config)]
     environment = {**os.environ, "TQDM_MININTERVAL": "30"}
     if jobs > 1:
@@ -116,6 +132,18 @@ def _progress(run: Run) -> str:
     return f"{run.label} at {facts['step']} of {facts['options']['steps']}" if facts else run.label
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()
-    return lines[-1] if lines else f"see {log}"
+def _reason(run: Run, code: int) -> str:
+    if code < 0:
+        return f"{signal.Signals(-code).name}, see {run.log}"
+    lines = run.log.read_text("utf-8", errors="replace").splitlines()
+    return lines[-1] if lines else f"see {run.log}"
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM, as of a batch system, stops the trainings like Ctrl-C."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -22,39 +22,43 @@ class TrainingPairs:
     that is shuffled anew in every epoch; an unpaired target is an independent uniform draw.
     """
 
-    def __init__(
-        self, source: Tensor, target: Tensor, paired: bool, batch: int, seed: int, augment: str
-    ) -> None:
+    def __init__(self, source: Tensor, target: Tensor, paired: bool, batch: int, seed: int) -> None:
         self.source, self.target = source, target
-        self.paired, self.batch_size, self.seed, self.augment = paired, batch, seed, augment
+        self.paired, self.batch_size, self.seed = paired, batch, seed
         self.order = functools.lru_cache(2)(self._order)
 
     def steps_per_epoch(self, world_size: int = 1) -> int:
         """Batches per process until each source was seen, rounded up."""
         return -(-len(self.source) // (self.batch_size * world_size))
 
-    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor]:
-        """Source and target ``(B, 1, ...)`` of process ``rank`` in a step, counted from 0."""
+    def batch(
+        self, step: int, augment: str = "none", rank: int = 0, world_size: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """Source and target ``(B, 1, ...)`` of process ``rank`` in a step, counted from 0.
+
+        ``augment`` is that of :func:`augmented`.
+        """
         first = (step * world_size + rank) * self.batch_size
-        pairs = [self._pair(position) for position in range(first, first + self.batch_size)]
+        positions = range(first, first + self.batch_size)
+        pairs = [self._pair(position, augment) for position in positions]
         source, target = zip(*pairs, strict=True)
         return torch.stack(source), torch.stack(target)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         return np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.source))
 
-    def _pair(self, position: int) -> tuple[Tensor, Tensor]:
+    def _pair(self, position: int, augment: str) -> tuple[Tensor, Tensor]:
         epoch, place = divmod(position, len(self.source))
         index = self.order(epoch)[place]
         rng = np.random.default_rng([self.seed, 1, position])
         if self.paired:
             both = torch.cat([self.source[index], self.target[index]])
-            source, target = augmented(both, self.augment, rng).split(1)
+            source, target = augmented(both, augment, rng).split(1)
             return source, target
         other = rng.integers(len(self.target))
         return (
-            augmented(self.source[index], self.augment, rng),
-            augmented(self.target[other], self.augment, rng),
+            augmented(self.source[index], augment, rng),
+            augmented(self.target[other], augment, rng),
         )
 
 

@@ -3,6 +3,7 @@
 """What decides how well NEC does, and whether CycleGAN and CUT do what they are known for.
 
     python -m examples.brats.studies stability      # NEC at lambda 1: one change at a time
+    python -m examples.brats.studies comparators    # CycleGAN and CUT with NEC's steps and rates
     python -m examples.brats.studies toned          # T1 to T1 under another tone curve
 
 Trains on the phantom with the preset ``cpu``, three seeds each, and writes ``<study>.md``.
@@ -14,11 +15,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .evaluate import evaluate, page
-from .metrics import PHANTOM_PROTOCOL, MetricOptions
 from .runs import make_run, train_all
 
 SEEDS = 0, 1, 2
@@ -31,15 +31,14 @@ class Study:
     Attributes:
         settings: the system and its options, by the name of its line.
         options: of all of them.
-        protocol: by which images are compared.
     """
 
     settings: dict[str, tuple[str, dict[str, object]]]
     options: dict[str, object] = field(default_factory=dict)
-    protocol: MetricOptions = PHANTOM_PROTOCOL
 
 
 _LAMBDA_1: dict[str, object] = {"lambda_ngf": 1, "lr_discriminator": 2e-4, "steps": 2000}
+_AS_NEC: dict[str, object] = {"lr_discriminator": 1e-3, "steps": 3000}
 STUDIES = {
     "stability": Study(
         {
@@ -51,11 +50,21 @@ STUDIES = {
             "lambda 3": ("nec", {**_LAMBDA_1, "lambda_ngf": 3}),
         }
     ),
+    "comparators": Study(
+        {
+            f"{name}{' without identity' if changes else ''}": (system, {**_AS_NEC, **changes})
+            for name, system, changes in (
+                ("CycleGAN", "cyclegan", {}),
+                ("CycleGAN", "cyclegan", {"lambda_identity": 0}),
+                ("CUT", "cut", {}),
+                ("CUT", "cut", {"nce_identity": False}),
+            )
+        }
+    ),
     # Histogram matching would undo the curve without any system.
     "toned": Study(
         {"CycleGAN": ("cyclegan", {}), "CUT": ("cut", {})},
-        {"data.phantom_target": "toned"},
-        replace(PHANTOM_PROTOCOL, histogram="none"),
+        {"data.phantom_target": "toned", "metrics.histogram": "none"},
     ),
 }
 
@@ -80,15 +89,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         train_all(runs, given.jobs)
         named = [f"{run.name}={run.options.folder}" for run in runs]
-        rows, images = evaluate(named, study.protocol, "cpu")
+        evaluation = evaluate(named, "cpu")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped: the same command goes on", file=sys.stderr)
         return 130
-    text = page(rows, images, study.protocol)
-    (given.out / f"{given.study}.md").write_text(text)
+    text = page(evaluation)
+    (given.out / f"{given.study}.md").write_text(text, "utf-8")
     print(text)
     return 0
 

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from .data import load_data
-from .distributed import joined
+from .distributed import first_before_others, joined
 from .options import parse
 from .training import Trainer
 
@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options, resume = parse(arguments)
         with joined(options.device) as process:
-            trainer = Trainer(options, load_data(options.data), process, resume=resume)
+            data = first_before_others(lambda: load_data(options.data))
+            trainer = Trainer(options, data, process, resume=resume)
             finished = trainer.fit()
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)

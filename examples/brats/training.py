@@ -3,8 +3,8 @@
 """The training loop of all four systems.
 
 A step depends on the options, on its number and on the state that the step before has left: batches
-and random numbers are made from seed, step and process. A run that is resumed therefore goes on
-as it would have without the interruption, on a CPU bit by bit.
+and random numbers are made from seed, step and process. The weights of a run that is resumed are
+therefore those that it would have without the interruption, on a CPU bit by bit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .data import Data, training_pairs
-from .distributed import Process, any_process
+from .distributed import Process, any_process, name_of
 from .learner import Learner
 from .metrics import METRICS, score, summary
 from .networks import check_size, make_generator
@@ -66,7 +66,7 @@ class Trainer:
         self.process = process = process or Process()
         check_size(options)
         paired = SYSTEMS[options.system].paired
-        self.pairs = training_pairs(data, paired, options.batch, options.seed, options.augment)
+        self.pairs = training_pairs(data, paired, options.batch, options.seed)
         self.epoch = self.pairs.steps_per_epoch(process.world_size)
         self.options = options = replace(
             options,
@@ -75,7 +75,8 @@ class Trainer:
         )
         self.validation = data.validation
         self.learner = Learner(options, process)
-        self.step, self.best = 0, -math.inf
+        self.step = self.best_step = 0
+        self.best = -math.inf  # the validation metric of best.pt, which is of best_step
         self.seconds, self.start = 0.0, time.perf_counter()  # before the start, and when it was
 
         last = options.folder / "last.pt"
@@ -90,7 +91,11 @@ class Trainer:
         if process.rank == 0:
             losses, rates = self.learner.system.weights(0), self._rates()
             columns = ["step", "epoch", "images_per_second", *rates, *losses, *METRICS]
-            facts = {"options": asdict(options), "processes": process.world_size}
+            facts = {
+                "options": asdict(options),
+                "processes": process.world_size,
+                "device": name_of(process.device),
+            }
             self.records = Records(options.folder, columns, facts, self.step)
             self._describe("running")
 
@@ -123,10 +128,11 @@ class Trainer:
         )
         with bar:
             if self.step == 0:
-                self._save(self._record({}, validate=True))
+                self._record({}, validate=True)
+                self._save(is_best=False)
             meter, stop = _Meter(), False
             while self.step < options.steps and not stop:
-                pair = self.pairs.batch(self.step, rank, world_size)
+                pair = self.pairs.batch(self.step, self._augment(), rank, world_size)
                 losses = self.learner.learn(self.step, *(half.to(device) for half in pair))
                 self.step += 1
                 meter.add(losses, images)
@@ -142,6 +148,11 @@ class Trainer:
                 if validate or stop:
                     self._save(is_best)
 
+    def _augment(self) -> str:
+        options = self.options
+        over = options.augment == "jitter" and self.step >= options.jitter * options.steps
+        return "flip" if over else options.augment
+
     def _record(self, means: Mapping[str, float], validate: bool) -> bool:
         """Writes a line of metrics.csv; whether its validation is the best one so far."""
         if self.records is None:  # the first process does
@@ -155,10 +166,12 @@ class Trainer:
         is_best = False
         if validate:
             fake = predict(self.learner.generator, self.validation.t1, device=self.process.device)
-            metrics = summary(score(fake, self.validation))
+            metrics = summary(score(fake, self.validation, self.options.metrics))
             row |= {name: statistic.mean for name, statistic in metrics.items()}
-            is_best = row[self.options.selection] > self.best
-            self.best = max(self.best, row[self.options.selection])
+            # Never the untrained network: where histograms are matched it may look good.
+            is_best = self.step > 0 and row[self.options.selection] > self.best
+            if is_best:
+                self.best, self.best_step = row[self.options.selection], self.step
             images = self.validation.t1, fake, self.validation.t2
             self.records.show(self.step, [image[:SHOWN] for image in images])
         self.records.add(row)
@@ -172,18 +185,27 @@ class Trainer:
         """Writes last.pt, and best.pt too if no state before was better."""
         state = self.learner.state()
         if self.records:
-            state |= {"options": asdict(self.options), "step": self.step, "best": self.best}
-            state["seconds"] = self._elapsed()
-            for name in ("last.pt", "best.pt") if is_best else ("last.pt",):
-                save_checkpoint(self.options.folder / name, state)
+            state |= {"options": asdict(self.options), **self._progress()}
+            if is_best:  # first: from last.pt alone a run that is killed here goes on as it was
+                kept = {key: state[key] for key in ("options", "step", "generator")}
+                save_checkpoint(self.options.folder / "best.pt", kept)
+            save_checkpoint(self.options.folder / "last.pt", state)
             self._describe("running")
 
     def _describe(self, outcome: str) -> None:
         if self.records:
-            self.records.describe(outcome, self.step, self.best, self._elapsed())
+            progress = self._progress()
+            best = self.best if math.isfinite(self.best) else None
+            self.records.describe({"state": outcome, **progress, "best": best})
 
-    def _elapsed(self) -> float:
-        return self.seconds + time.perf_counter() - self.start
+    def _progress(self) -> dict[str, float]:
+        seconds = self.seconds + time.perf_counter() - self.start
+        return {
+            "step": self.step,
+            "best": self.best,
+            "best_step": self.best_step,
+            "seconds": round(seconds, 1),
+        }
 
     def _load(self, path: Path) -> None:
         state = load_checkpoint(path)
@@ -191,7 +213,9 @@ class Trainer:
             self.learner.load(state)
         except ValueError as error:
             raise ValueError(f"{path} cannot be used: {error}") from error
-        self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
+        self.step, self.best, self.best_step, self.seconds = (
+            state[name] for name in ("step", "best", "best_step", "seconds")
+        )
         if self.step > self.options.steps:
             raise ValueError(f"{path} is of step {self.step}, beyond steps={self.options.steps}")
 
