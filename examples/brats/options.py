@@ -69,7 +69,8 @@ class Options:
     lambda_gan: Weight = 1.0
     lambda_discriminator: Weight = 0.5  # of its real and of its fake term
     lambda_ngf: Weight = 1.0  # NEC; 0 leaves the adversarial term alone
-    ramp: Share = 0.0  # in which lambda_ngf grows from 0
+    delay: Share = 0.0  # in which lambda_ngf is 0
+    ramp: Share = 0.0  # in which it grows from 0 thereafter
     eps: Positive = 0.15
     eps_mode: Literal["additive", "quadrature"] = "quadrature"  # "additive": eq. (4) as printed
     operator: Literal["central", "forward", "sobel"] = "sobel"

@@ -16,7 +16,7 @@ class NEC(System):
     """Eq. (1) of Jaouen et al., ISBI 2024: L = L_GAN + lambda L_NGF, unpaired and one-sided.
 
     The NGF loss does not know in which direction an edge goes: whether a contrast is inverted is up
-    to the discriminator alone. ``ramp`` lets it speak first. ``warmup`` is the first epoch of the
+    to the discriminator alone. ``delay`` and ``ramp`` let it speak first. ``warmup`` is the first epoch of the
     authors' released code: the network learns to copy its input.
     """
 
@@ -37,7 +37,11 @@ class NEC(System):
 
     def weights(self, step: int) -> dict[str, float]:
         options = self.options
-        ramp = min(1.0, step / (options.ramp * options.steps)) if options.ramp else 1.0
+        since = step - options.delay * options.steps
+        if options.ramp:
+            ramp = min(max(since / (options.ramp * options.steps), 0.0), 1.0)
+        else:
+            ramp = float(since >= 0)
         warming_up = step < options.warmup * options.steps
         return {
             **super().weights(step),
