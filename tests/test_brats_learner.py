@@ -242,6 +242,10 @@ def test_ramp_and_warmup_of_nec() -> None:
     system = make_learner(lambda_ngf=3, ramp=0.5, warmup=0.2, steps=10).system
     assert [system.weights(step)["ngf"] for step in (0, 1, 5, 9)] == pytest.approx([0, 0.6, 3, 3])
     assert [system.weights(step)["l1"] for step in (0, 1, 2)] == [100, 100, 0]
+    late = make_learner(lambda_ngf=3, delay=0.3, ramp=0.5, steps=10).system
+    assert [late.weights(k)["ngf"] for k in (0, 3, 4, 8, 9)] == pytest.approx([0, 0, 0.6, 3, 3])
+    sudden = make_learner(lambda_ngf=3, delay=0.3, steps=10).system
+    assert [sudden.weights(step)["ngf"] for step in (2, 3, 9)] == [0, 3, 3]
 
 
 def test_warmup_takes_the_source_for_the_target() -> None:
