@@ -59,6 +59,8 @@ def test_a_run_has_its_own_folder_and_seed(tmp_path: Path) -> None:
     assert run.options.folder == tmp_path / "gan-alone-3"
     assert run.options.seed == 3
     assert run.log == tmp_path / "gan-alone-3.log"
+    dotted = runs.make_run("ramp 0.3, no delay", "nec", "cpu", 0, tmp_path)
+    assert dotted.log == tmp_path / "ramp-0-3-no-delay-0.log"
 
 
 def test_trains_once_and_goes_on_with_what_was_interrupted(tmp_path: Path) -> None:

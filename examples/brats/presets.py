@@ -80,7 +80,15 @@ PRESETS: dict[str, dict[str, Settings]] = {
         "cut": _RELEASE_DATA,
     },
     "cpu": {
-        "nec": {**_CPU, "lambda_ngf": 3.0, "steps": 3000, "lr_discriminator": 1e-3},
+        # Found by `python -m examples.brats.studies stability`.
+        "nec": {
+            **_CPU,
+            "lambda_ngf": 10.0,
+            "delay": 0.13,
+            "ramp": 0.1,
+            "steps": 3000,
+            "lr_discriminator": 1e-3,
+        },
         "pix2pix": _CPU,
         "cyclegan": {**_CPU, "generator": "unet", "output": "none", "initialization": "default"},
         "cut": {

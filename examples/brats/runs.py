@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -39,14 +40,15 @@ class Run:
 
     @property
     def log(self) -> Path:
-        return self.options.folder.with_suffix(".log")
+        folder = self.options.folder
+        return folder.with_name(f"{folder.name}.log")
 
 
 def make_run(
     name: str, system: str, preset: str, seed: int, folder: Path, *layers: Mapping[str, object]
 ) -> Run:
     """A run in ``folder/<name>-<seed>``."""
-    slug = name.lower().replace(" ", "-")
+    slug = re.sub(r"\W+", "-", name.lower())
     own = {"seed": seed, "out": str(folder / f"{slug}-{seed}")}
     return Run(name, make_options(system, preset, *layers, own))
 

@@ -2,7 +2,7 @@
 # Copyright (c) 2026 The nec_ext authors
 """What decides how well NEC does, and whether CycleGAN and CUT do what they are known for.
 
-    python -m examples.brats.studies stability      # NEC at lambda 1: one change at a time
+    python -m examples.brats.studies stability      # NEC: one change at a time
     python -m examples.brats.studies comparators    # CycleGAN and CUT with NEC's steps and rates
     python -m examples.brats.studies toned          # T1 to T1 under another tone curve
 
@@ -37,17 +37,21 @@ class Study:
     options: dict[str, object] = field(default_factory=dict)
 
 
-_LAMBDA_1: dict[str, object] = {"lambda_ngf": 1, "lr_discriminator": 2e-4, "steps": 2000}
 _AS_NEC: dict[str, object] = {"lr_discriminator": 1e-3, "steps": 3000}
 STUDIES = {
     "stability": Study(
         {
-            "lambda 1": ("nec", _LAMBDA_1),
-            "lr of the discriminator 1e-3": ("nec", {**_LAMBDA_1, "lr_discriminator": 1e-3}),
-            "discriminator twice as wide": ("nec", {**_LAMBDA_1, "discriminator_channels": 64}),
-            "ramp over a tenth": ("nec", {**_LAMBDA_1, "ramp": 0.1}),
-            "EMA 0.99": ("nec", {**_LAMBDA_1, "ema": 0.99}),
-            "lambda 3": ("nec", {**_LAMBDA_1, "lambda_ngf": 3}),
+            name: ("nec", changes)
+            for name, changes in {
+                "as it is": {},
+                "lambda 1": {"lambda_ngf": 1},
+                "lambda 3": {"lambda_ngf": 3},
+                "neither delay nor ramp": {"delay": 0, "ramp": 0},
+                "a ramp over 0.3, no delay": {"delay": 0, "ramp": 0.3},
+                "lr of the discriminator 2e-4": {"lr_discriminator": 2e-4},
+                "discriminator twice as wide": {"discriminator_channels": 64},
+                "EMA 0.99": {"ema": 0.99},
+            }.items()
         }
     ),
     "comparators": Study(

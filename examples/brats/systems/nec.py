@@ -16,8 +16,8 @@ class NEC(System):
     """Eq. (1) of Jaouen et al., ISBI 2024: L = L_GAN + lambda L_NGF, unpaired and one-sided.
 
     The NGF loss does not know in which direction an edge goes: whether a contrast is inverted is up
-    to the discriminator alone. ``delay`` and ``ramp`` let it speak first. ``warmup`` is the first epoch of the
-    authors' released code: the network learns to copy its input.
+    to the discriminator, which ``delay`` and ``ramp`` let speak first. ``warmup`` is the first
+    epoch of the authors' released code: the network learns to copy its input.
     """
 
     def __init__(self, options: Options) -> None:
