@@ -50,7 +50,7 @@ def test_later_layers_win(tmp_path: Path) -> None:
     assert (options.preset, options.eps, options.batch) == ("cpu", 0.2, 4)
     assert (options.data.size, options.data.upper) == (32, 99.9)
     assert options.unet_channels == (8, 16)
-    assert options.lambda_ngf == 3.0  # the preset's
+    assert options.lambda_ngf == 10.0  # the preset's
 
 
 def test_the_same_in_other_words(tmp_path: Path) -> None:
