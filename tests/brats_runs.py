@@ -4,11 +4,17 @@
 
 from __future__ import annotations
 
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from examples.brats.data import Data, ImageSet
 from examples.brats.options import Options, make_options
+from examples.brats.training import Trainer
 
 SIZE = 32
 SYSTEMS = "nec", "pix2pix", "cyclegan", "cut"
@@ -52,3 +58,36 @@ def random_data(size: int = SIZE) -> Data:
         return ImageSet(names, t1, t2, t1 > -1, None, 1.0)
 
     return Data(*(images(count, 10 * k) for k, count in enumerate((6, 5, 2, 2))))
+
+
+def make_trainer(
+    folder: Path, system: str = "nec", resume: bool = False, **changes: object
+) -> Trainer:
+    options = small_options(system, out=str(folder), **changes)
+    return Trainer(options, random_data(), resume=resume)
+
+
+def run_file(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "run.json").read_text())
+
+
+def lines(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_equal(a: object, b: object) -> None:
+    """The same bits, through dictionaries and lists."""
+    assert type(a) is type(b)
+    if isinstance(a, Tensor):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_equal(a[key], b[key])
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_equal(x, y)
+    else:
+        assert a == b

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import signal
 import subprocess
@@ -21,7 +19,13 @@ from torch import Tensor
 for module in ("monai", "nibabel", "scipy", "skimage", "tqdm"):
     pytest.importorskip(module)
 
-from brats_runs import SYSTEMS, random_data, small_options  # noqa: E402
+from brats_runs import (  # noqa: E402
+    SYSTEMS,
+    assert_equal,
+    lines,
+    make_trainer,
+    run_file,
+)
 
 from examples.brats import training  # noqa: E402
 from examples.brats.learner import Learner  # noqa: E402
@@ -32,39 +36,6 @@ from examples.brats.training import Trainer, load_generator  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 TIMES = "images_per_second"
-
-
-def make_trainer(
-    folder: Path, system: str = "nec", resume: bool = False, **changes: object
-) -> Trainer:
-    options = small_options(system, out=str(folder), **changes)
-    return Trainer(options, random_data(), resume=resume)
-
-
-def run_file(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "run.json").read_text())
-
-
-def lines(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def assert_equal(a: object, b: object) -> None:
-    """The same bits, through dictionaries and lists."""
-    assert type(a) is type(b)
-    if isinstance(a, Tensor):
-        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            assert_equal(a[key], b[key])
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b)
-        for x, y in zip(a, b, strict=True):
-            assert_equal(x, y)
-    else:
-        assert a == b
 
 
 def after_step(trainer: Trainer, step: int, action: Callable[[], object]) -> None:
@@ -375,61 +346,3 @@ def test_command_line_says_how_to_go_on(
     run = tmp_path / "run"
     assert main(["nec", *TINY, f"out={run}", f"data.cache={tmp_path / 'cache'}", "steps=3"]) == 130
     assert capsys.readouterr().out.endswith(f"stopped after step 1: --resume {run} goes on\n")
-
-
-TWO_PROCESSES = """
-import sys
-import torch
-from brats_runs import random_data, small_options
-from examples.brats.distributed import any_process, average_gradients, joined
-from examples.brats.training import Trainer
-
-with joined("cpu") as process:
-    weight = torch.nn.Parameter(torch.zeros(2))
-    weight.grad = torch.tensor([0.0, 1.0]) + process.rank
-    average_gradients([weight, torch.nn.Parameter(torch.zeros(2))])
-    assert weight.grad.tolist() == [0.5, 1.5]
-    assert any_process(process.rank == 1) and not any_process(False)
-    for system in ("nec", "cyclegan"):
-        out = f"{sys.argv[1]}/{system}"
-        options = small_options(system, out=out, batch=1, steps=2, pool=2, augment="none")
-        trainer = Trainer(options, random_data(), process)
-        trainer.fit()
-        torch.save(trainer.learner.system.state_dict(), f"{out}/rank{process.rank}.pt")
-        trainer = Trainer(options, random_data(), process, resume=True)
-        assert trainer.step == 2
-        torch.save(trainer.learner.system.pool_state(), f"{out}/pools{process.rank}.pt")
-"""
-
-
-def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(TWO_PROCESSES)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
-    done = subprocess.run(
-        [*command, str(script), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    for system in ("nec", "cyclegan"):
-        run = tmp_path / system
-        first, second = (torch.load(run / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
-        assert_equal(first, second)
-        assert run_file(run)["processes"] == 2
-        assert [row["step"] for row in lines(run)] == ["0", "1", "2"]
-
-        alone = make_trainer(
-            tmp_path / f"{system}-alone", system, batch=2, steps=2, pool=4, augment="none"
-        )
-        alone.fit()
-        for name, weight in alone.learner.system.state_dict().items():
-            if weight.dim() > 1:  # most biases have no gradient but rounding errors
-                torch.testing.assert_close(first[name], weight, rtol=1e-3, atol=1e-5)
-
-    pools = [torch.load(run / f"pools{rank}.pt", weights_only=True) for rank in (0, 1)]
-    assert [len(pool["target"]) for pool in pools] == [2, 2]
-    assert not torch.equal(pools[0]["target"][0], pools[1]["target"][0])
