@@ -10,17 +10,17 @@ the page of ``examples.brats.paper`` and ``acceptance.md`` beside it.
 
 from __future__ import annotations
 
-import argparse
 import itertools
+import operator
 import os
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from . import paper
+from .commands import exit_code, make_parser
 from .data import load_data, training_pairs
 from .distributed import Process
 from .evaluate import evaluate
@@ -51,10 +51,10 @@ class Criterion(NamedTuple):
 
 def means_of(rows: Sequence[Row]) -> Means:
     """Means over the test images."""
-    key = lambda row: (str(row["system"]), row["seed"])  # noqa: E731
+    groups = itertools.groupby(rows, operator.itemgetter("system", "seed"))
     return {
-        found: {name: value.mean for name, value in summary(list(group)).items()}
-        for found, group in itertools.groupby(rows, key)
+        key: {name: value.mean for name, value in summary(list(group)).items()}
+        for key, group in groups
     }
 
 
@@ -145,35 +145,27 @@ def table(found: Mapping[str, Sequence[Criterion]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 if all twelve are met, else 1."""
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.brats.acceptance",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("acceptance", __doc__)
     parser.add_argument("--out", type=Path, default=Path("out/acceptance"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     given = parser.parse_args(arguments)
-    folder = given.out / "runs"
-    runs = paper.plan("cpu", SEEDS, folder, {})
-    eager = make_run("NEC eager", "nec", "cpu", 0, folder, {"loss_backend": "eager"})
-    try:
-        train_all([*runs, eager], given.jobs)
-        rows = paper.write(given.out, runs, ["acceptance"], "cpu", None)
-        more = evaluate([f"{eager.name}={eager.options.folder}"], "cpu").rows
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _accept(given.out, given.jobs))
+
+
+def _accept(out: Path, jobs: int) -> bool:
+    runs = paper.plan("cpu", SEEDS, out / "runs", {})
+    eager = make_run("NEC eager", "nec", "cpu", 0, out / "runs", {"loss_backend": "eager"})
+    train_all([*runs, eager], jobs)
+    rows = paper.write(out, runs, ["acceptance"], "cpu", None)
+    more = evaluate([f"{eager.name}={eager.options.folder}"], "cpu").rows
     means = means_of([*rows, *(row for row in more if row["system"] == eager.name)])
     nec = next(run for run in runs if run.name == "NEC")
     found = criteria(means)
-    found |= {"C11": backends(means, nec), "C12": duration(runs, given.jobs)}
+    found |= {"C11": backends(means, nec), "C12": duration(runs, jobs)}
     text = table(found)
-    (given.out / "acceptance.md").write_text(text + "\n", "utf-8")
+    (out / "acceptance.md").write_text(text + "\n", "utf-8")
     print(text)
-    return 0 if all(one.met for group in found.values() for one in group) else 1
+    return all(one.met for group in found.values() for one in group)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import argparse
 import csv
 import itertools
 import math
-import sys
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -27,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from .commands import exit_code, make_parser
 from .data import DataError, DataOptions, ImageSet, load_data
 from .metrics import (
     METRICS,
@@ -244,11 +244,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0; 1 if runs or data cannot be used."""
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.brats.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("evaluate", __doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, or NAME=RUN")
     parser.add_argument("--out", type=Path, default=Path("out/brats/evaluation"))
     for name in ("histogram", "blur_unit", "ssim_window"):
@@ -264,26 +260,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        if given.volume:
-            if len(given.runs) != 1:
-                raise DataError("--volume needs exactly one RUN")
-            generator, trained = load_generator(_name_and_folder(given.runs[0])[1])
-            synthesize(*given.volume, generator.to(device), trained.data, device)
-            return 0
-        protocol = {field.name: getattr(given, field.name) for field in fields(MetricOptions)}
-        changes = {name: value for name, value in protocol.items() if value is not None}
-        evaluation = evaluate(given.runs, device, changes)
-        text = page(evaluation)
-        given.out.mkdir(parents=True, exist_ok=True)
-        write_csv(evaluation.rows, given.out / "metrics.csv")
-        (given.out / "table.md").write_text(text, "utf-8")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return exit_code(
+        lambda: _synthesize(given, device) if given.volume else _evaluate(given, device)
+    )
+
+
+def _synthesize(given: argparse.Namespace, device: str) -> None:
+    if len(given.runs) != 1:
+        raise DataError("--volume needs exactly one RUN")
+    generator, trained = load_generator(_name_and_folder(given.runs[0])[1])
+    synthesize(*given.volume, generator.to(device), trained.data, device)
+
+
+def _evaluate(given: argparse.Namespace, device: str) -> None:
+    protocol = {field.name: getattr(given, field.name) for field in fields(MetricOptions)}
+    changes = {name: value for name, value in protocol.items() if value is not None}
+    evaluation = evaluate(given.runs, device, changes)
+    text = page(evaluation)
+    given.out.mkdir(parents=True, exist_ok=True)
+    write_csv(evaluation.rows, given.out / "metrics.csv")
+    (given.out / "table.md").write_text(text, "utf-8")
     print(text)
     print(f"written: {given.out}/table.md and metrics.csv")
-    return 0
 
 
 if __name__ == "__main__":

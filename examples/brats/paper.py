@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from . import figures
+from .commands import exit_code, make_parser
 from .data import DataError, ImageSet
 from .evaluate import evaluate, page, write_csv
 from .metrics import MetricOptions, Row, post_processed
@@ -187,11 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0; 1 with one sentence if something cannot be used; 130 if interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     gpu = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.brats.paper",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("paper", __doc__)
     parser.add_argument("values", nargs="*", metavar="KEY=VALUE", help="options of all systems")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="paper")
     parser.add_argument("--seeds", type=seeds, default=(0,), metavar="N,N,...", help="default: 0")
@@ -204,23 +201,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--case", help="test image of figures 2 and 3")
     given = parser.parse_intermixed_args(arguments)
-    try:
-        if bad := [value for value in given.values if "=" not in value]:
-            raise ValueError(f"options are given as key=value, got {bad[0]!r}")
-        values: dict[str, object] = dict(value.split("=", 1) for value in given.values)
-        runs = plan(given.preset, given.seeds, given.out / "runs", values)
-        train_all(runs, given.jobs)
-        device = "cuda" if gpu else "cpu"
-        write(given.out, runs, ["paper", *arguments], device, given.case)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _paper(given, ["paper", *arguments], "cuda" if gpu else "cpu"))
+
+
+def _paper(given: argparse.Namespace, command: Sequence[str], device: str) -> None:
+    if bad := [value for value in given.values if "=" not in value]:
+        raise ValueError(f"options are given as key=value, got {bad[0]!r}")
+    values: dict[str, object] = dict(value.split("=", 1) for value in given.values)
+    runs = plan(given.preset, given.seeds, given.out / "runs", values)
+    train_all(runs, given.jobs)
+    write(given.out, runs, command, device, given.case)
     print((given.out / "README.md").read_text("utf-8"))
     print(f"written: {given.out}/README.md, metrics.csv and figures")
-    return 0
 
 
 if __name__ == "__main__":

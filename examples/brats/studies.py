@@ -11,13 +11,12 @@ Trains on the phantom with the preset ``cpu``, three seeds each, and writes ``<s
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .commands import exit_code, make_parser
 from .evaluate import evaluate, page
 from .runs import make_run, train_all
 
@@ -75,35 +74,25 @@ STUDIES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0; 1 with one sentence if something cannot be used; 130 if interrupted."""
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.brats.studies",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("studies", __doc__)
     parser.add_argument("study", choices=list(STUDIES))
     parser.add_argument("--out", type=Path, default=Path("out/studies"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     given = parser.parse_args(arguments)
-    study, folder = STUDIES[given.study], given.out / given.study
+    return exit_code(lambda: _study(given.study, given.out, given.jobs))
+
+
+def _study(name: str, out: Path, jobs: int) -> None:
+    study = STUDIES[name]
     runs = [
-        make_run(name, system, "cpu", seed, folder, study.options, own)
-        for name, (system, own) in study.settings.items()
+        make_run(line, system, "cpu", seed, out / name, study.options, own)
+        for line, (system, own) in study.settings.items()
         for seed in SEEDS
     ]
-    try:
-        train_all(runs, given.jobs)
-        named = [f"{run.name}={run.options.folder}" for run in runs]
-        evaluation = evaluate(named, "cpu")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on", file=sys.stderr)
-        return 130
-    text = page(evaluation)
-    (given.out / f"{given.study}.md").write_text(text, "utf-8")
+    train_all(runs, jobs)
+    text = page(evaluate([f"{run.name}={run.options.folder}" for run in runs], "cpu"))
+    (out / f"{name}.md").write_text(text, "utf-8")
     print(text)
-    return 0
 
 
 if __name__ == "__main__":
