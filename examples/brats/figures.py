@@ -31,7 +31,7 @@ FIELD_EPS = (0.01, 0.05, 0.15, 0.5)
 PANEL = 1.9  # inches
 MARGIN = 2  # pixels around the brain
 # Of Okabe and Ito, and a grey.
-COLOURS = "#0072b2 #d55e00 #009e73 #cc79a7 #e69f00 #56b4e9 #000000 #999999".split()
+COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999"]
 
 
 class Box(NamedTuple):
