@@ -80,7 +80,7 @@ PRESETS: dict[str, dict[str, Settings]] = {
         "cut": _RELEASE_DATA,
     },
     "cpu": {
-        # Found by `python -m examples.brats.studies stability`.
+        # The discriminator settles the contrast before the loss can hold on to that of the source.
         "nec": {
             **_CPU,
             "lambda_ngf": 10.0,
