@@ -239,12 +239,12 @@ def test_rates_are_constant_and_then_fall_to_zero() -> None:
 
 
 def test_ramp_and_warmup_of_nec() -> None:
-    system = make_learner(lambda_ngf=3, ramp=0.5, warmup=0.2, steps=10).system
+    system = make_learner(lambda_ngf=3, delay=0, ramp=0.5, warmup=0.2, steps=10).system
     assert [system.weights(step)["ngf"] for step in (0, 1, 5, 9)] == pytest.approx([0, 0.6, 3, 3])
     assert [system.weights(step)["l1"] for step in (0, 1, 2)] == [100, 100, 0]
     late = make_learner(lambda_ngf=3, delay=0.3, ramp=0.5, steps=10).system
     assert [late.weights(k)["ngf"] for k in (0, 3, 4, 8, 9)] == pytest.approx([0, 0, 0.6, 3, 3])
-    sudden = make_learner(lambda_ngf=3, delay=0.3, steps=10).system
+    sudden = make_learner(lambda_ngf=3, delay=0.3, ramp=0, steps=10).system
     assert [sudden.weights(step)["ngf"] for step in (2, 3, 9)] == [0, 3, 3]
 
 
