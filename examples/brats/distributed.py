@@ -70,9 +70,14 @@ def first_before_others(call: Callable[[], T]) -> T:
     """What the call returns, made by the first process first: the others find its cache."""
     rank = dist.get_rank() if dist.is_initialized() else 0
     made = call() if rank == 0 else None
+    wait_for_all()
+    return call() if made is None else made
+
+
+def wait_for_all() -> None:
+    """Returns when every process has come here."""
     if dist.is_initialized():
         dist.barrier()
-    return call() if made is None else made
 
 
 def name_of(device: torch.device) -> str:

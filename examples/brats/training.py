@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .data import Data, training_pairs
-from .distributed import Process, any_process, name_of
+from .distributed import Process, any_process, name_of, wait_for_all
 from .learner import Learner
 from .metrics import METRICS, score, summary
 from .networks import check_size, make_generator
@@ -109,6 +109,7 @@ class Trainer:
         try:
             with _stop_request() as stop_requested:
                 self._run(stop_requested)
+            wait_for_all()  # until the first process has written the last checkpoint
             outcome = "finished" if self.step == self.options.steps else "interrupted"
         finally:
             self._describe(outcome)
