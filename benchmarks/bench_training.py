@@ -15,6 +15,10 @@ import torch
 from torch import Tensor
 
 pytest.importorskip("monai")
+pytest.importorskip("nibabel")
+pytest.importorskip("scipy")
+pytest.importorskip("skimage")
+pytest.importorskip("tqdm")
 
 from .bench_sweeps import few
 from .measure import LossFunction, seconds

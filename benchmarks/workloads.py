@@ -7,23 +7,27 @@ A step frees its gradients, so that only parameters, states of the optimizers an
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from monai.losses import DiffusionLoss
-from monai.networks.layers import Pool
-from monai.networks.nets import PatchDiscriminator, UNet
+from monai.networks.nets import UNet
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
+
+from examples.brats.networks import PyramidDiscriminator
+from examples.brats.objectives import adversarial_loss
 
 from .measure import LossFunction
 
 NGF_WEIGHT = 3.0  # what the paper's weight of 1 becomes with the additive form of the loss
 SMOOTHNESS_WEIGHT = 1.0
+LAYERS = 3  # of the discriminators
 
 
-class Workload:
+class Workload(ABC):
     """What all workloads have.
 
     Attributes:
@@ -35,9 +39,9 @@ class Workload:
     optimizers: tuple[Optimizer, ...]
     what: str
 
+    @abstractmethod
     def step(self, function: LossFunction) -> tuple[Tensor, ...]:
         """One whole training step; returns its losses."""
-        raise NotImplementedError
 
     def lasting(self) -> list[Tensor]:
         """What is there before a step and after it."""
@@ -48,26 +52,6 @@ class Workload:
             *(parameter for group in groups for parameter in group["params"]),
             *(moment for state in states for moment in state.values()),
         ]
-
-
-class PyramidDiscriminator(nn.Module):
-    """The paper's discriminator: equal ones of three layers, each on half the image of the last."""
-
-    def __init__(self, dims: int, scales: int, channels: int) -> None:
-        super().__init__()
-        self.scales = nn.ModuleList(
-            PatchDiscriminator(dims, channels, in_channels=1, num_layers_d=1, norm="INSTANCE")
-            for _ in range(scales)
-        )
-        self.halve = Pool["AVG", dims](3, stride=2, padding=1, count_include_pad=False)
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """Logits per patch, finest scale first."""
-        logits = []
-        for discriminator in self.scales:
-            logits.append(discriminator(image)[-1])
-            image = self.halve(image)
-        return logits
 
 
 class Synthesis(Workload):
@@ -110,7 +94,8 @@ class Synthesis(Workload):
         source, _ = self.images
         self.discriminator.requires_grad_(False)
         fake = self.generator(source)
-        loss = NGF_WEIGHT * function(fake, source) + adversarial(self.discriminator(fake), 1.0)
+        adversarial = adversarial_loss(self.discriminator(fake), True, "bce")
+        loss = NGF_WEIGHT * function(fake, source) + adversarial
         loss.backward()
         self.discriminator.requires_grad_(True)
         update(self.optimizers[0])
@@ -118,8 +103,9 @@ class Synthesis(Workload):
 
     def discriminator_step(self, fake: Tensor) -> Tensor:
         _, target = self.images
-        real_loss = adversarial(self.discriminator(target), 1.0)
-        loss = 0.5 * (real_loss + adversarial(self.discriminator(fake), 0.0))
+        real_loss = adversarial_loss(self.discriminator(target), True, "bce")
+        fake_loss = adversarial_loss(self.discriminator(fake), False, "bce")
+        loss = 0.5 * (real_loss + fake_loss)
         loss.backward()
         update(self.optimizers[1])
         return loss.detach()
@@ -170,27 +156,19 @@ def paper_2d(device: str) -> Synthesis:
     """The networks and the image size of the paper."""
     channels = (64, 128, 256, *(512,) * 5)
     generator = UNet(2, 1, 1, channels, strides=(2,) * 7, num_res_units=9)
-    return Synthesis(generator, PyramidDiscriminator(2, 3, 64), (256, 256), device)
+    return Synthesis(generator, PyramidDiscriminator(2, 3, LAYERS, 64), (256, 256), device)
 
 
 def unet_3d(device: str, edge: int) -> Synthesis:
     """Patches of a volume, of an edge that 16 divides."""
     generator = UNet(3, 1, 1, (32, 64, 128, 256, 320), strides=(2,) * 4, num_res_units=2)
-    return Synthesis(generator, PyramidDiscriminator(3, 2, 32), (edge,) * 3, device)
+    return Synthesis(generator, PyramidDiscriminator(3, 2, LAYERS, 32), (edge,) * 3, device)
 
 
 def tiny(device: str, dims: int, edge: int) -> Synthesis:
     """The same so small that it runs in a moment, for edges of at least 16."""
     generator = UNet(dims, 1, 1, (4, 8), strides=(2,), num_res_units=1)
-    return Synthesis(generator, PyramidDiscriminator(dims, 2, 4), (edge,) * dims, device)
-
-
-def adversarial(logits: Sequence[Tensor], label: float) -> Tensor:
-    """Binary cross-entropy of all patches with one label, averaged over scales."""
-    losses = [
-        F.binary_cross_entropy_with_logits(scale, torch.full_like(scale, label)) for scale in logits
-    ]
-    return torch.stack(losses).mean()
+    return Synthesis(generator, PyramidDiscriminator(dims, 2, LAYERS, 4), (edge,) * dims, device)
 
 
 def update(optimizer: Optimizer) -> None:

@@ -19,7 +19,7 @@ for module in ("monai", "nibabel", "scipy", "skimage", "tqdm"):
     pytest.importorskip(module)
 
 import nibabel  # noqa: E402
-from brats_files import NAMES, by_hand, options, save, save_subjects, volume  # noqa: E402
+from brats_files import NAMES, by_hand, options, save, volume  # noqa: E402
 from monai.transforms import Compose, Resize, ScaleIntensityRangePercentiles  # noqa: E402
 
 from examples.brats import data as brats_data  # noqa: E402
@@ -27,17 +27,7 @@ from examples.brats import volumes  # noqa: E402
 from examples.brats.data import Data, DataOptions, load_data  # noqa: E402
 from examples.phantom import brain_phantom  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "nec_ext" / "brats"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return save_subjects(tmp_path / "brats")
-
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 # ------------------------------------------------------------------------------------------------
 # Images

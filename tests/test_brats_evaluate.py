@@ -51,9 +51,8 @@ class Run:
 
 
 @pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Run]:
+def runs(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Run]:
     """Runs by name of their folder, to be changed by a test."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     data = DataOptions(size=32, phantom_sizes="3/1/1/6")
     known = {

@@ -41,10 +41,7 @@ def as_arguments(values: dict[str, object]) -> list[str]:
     return [f"{key}={value}" for key, value in text.items()]
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 # ------------------------------------------------------------------------------------------------
 # Trainings side by side
@@ -226,7 +223,7 @@ def test_the_page_does_not_tell_where_files_are(tmp_path: Path) -> None:
 def test_boxes() -> None:
     brain = np.zeros((40, 50), bool)
     brain[10:30, 4:49] = True
-    box = figures.brain_box(brain)
+    box = figures.brain_box(torch.from_numpy(brain)[None])
     assert box == (8, 2, 24, 48)  # the back margin ends at the border
     assert figures.central_box(box) == (14, 20, 11, 11)
 

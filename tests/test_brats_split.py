@@ -18,22 +18,12 @@ import pytest
 for module in ("monai", "nibabel", "scipy", "skimage", "tqdm"):
     pytest.importorskip(module)
 
-from brats_files import NAMES, options, save, save_subjects, volume  # noqa: E402
+from brats_files import NAMES, options, save, volume  # noqa: E402
 
 from examples.brats import split  # noqa: E402
 from examples.brats.data import DataError, DataOptions, load_data  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "nec_ext" / "brats"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return save_subjects(tmp_path / "brats")
-
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 # ------------------------------------------------------------------------------------------------
 # Split

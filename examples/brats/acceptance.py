@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Whether the systems do on the phantom what they have to: twelve criteria, in about an hour.
+"""Whether the systems do on the phantom what they have to: twelve criteria, in half an hour.
 
     python -m examples.brats.acceptance
 
@@ -137,30 +137,32 @@ def curve(options: Options, threads: int = 1) -> tuple[list[float], float]:
 def backends(means: Means, run: Run) -> list[Criterion]:
     """C11: the fused loss and the eager one train alike.
 
-    Where the loss takes part from the first step, Adam's steps and the adversarial game make 1e-3
-    of any rounding error within tens of steps: of sums in another order, too.
+    Where the loss takes part from the first step, Adam's steps and the adversarial game make up to
+    1e-2 of any rounding error within tens of steps: of sums in another order, too.
     """
     at_once = replace(run.options, delay=0.0, ramp=0.0)
-    as_it_is, fused, eager, reordered = (
+    fused, eager, fused_at_once, eager_at_once, reordered = (
         curve(replace(options, loss_backend=name), threads)
         for options, name, threads in (
             (run.options, "fused", 1),
+            (run.options, "eager", 1),
             (at_once, "fused", 1),
             (at_once, "eager", 1),
             (at_once, "eager", 2),
         )
     )
-    trained, _ = curve(replace(run.options, loss_backend="eager"))
 
     def gap(a: list[float], b: list[float]) -> float:
         return max(abs(x / y - 1) for x, y in zip(a, b, strict=True))
 
     psnr = means["NEC", 0]["psnr"] - means["NEC eager", 0]["psnr"]
+    free = gap(fused_at_once[0], eager_at_once[0])
+    threads = gap(reordered[0], eager_at_once[0])
     lines = (
-        ("fused / eager loss, trained with either as it is", gap(as_it_is[0], trained), 1e-4),
-        ("fused / eager loss on the same images", fused[1], 1e-4),
-        ("trained with either, no delay (told, not judged)", gap(fused[0], eager[0]), math.inf),
-        ("eager on two threads / on one, no delay (told)", gap(reordered[0], eager[0]), math.inf),
+        ("fused / eager loss, trained with either as it is", gap(fused[0], eager[0]), 1e-4),
+        ("fused / eager loss on the same images", fused_at_once[1], 1e-4),
+        ("trained with either, no delay (told, not judged)", free, math.inf),
+        ("eager on two threads / on one, no delay (told)", threads, math.inf),
     )
     return [
         *(

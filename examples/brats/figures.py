@@ -16,18 +16,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
+from monai.transforms.utils import generate_spatial_bounding_box
 from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
 from torch import Tensor
 
 import nec_ext
 
+from ..demo_figure import FIELD_EPS
 from .data import ImageSet
 from .metrics import Row
 
 Array = NDArray[np.float32]
 
-FIELD_EPS = (0.01, 0.05, 0.15, 0.5)
 PANEL = 1.9  # inches
 MARGIN = 2  # pixels around the brain
 # Of Okabe and Ito, and a grey.
@@ -47,15 +48,12 @@ class Box(NamedTuple):
         return image[self.x : self.x + self.width, self.y : self.y + self.height].T
 
 
-def brain_box(brain: NDArray[np.bool_]) -> Box:
-    """The brain and a margin."""
-    box = []
-    for axis in range(2):
-        inside = np.flatnonzero(brain.any(axis=1 - axis))
-        first = max(int(inside[0]) - MARGIN, 0)
-        stop = min(int(inside[-1]) + 1 + MARGIN, brain.shape[axis])
-        box += [first, stop - first]
-    return Box(box[0], box[2], box[1], box[3])
+def brain_box(brain: Tensor) -> Box:
+    """The brain of a mask ``(1, H, W)``, and a margin."""
+    (x, y), (right, bottom) = generate_spatial_bounding_box(
+        brain, margin=MARGIN, allow_smaller=True
+    )
+    return Box(x, y, right - x, bottom - y)
 
 
 def central_box(box: Box) -> Box:
@@ -67,7 +65,7 @@ def central_box(box: Box) -> Box:
 
 def fields(path: Path, images: ImageSet, index: int, operator: str, eps_mode: str) -> None:
     """Figure 2: what the NGF loss sees of both contrasts, from little eps to much."""
-    box = brain_box(images.brain[index, 0].numpy())
+    box = brain_box(images.brain[index])
     figure, axes = _panels(2, 1 + len(FIELD_EPS), box, extra=0.9)
     for row, (name, image) in enumerate((("T1", images.t1), ("T2", images.t2))):
         intensity = _show(axes[row][0], box.cut(image[index, 0].numpy()), (-1, 1))
@@ -95,7 +93,7 @@ def side_by_side(path: Path, images: ImageSet, fakes: Mapping[str, Tensor], inde
         fakes: the synthetic T2 of all of them by system, as they are compared: ``(N, 1, H, W)``.
         index: which image.
     """
-    box = brain_box(images.brain[index, 0].numpy())
+    box = brain_box(images.brain[index])
     zoom = central_box(box)
     shown = {"T1, the source": images.t1, "T2, the truth": images.t2, **fakes}
     figure, axes = _panels(2, len(shown), box)
