@@ -24,7 +24,7 @@ from monai.transforms import Compose, Resize, ScaleIntensityRangePercentiles  # 
 
 from examples.brats import data as brats_data  # noqa: E402
 from examples.brats import volumes  # noqa: E402
-from examples.brats.data import Data, DataOptions, load_data  # noqa: E402
+from examples.brats.data import Data, DataError, DataOptions, load_data  # noqa: E402
 from examples.phantom import brain_phantom  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -106,6 +106,16 @@ def test_anti_aliasing_averages_what_it_drops(root: Path) -> None:
     wide = sum(w * np.roll(raw, -s, 0) for w, s in zip((1, 3, 3, 1), (-1, 0, 1, 2), strict=True))
     wide = sum(w * np.roll(wide, -s, 1) for w, s in zip((1, 3, 3, 1), (-1, 0, 1, 2), strict=True))
     np.testing.assert_allclose(smooth[0, 0, 1:7, 1:7], wide[::2, ::2][1:7, 1:7] / 64, atol=1e-5)
+
+
+def test_crop_is_the_centre_after_the_percentiles(root: Path) -> None:
+    whole, part = (load_data(options(root, crop=n, size=n or 16)).source for n in (0, 8))
+    assert torch.equal(part.t1, whole.t1[..., 4:12, 4:12])
+    assert torch.equal(part.brain, whole.brain[..., 4:12, 4:12])
+    assert part.spacing == whole.spacing == 1
+    assert load_data(options(root, crop=8, size=16)).source.spacing == 0.5
+    with pytest.raises(DataError, match="slices of 16² pixels: crop=17 is more"):
+        load_data(options(root, crop=17))
 
 
 def test_slices_of_a_range_without_the_empty_ones(root: Path) -> None:
@@ -206,6 +216,7 @@ def test_images_come_from_the_cache(
 def test_every_option_of_the_images_is_in_the_key(own_cache: Path) -> None:
     others: dict[str, Any] = {
         **{"data": "x", "size": 99, "slices": "3", "lower": 2.0, "upper": 98.0, "seed": 5},
+        **{"crop": 9},
         **{"percentile_scope": "volume", "percentile_mask": "foreground"},
         **{"anti_aliasing": False, "t1_suffix": "a", "t2_suffix": "b", "dimensions": 3},
         **{"phantom_spacing": 2.0, "phantom_blur": 1.0, "phantom_target": "toned"},

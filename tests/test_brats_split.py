@@ -173,6 +173,8 @@ def test_pixels_differ_between_groups(root: Path) -> None:
         ({"dimensions": 3}, "dimensions=3 is for the phantom"),
         ({"data": None}, "split divides the subjects of data"),
         ({"phantom_sizes": "1/1/1"}, "phantom_sizes must be four numbers"),
+        ({"crop": -1}, "crop must not be negative"),
+        ({"data": None, "split": "paper", "crop": 8}, "crop is for data"),
         ({"phantom_spacing": 0.0}, "phantom_spacing must be positive"),
         ({"phantom_blur": -1.0}, "phantom_blur must not be negative"),
     ],

@@ -47,6 +47,7 @@ class DataOptions:
 
     data: str | None = None  # folder of subjects; None: the phantom
     size: int = 256  # pixels along each side of the training grid
+    crop: int = 0  # pixels along each side of the centre of a slice that is used; 0: all of it
     slices: str = "80"  # axial, counted from 0: a number, start:stop or start:stop:step
     split: str = "paper"  # or n1/n2/n3/n4 of the sorted subjects, or a JSON file of their names
     lower: float = 1.0  # percentile that becomes -1
@@ -68,6 +69,8 @@ class DataOptions:
     def __post_init__(self) -> None:
         if self.size < 8:
             raise ValueError(f"size must be at least 8, got {self.size}")
+        if self.crop < 0:
+            raise ValueError(f"crop must not be negative, got {self.crop}")
         if not 0 <= self.lower < self.upper <= 100:
             raise ValueError(
                 f"percentiles must be 0 <= lower < upper <= 100, got {self.lower}, {self.upper}"
@@ -194,6 +197,8 @@ def _brats_samples(
             )
         if max(indices) >= depth:
             raise DataError(f"{t1_path} has {depth} axial slices: there is no {max(indices)}")
+        if options.crop > width:
+            raise DataError(f"{t1_path} has slices of {width}² pixels: crop={options.crop} is more")
         whole = None
         if options.percentile_scope == "volume":
             whole = tuple(volumes.intensity_window(volume.voxels, options) for volume in pair)
@@ -201,11 +206,13 @@ def _brats_samples(
             raw = tuple(volume.voxels[:, :, k] for volume in pair)
             window = whole or tuple(volumes.intensity_window(image, options) for image in raw)
             name = f"{subject}_s{k:03d}" if len(indices) > 1 else subject
-            spacing = round(step * width / options.size, 6)
+            spacing = round(step * (options.crop or width) / options.size, 6)
             yield Sample(name, raw, window, None, spacing, f"slice {k} of {t1_path} or its T2")
 
 
 def _phantom_samples(options: DataOptions, subjects: Sequence[str]) -> Iterator[Sample]:
+    if options.crop:
+        raise DataError("crop is for data: of the phantom, phantom_spacing shows more or less")
     spacing = options.phantom_spacing and (options.phantom_spacing,) * options.dimensions
     for subject in subjects:
         brain = phantom.brain_phantom(
@@ -241,7 +248,7 @@ def _prepare(options: DataOptions, name: str, samples: Iterable[Sample]) -> Imag
         names.append(sample.name)
         images["t1"].append(volumes.normalize(t1, sample.window[0], options))
         images["t2"].append(volumes.normalize(t2, sample.window[1], options))
-        images["brain"].append(volumes.resize_mask((t1 > 0) | (t2 > 0), options.size))
+        images["brain"].append(volumes.mask_on_grid((t1 > 0) | (t2 > 0), options))
         if sample.labels is not None:
             images["labels"].append(torch.from_numpy(sample.labels)[None])
     if not names:

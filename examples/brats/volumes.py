@@ -131,6 +131,7 @@ def normalize(image: Array, window: Window, options: DataOptions) -> Tensor:
         scaled = ScaleIntensityRange(low, high, -1.0, 1.0, clip=True)(image[None])
     else:
         scaled = np.full_like(image[None], BACKGROUND)
+    scaled = scaled[0][centre(image.shape, options.crop)][None]
     scaled = convert_to_tensor(scaled, dtype=torch.float32, track_meta=False)
     return resize(scaled, (options.size,) * image.ndim, options.anti_aliasing)
 
@@ -152,10 +153,16 @@ def resize(image: Tensor, size: tuple[int, ...], anti_aliasing: bool = False) ->
     return resized[0] + BACKGROUND
 
 
-def resize_mask(mask: NDArray[np.bool_], size: int) -> Tensor:
+def mask_on_grid(mask: NDArray[np.bool_], options: DataOptions) -> Tensor:
     """``(H, W)`` or ``(X, Y, Z)`` to bool ``(1, size, ...)``: the nearest voxel."""
-    image = torch.from_numpy(mask)[None, None].float()
-    return functional.interpolate(image, (size,) * mask.ndim, mode="nearest-exact")[0] > 0
+    image = torch.from_numpy(mask[centre(mask.shape, options.crop)])[None, None].float()
+    size = (options.size,) * mask.ndim
+    return functional.interpolate(image, size, mode="nearest-exact")[0] > 0
+
+
+def centre(shape: tuple[int, ...], crop: int) -> tuple[slice, ...]:
+    """Where the central square or cube of ``crop`` voxels lies; 0: everything."""
+    return tuple(slice((n - crop) // 2, (n + crop) // 2) if crop else slice(None) for n in shape)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -186,7 +193,7 @@ def synthesize(
 
     Intensities are the generator's: background near -1, and the scale of every slice its own unless
     ``percentile_scope`` is ``"volume"``. Slices without contrast become -1. Affine and header are
-    the input's; only data type and display range change.
+    the input's; only data type and display range change. What ``crop`` cuts off becomes -1.
     """
     if not out.name.endswith((".nii", ".nii.gz")):
         raise DataError(f"{out} must end in .nii or .nii.gz")
@@ -204,7 +211,8 @@ def synthesize(
     for k, (image, window) in enumerate(zip(slices, windows, strict=True)):
         if window[0] < window[1] and image.any():
             fake = predict(generator, normalize(image, window, options)[None], device=device)
-            synthetic[:, :, k] = resize(fake[0], image.shape)[0].numpy()
+            part = synthetic[:, :, k][centre(image.shape, options.crop)]
+            part[...] = resize(fake[0], part.shape)[0].numpy()
 
     affine = volume.image.affine
     result = nibabel.Nifti1Image(_turn(synthetic, affine, back=True), affine, volume.image.header)
