@@ -43,7 +43,7 @@ class Options:
     """One run. A ``Share`` is one of all steps."""
 
     system: Literal["nec", "pix2pix", "cyclegan", "cut"] = "nec"
-    preset: Literal["paper", "release", "cpu"] = "paper"
+    preset: Literal["paper", "release", "cpu", "cpu-brats"] = "paper"
     out: str = ""  # the run's folder; empty: out/brats/<system>
     data: DataOptions = field(default_factory=DataOptions)
     metrics: MetricOptions = field(default_factory=MetricOptions)
