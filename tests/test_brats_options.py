@@ -80,7 +80,7 @@ def test_resume_takes_the_options_of_the_run(tmp_path: Path) -> None:
         ([], "name one system, of nec, pix2pix, cyclegan, cut: got None"),
         (["nec", "cut"], "name one system, of nec, pix2pix, cyclegan, cut: got nec cut"),
         (["munit"], "the system must be one of nec, pix2pix, cyclegan, cut, got 'munit'"),
-        (["nec", "preset=gpu"], "the preset must be one of paper, release, cpu, cpu-brats, got 'gpu'"),
+        (["nec", "preset=gpu"], "must be one of paper, release, cpu, cpu-brats, got 'gpu'"),
         (["nec", "lamda_ngf=1"], "there is no option 'lamda_ngf': did you mean lambda_ngf or"),
         (["nec", "data.sise=1"], "there is no option 'data.sise': did you mean data.size"),
         (["nec", "qqqqq=1"], "there is no option 'qqqqq': see examples/brats/options.py"),
