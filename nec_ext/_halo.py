@@ -123,7 +123,7 @@ class Shard:
     def _packed(self, begin: int, end: int) -> Tensor:
         """The bytes of planes of all tensors that have a halo."""
         parts = [t.narrow(self._dim, begin, end - begin) for _, t in self._sent]
-        return torch.cat([part.reshape(-1).view(torch.uint8) for part in parts])
+        return torch.cat([part.contiguous().view(-1).view(torch.uint8) for part in parts])
 
     def _halo(self, step: int) -> list[tuple[list[Tensor | None], int]]:
         """The planes below or above, as they came, and how many of them: outwards."""

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""Processes with a gloo group, which stay for as many calls as a test module has.
+
+To start one is to import torch; a call takes a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+TIMEOUT = 30  # seconds for a call; what hangs fails
+
+
+def _serve(rank: int, count: int, folder: str, group_seconds: float, calls: Connection) -> None:
+    torch.set_num_threads(1)
+    store = f"file://{folder}/store"
+    dist.init_process_group(
+        "gloo", store, timedelta(seconds=group_seconds), rank=rank, world_size=count
+    )
+    calls.send(("returned", None))
+    with contextlib.suppress(EOFError):
+        while True:
+            function, arguments = calls.recv()
+            try:
+                calls.send(("returned", function(*arguments)))
+            except Exception as error:
+                sentence = f"{type(error).__name__}: {error}"
+                calls.send(("raised", sentence, traceback.format_exc()))
+    os._exit(0)  # without a word to ranks that are gone
+
+
+class Ranks:
+    """The processes of a group."""
+
+    def __init__(self, count: int, folder: Path, group_seconds: float = TIMEOUT) -> None:
+        spawn = mp.get_context("spawn")
+        self._calls = []
+        for rank in range(count):
+            here, there = spawn.Pipe()
+            arguments = (rank, count, str(folder), group_seconds, there)
+            spawn.Process(target=_serve, args=arguments, daemon=True).start()
+            there.close()
+            self._calls.append(here)
+        self._answers()
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """What every rank returns."""
+        answers = self.outcomes(function, *arguments)
+        assert all(answer[0] == "returned" for answer in answers), answers
+        return [answer[1] for answer in answers]
+
+    def errors(self, function: Callable[..., Any], *arguments: Any) -> list[str]:
+        """The error that every rank raises."""
+        answers = self.outcomes(function, *arguments)
+        assert all(answer[0] == "raised" for answer in answers), answers
+        return [answer[1] for answer in answers]
+
+    def outcomes(self, function: Callable[..., Any], *arguments: Any) -> list[tuple[Any, ...]]:
+        """Of every rank ("returned", value), ("raised", error, traceback), ("died",) or ("hung",)."""
+        for calls in self._calls:
+            calls.send((function, arguments))
+        return self._answers()
+
+    def _answers(self) -> list[tuple[Any, ...]]:
+        deadline = time.monotonic() + TIMEOUT
+        return [self._answer(calls, deadline - time.monotonic()) for calls in self._calls]
+
+    @staticmethod
+    def _answer(calls: Connection, seconds: float) -> tuple[Any, ...]:
+        if not calls.poll(max(seconds, 0)):
+            return ("hung",)
+        try:
+            answer: tuple[Any, ...] = calls.recv()
+        except EOFError:
+            return ("died",)
+        return answer
+
+    def close(self) -> None:
+        for calls in self._calls:
+            calls.close()
+
+
+@contextlib.contextmanager
+def started(count: int, folder: Path, group_seconds: float = TIMEOUT) -> Iterator[Ranks]:
+    ranks = Ranks(count, folder, group_seconds)
+    try:
+        yield ranks
+    finally:
+        ranks.close()
