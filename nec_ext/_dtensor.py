@@ -77,9 +77,13 @@ def _shardings(op: Any, images: int, results: Callable[[dict[str, Any], Any], li
 
     def rule(*values: Any) -> list[tuple[list[Any], list[Any]]]:
         arguments = dict(zip(names, values, strict=True))
-        shape = values[images].shape
+        shape, mesh = values[images].shape, values[images].mesh
         acceptable = []
         for wanted in (Replicate(), Shard(0), Shard(1)):
+            if isinstance(wanted, Shard) and any(
+                _leaves_empty(shape[wanted.dim], ranks) for ranks in mesh.shape
+            ):
+                continue
             outputs = results(arguments, wanted)
             inputs: list[Any] = []
             for value in values:
@@ -95,6 +99,11 @@ def _shardings(op: Any, images: int, results: Callable[[dict[str, Any], Any], li
         return acceptable
 
     register_sharding(op)(rule)
+
+
+def _leaves_empty(count: int, ranks: int) -> bool:
+    """Whether DTensor, which gives every rank the same and the last ones what is left, does so."""
+    return -(-count // ranks) * (ranks - 1) >= count
 
 
 def _forward_results(arguments: dict[str, Any], images: Any) -> list[Any]:

@@ -77,16 +77,17 @@ class Shard:
         What no other rank's planes reach is computed from the shard where it is, while the halo is
         under way; the two planes at a face from a slab that is put together.
         """
-        results = []
-        for begin, end in self._ranges():
-            slab, first = self._slab(begin, end)
-            own = cut(gradients, self._dim, begin, end)
-            results.append(sums(slab, settings, self._dim, first, first + end - begin, own))
+        results = [self._part_sum(begin, end, settings, gradients) for begin, end in self._ranges()]
         return torch.cat(results).sum(0, keepdim=True)
 
     def mask_sum(self, settings: Settings) -> Tensor:
         """The sum of the mask over the rank's planes."""
         return sums(self._tensors, settings, self._dim, 0, self._count, of_mask=True)
+
+    def _part_sum(self, begin: int, end: int, settings: Settings, gradients: Gradients) -> Tensor:
+        slab, first = self._slab(begin, end)
+        own = cut(gradients, self._dim, begin, end)
+        return sums(slab, settings, self._dim, first, first + end - begin, own)
 
     def _ranges(self) -> list[tuple[int, int]]:
         first = HALO if self._received[-1] else 0

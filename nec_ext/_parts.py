@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from . import _ops
@@ -36,10 +37,10 @@ def check_scalar_reduction(reduction: str) -> None:
         raise ValueError("reduction must be 'mean' or 'sum' for a volume in parts, got 'none'")
 
 
-def check_device(image: Tensor) -> None:
-    """TypeError where there is no kernel, which the reference cannot replace in parts."""
-    if image.device.type not in _ops.FUSED_DEVICES - {"meta"}:
-        raise TypeError(f"input must be on a CPU or a CUDA GPU, got {image.device}")
+def check_device(name: str, device: torch.device) -> None:
+    """ValueError where there is no kernel: the reference knows no parts."""
+    if device.type not in _ops.FUSED_DEVICES - {"meta"}:
+        raise ValueError(f"{name} must be a CPU or a CUDA GPU, got {device}")
 
 
 def cut(tensors: Tensors, dim: int, begin: int, end: int) -> list[Tensor | None]:

@@ -153,7 +153,7 @@ def _parse(
     try:
         input, target, o = parse_options(input, target, **options)
         check_scalar_reduction(o.reduction)
-        check_device(input)
+        check_device("the device of input", input.device)
         if dim not in range(2, input.dim()):
             raise ValueError(f"dim must be a spatial axis, 2 to {input.dim() - 1}, got {dim}")
         return _Call(*volume_tensors(input, target, o), o), None

@@ -103,11 +103,16 @@ def ngf_loss(
         _check_gradient("grad_input", grad_input, input),
         _check_gradient("grad_target", grad_target, target),
     ]
+    for name, gradient in zip(("grad_input", "grad_target"), gradients, strict=True):
+        if gradient is not None and any(_overlap(gradient, image) for image in (input, target)):
+            raise ValueError(f"{name} must not share memory with an image, which is read again")
     if torch.is_grad_enabled() and (input.requires_grad or target.requires_grad):
         raise ValueError(
             "input and target must not require a gradient: "
             "detach them and pass grad_input and grad_target"
         )
+    place = input.device if device is None else torch.device(device)
+    check_device("device", place)
     tensors, settings = volume_tensors(input, target, options)
     # The ops put the axes in the order of the strides: planes are planes for them too.
     slowest = max(range(2, input.dim()), key=input.stride)
@@ -117,7 +122,7 @@ def ngf_loss(
         [t if t is None else t.movedim(slowest, 2) for t in tensors],
         [g if g is None else g.movedim(slowest, 2) for g in gradients],
         settings._replace(spacing=tuple(steps), weight=1.0),
-        input.device if device is None else torch.device(device),
+        place,
     )
     tiles = volume.tiles(planes, max_memory)
 
@@ -147,16 +152,16 @@ class _Volume:
         self._tensors, self._gradients, self._settings = tensors, gradients, settings
         self._device, self._count = device, input.shape[2]
         self._in_place = _is_same(device, input.device)
-        check_device(torch.empty(0, device=device))
 
     def tiles(self, planes: int | None, max_memory: int | None) -> list[tuple[int, int]]:
         """The (begin, end) of all tiles."""
         if planes is not None and max_memory is not None:
             raise ValueError("planes and max_memory exclude each other, got both")
+        for name, value in (("planes", planes), ("max_memory", max_memory)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise TypeError(f"{name} must be an int, got {type(value).__name__}")
         if planes is None:
             planes = self._planes_in(DEFAULT_MEMORY if max_memory is None else max_memory)
-        if isinstance(planes, bool) or not isinstance(planes, int):
-            raise TypeError(f"planes must be an int, got {type(planes).__name__}")
         if planes < 1:
             raise ValueError(f"planes must be at least 1, got {planes}")
         begins = range(0, self._count, planes)
@@ -228,6 +233,18 @@ def _total(parts: list[Tensor]) -> float:
 
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
+
+
+def _overlap(one: Tensor, other: Tensor) -> bool:
+    """Whether the memory from the first to the last element of each has a part in common."""
+
+    def span(tensor: Tensor) -> tuple[int, int]:
+        pairs = zip(tensor.shape, tensor.stride(), strict=True)
+        last = sum((n - 1) * step for n, step in pairs)
+        return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
+
+    (first, end), (other_first, other_end) = span(one), span(other)
+    return first < other_end and other_first < end
 
 
 def _is_same(wanted: torch.device, own: torch.device) -> bool:

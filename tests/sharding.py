@@ -97,7 +97,9 @@ def traffic(shape: tuple[int, ...], options: Options) -> dict[str, dict[str, lis
 
 def memory(shape: tuple[int, ...], wanted: str, options: Options) -> tuple[int, int]:
     """Peak and final bytes of a training step above those before, with a mask and an eps map."""
-    images = [torch.rand(shape, requires_grad=wanted in (name, "both")) for name in ("input", "target")]
+    images = [
+        torch.rand(shape, requires_grad=wanted in (name, "both")) for name in ("input", "target")
+    ]
     maps = {name: torch.rand(shape) + 0.1 for name in MAPS}
 
     def step() -> Any:
@@ -140,7 +142,10 @@ def distributed_tensors(
     placements = [Replicate() if dim is None else Shard(dim) for dim in dims]
 
     def placed(tensor: Tensor) -> DTensor:
-        own = [p if isinstance(p, Shard) and tensor.shape[p.dim] > 1 else Replicate() for p in placements]
+        own = [
+            p if isinstance(p, Shard) and tensor.shape[p.dim] > 1 else Replicate()
+            for p in placements
+        ]
         return distribute_tensor(tensor, mesh, own)
 
     leaves = [placed(image).requires_grad_() for image in images]
@@ -153,6 +158,30 @@ def distributed_tensors(
     return whole.item(), *(leaf.grad.full_tensor() for leaf in leaves), kept
 
 
+def trained(images: tuple[Tensor, Tensor], sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The gradient of a network's weight on one process, and from a DistributedDataParallel."""
+
+    def gradient(loss: Callable[[Tensor], Tensor], wrap: Callable[..., Any]) -> Tensor:
+        network = torch.nn.Conv3d(1, 1, 1).double()
+        torch.nn.init.constant_(network.weight, 0.7)
+        torch.nn.init.constant_(network.bias, 0.1)
+        loss(wrap(network)).backward()
+        return network.weight.grad
+
+    parts = [part_of(image, sizes, 2) for image in images]
+    split = gradient(
+        lambda network: nec_ext.distributed.ngf_loss(
+            network(parts[0]).tanh(), parts[1], weight=dist.get_world_size()
+        ),
+        torch.nn.parallel.DistributedDataParallel,
+    )
+    whole = gradient(
+        lambda network: nec_ext.ngf_loss(network(images[0]).tanh(), images[1]),
+        lambda network: network,
+    )
+    return whole, split
+
+
 def wrong_distributed_tensor(kind: str) -> None:
     mesh, image = mesh_of(dist.get_world_size()), torch.rand(3, 1, 6, 6)
     split = distribute_tensor(image, mesh, [Shard(2)])
@@ -160,6 +189,9 @@ def wrong_distributed_tensor(kind: str) -> None:
         nec_ext.distributed.ngf_loss(split, split, group=dist.group.WORLD)
     elif kind == "target":
         nec_ext.distributed.ngf_loss(split, image)
+    elif kind == "empty":
+        nobody = distribute_tensor(image[:2], mesh, [Shard(0)])
+        nec_ext.distributed.ngf_loss(nobody, nobody)
     elif kind == "placements":
         nec_ext.distributed.ngf_loss(split, distribute_tensor(image, mesh, [Shard(3)]))
     else:
