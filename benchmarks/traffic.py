@@ -45,7 +45,8 @@ def counted() -> Iterator[Calls]:
                 sent = [op.tensor.nbytes for op in first if op.op is dist.isend]
                 calls.setdefault("messages", []).extend(sent)
                 first = None
-            calls.setdefault(name, []).append(getattr(first, "nbytes", 0))
+            tensors = first if isinstance(first, list) else [first]
+            calls.setdefault(name, []).append(sum(getattr(t, "nbytes", 0) for t in tensors))
             return function(*arguments, **options)
 
         return call

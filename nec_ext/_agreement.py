@@ -85,6 +85,6 @@ def _gather(record: Record, group: dist.ProcessGroup | None) -> list[Record]:
     own = torch.tensor(list(text.ljust(RECORD_BYTES, b" ")), dtype=torch.uint8)
     if "nccl" in dist.get_backend(group):
         own = own.cuda()
-    everyones = own.new_empty(dist.get_world_size(group) * RECORD_BYTES)
-    dist.all_gather_into_tensor(everyones, own, group=group)
-    return [json.loads(bytes(row)) for row in everyones.view(-1, RECORD_BYTES).tolist()]
+    everyones = own.new_empty(dist.get_world_size(group), RECORD_BYTES)
+    dist.all_gather(list(everyones), own, group=group)
+    return [json.loads(bytes(row)) for row in everyones.tolist()]

@@ -69,7 +69,7 @@ class Ranks:
         return [answer[1] for answer in answers]
 
     def outcomes(self, function: Callable[..., Any], *arguments: Any) -> list[tuple[Any, ...]]:
-        """("returned", value), ("raised", error, traceback), ("died",) or ("hung",) of each rank."""
+        """Of each rank ("returned", value), ("raised", error, traceback), ("died",), ("hung",)."""
         for calls in self._calls:
             calls.send((function, arguments))
         return self._answers()

@@ -158,15 +158,16 @@ def distributed_tensors(
     return whole.item(), *(leaf.grad.full_tensor() for leaf in leaves), kept
 
 
-def trained(images: tuple[Tensor, Tensor], sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+def trained(images: tuple[Tensor, Tensor], sizes: Sequence[int]) -> tuple[float, float]:
     """The gradient of a network's weight on one process, and from a DistributedDataParallel."""
 
-    def gradient(loss: Callable[[Tensor], Tensor], wrap: Callable[..., Any]) -> Tensor:
+    def gradient(loss: Callable[[Any], Tensor], wrap: Callable[..., Any]) -> float:
         network = torch.nn.Conv3d(1, 1, 1).double()
         torch.nn.init.constant_(network.weight, 0.7)
         torch.nn.init.constant_(network.bias, 0.1)
-        loss(wrap(network)).backward()
-        return network.weight.grad
+        wrapped = wrap(network)  # which must outlive backward
+        loss(wrapped).backward()
+        return network.weight.grad.item()
 
     parts = [part_of(image, sizes, 2) for image in images]
     split = gradient(
