@@ -223,8 +223,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
     panels[0].legend(loc="lower left", bbox_to_anchor=(0, 0.14), ncols=2, frameon=False, fontsize=8)
     panels[1].legend(frameon=False, fontsize=8)
     figure.suptitle(
-        f"A float32 cube split into slabs, {digits(results['nanoseconds_per_voxel'])} ns per voxel, "
-        f"{results['link_bytes_per_second'] / 1e9} GB/s",
+        f"A float32 cube split into slabs: {digits(results['nanoseconds_per_voxel'])} ns per voxel "
+        f"and {results['link_bytes_per_second'] / 1e9} GB/s",
         x=0.01,
         ha="left",
         fontsize=10,

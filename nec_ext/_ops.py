@@ -114,8 +114,9 @@ def _(
     if per_plane:
         ndim = input.dim() - 2
         axis = max(range(ndim), key=lambda k: input.stride(k + 2))
-        low, high = region[2 * ndim + axis], region[3 * ndim + axis]
-        count = high - low
+        count = input.shape[axis + 2]
+        if region:
+            count = region[3 * ndim + axis] - region[2 * ndim + axis]
     return input.new_empty((count,), dtype=torch.float64)
 
 
