@@ -21,7 +21,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-TIMEOUT = 30  # seconds for a call; what hangs fails
+TIMEOUT = 60  # seconds for a call; what hangs fails
+START_TIMEOUT = 300  # on a machine that is busy with other things
 
 
 def _serve(rank: int, count: int, folder: str, group_seconds: float, calls: Connection) -> None:
@@ -54,7 +55,8 @@ class Ranks:
             spawn.Process(target=_serve, args=arguments, daemon=True).start()
             there.close()
             self._calls.append(here)
-        self._answers()
+        started = self._answers(START_TIMEOUT)
+        assert all(answer[0] == "returned" for answer in started), started
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
         """What every rank returns."""
@@ -72,10 +74,10 @@ class Ranks:
         """Of each rank ("returned", value), ("raised", error, traceback), ("died",), ("hung",)."""
         for calls in self._calls:
             calls.send((function, arguments))
-        return self._answers()
+        return self._answers(TIMEOUT)
 
-    def _answers(self) -> list[tuple[Any, ...]]:
-        deadline = time.monotonic() + TIMEOUT
+    def _answers(self, seconds: float) -> list[tuple[Any, ...]]:
+        deadline = time.monotonic() + seconds
         return [self._answer(calls, deadline - time.monotonic()) for calls in self._calls]
 
     @staticmethod
