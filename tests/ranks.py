@@ -25,12 +25,11 @@ TIMEOUT = 60  # seconds for a call; what hangs fails
 START_TIMEOUT = 300  # on a machine that is busy with other things
 
 
-def _serve(rank: int, count: int, folder: str, group_seconds: float, calls: Connection) -> None:
+def _serve(rank: int, count: int, folder: str, calls: Connection) -> None:
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
-    dist.init_process_group(
-        "gloo", store, timedelta(seconds=group_seconds), rank=rank, world_size=count
-    )
+    limit = timedelta(seconds=START_TIMEOUT)
+    dist.init_process_group("gloo", store, limit, rank=rank, world_size=count)
     calls.send(("returned", None))
     with contextlib.suppress(EOFError):
         while True:
@@ -46,12 +45,12 @@ def _serve(rank: int, count: int, folder: str, group_seconds: float, calls: Conn
 class Ranks:
     """The processes of a group."""
 
-    def __init__(self, count: int, folder: Path, group_seconds: float = TIMEOUT) -> None:
+    def __init__(self, count: int, folder: Path) -> None:
         spawn = mp.get_context("spawn")
         self._calls = []
         for rank in range(count):
             here, there = spawn.Pipe()
-            arguments = (rank, count, str(folder), group_seconds, there)
+            arguments = (rank, count, str(folder), there)
             spawn.Process(target=_serve, args=arguments, daemon=True).start()
             there.close()
             self._calls.append(here)
@@ -96,8 +95,8 @@ class Ranks:
 
 
 @contextlib.contextmanager
-def started(count: int, folder: Path, group_seconds: float = TIMEOUT) -> Iterator[Ranks]:
-    ranks = Ranks(count, folder, group_seconds)
+def started(count: int, folder: Path) -> Iterator[Ranks]:
+    ranks = Ranks(count, folder)
     try:
         yield ranks
     finally:

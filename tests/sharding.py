@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -70,18 +71,15 @@ def call_with(arguments: Sequence[tuple[Any, Any, Options]]) -> float:
     return loss.item()
 
 
-def die_in_rank_1(shape: tuple[int, ...]) -> float:
-    if dist.get_rank() == 1:
+def fail_in_rank_1(shape: tuple[int, ...], how: str) -> float:
+    """A rank that is not there when the others compute a loss, in a group with little patience."""
+    group = dist.new_group(timeout=timedelta(seconds=3))
+    dist.barrier()
+    if dist.get_rank() == 1 and how == "dies":
         os._exit(1)
-    loss: Tensor = nec_ext.distributed.ngf_loss(torch.rand(shape), torch.rand(shape))
-    return loss.item()
-
-
-def raise_in_rank_1(shape: tuple[int, ...]) -> float:
-    """As a training does that fails somewhere else, between two losses."""
     if dist.get_rank() == 1:
-        raise ArithmeticError("somewhere else")
-    loss: Tensor = nec_ext.distributed.ngf_loss(torch.rand(shape), torch.rand(shape))
+        raise ArithmeticError("somewhere else, as a training does")
+    loss: Tensor = nec_ext.distributed.ngf_loss(torch.rand(shape), torch.rand(shape), group=group)
     return loss.item()
 
 

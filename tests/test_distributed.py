@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -328,12 +329,12 @@ def test_a_record_holds_the_longest_description() -> None:
     assert len(json.dumps({"error": "\u2192" * MESSAGE_LENGTH})) <= 2 * RECORD_BYTES
 
 
-@pytest.mark.parametrize("function", [sharding.die_in_rank_1, sharding.raise_in_rank_1])
-def test_nobody_waits_for_a_rank_that_has_failed(function: Any, tmp_path: Any) -> None:
-    with started(2, tmp_path, group_seconds=2) as two:
-        found = two.outcomes(function, SHAPE)
-    assert found[0][0] == "raised"
-    assert found[1][0] == ("died" if function is sharding.die_in_rank_1 else "raised")
+@pytest.mark.parametrize(("how", "outcome"), [("dies", "died"), ("raises", "raised")])
+def test_nobody_waits_for_a_rank_that_has_failed(how: str, outcome: str, tmp_path: Path) -> None:
+    with started(2, tmp_path) as two:
+        waiting, failed = two.outcomes(sharding.fail_in_rank_1, SHAPE, how)
+    assert waiting[0] == "raised"
+    assert failed[0] == outcome
 
 
 # -------------------------------------------------------------------------------------------------
