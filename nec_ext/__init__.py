@@ -2,7 +2,10 @@
 # Copyright (c) 2026 The nec_ext authors
 """Fused normalized gradient field (NGF) loss for PyTorch, in 2D and 3D."""
 
-from . import reference
+from importlib import import_module
+from types import ModuleType
+
+from . import reference, tiled
 from ._build_info import __version__, build_info
 from .functional import ngf_loss
 from .loss import NGFLoss
@@ -12,8 +15,17 @@ __all__ = [
     "NGFLoss",
     "__version__",
     "build_info",
+    "distributed",
     "estimate_eps",
     "ngf_field",
     "ngf_loss",
     "reference",
+    "tiled",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    # On demand: torch.distributed.tensor takes a second to import.
+    if name == "distributed":
+        return import_module(".distributed", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

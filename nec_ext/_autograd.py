@@ -40,8 +40,8 @@ class Settings(NamedTuple):
     region: tuple[int, ...] = ()
 
 
-def fused_loss(input: Tensor, target: Tensor, o: Options) -> Tensor:
-    """The loss of checked arguments, on a device with a kernel."""
+def split_options(o: Options) -> tuple[Maps, Settings]:
+    """What the ops take as tensors, and what as numbers."""
     eps, eps_map = (0.0, o.eps) if isinstance(o.eps, Tensor) else (o.eps, None)
     target_eps, target_eps_map = (
         (0.0, o.target_eps) if isinstance(o.target_eps, Tensor) else (o.target_eps, None)
@@ -54,8 +54,13 @@ def fused_loss(input: Tensor, target: Tensor, o: Options) -> Tensor:
         o.spacing,
         o.weight,
     )
+    return (eps_map, target_eps_map, o.mask), settings
+
+
+def fused_loss(input: Tensor, target: Tensor, o: Options) -> Tensor:
+    """The loss of checked arguments, on a device with a kernel."""
+    maps, settings = split_options(o)
     reduction = CHOICES["reduction"].index(o.reduction)
-    maps: Maps = (eps_map, target_eps_map, o.mask)
     if torch.compiler.is_compiling():  # which refuses one tensor in two places
         target = target.view_as(target)
         maps = tuple(m if m is None else m.view_as(m) for m in maps)  # type: ignore[assignment]
@@ -164,11 +169,11 @@ def _scale_stored(
     gradients = _only(ctx.wanted, [g.data for g in stored])
     for gradient in gradients:
         if gradient is not None:
-            _scale_in_place(gradient, upstream, unscaled_by)
+            scale_in_place(gradient, upstream, unscaled_by)
     return gradients
 
 
-def _scale_in_place(gradient: Tensor, upstream: Tensor, factor: Tensor | None) -> None:
+def scale_in_place(gradient: Tensor, upstream: Tensor, factor: Tensor | None) -> None:
     """Leaves a gradient alone that is multiplied by 1, as that of ``loss.backward()`` is."""
     if gradient.is_cuda:  # where only the GPU knows the numbers
         _ops.ngf_scale_(gradient, upstream, factor)

@@ -18,6 +18,7 @@ from . import _C as _C  # registers torch.ops.nec_ext
 
 ngf_forward = torch.ops.nec_ext.ngf_forward.default
 ngf_backward = torch.ops.nec_ext.ngf_backward.default
+ngf_sums_ = torch.ops.nec_ext.ngf_sums_.default
 ngf_scale_ = torch.ops.nec_ext.ngf_scale_.default
 
 # ROCm calls its devices "cuda" too.
@@ -26,7 +27,7 @@ HAS_CUDA = "cuda" in _C.build_info() and torch.version.hip is None
 FUSED_DEVICES = frozenset({"cpu", "meta", "cuda"} if HAS_CUDA else {"cpu", "meta"})
 
 
-def _loss_dtype(input: Tensor, target: Tensor) -> torch.dtype:
+def loss_dtype(input: Tensor, target: Tensor) -> torch.dtype:
     wide = torch.float64 in (input.dtype, target.dtype)
     return torch.float64 if wide else torch.float32
 
@@ -34,7 +35,7 @@ def _loss_dtype(input: Tensor, target: Tensor) -> torch.dtype:
 def _gradients(
     input: Tensor, target: Tensor, input_grad: bool, target_grad: bool
 ) -> tuple[Tensor, Tensor]:
-    absent = input.new_empty((0,), dtype=_loss_dtype(input, target))
+    absent = input.new_empty((0,), dtype=loss_dtype(input, target))
     return (
         torch.empty_like(input) if input_grad else absent,
         torch.empty_like(target) if target_grad else absent.clone(),
@@ -61,7 +62,7 @@ def _(
     input_grad: bool,
     target_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    dtype = _loss_dtype(input, target)
+    dtype = loss_dtype(input, target)
     per_voxel = reduction == 0
     loss = input.new_empty(input.shape if per_voxel else (), dtype=dtype)
     wanted = [grad and not per_voxel for grad in (input_grad, target_grad)]
@@ -88,6 +89,35 @@ def _(
     target_grad: bool,
 ) -> tuple[Tensor, Tensor]:
     return _gradients(input, target, input_grad, target_grad)
+
+
+@torch.library.register_fake("nec_ext::ngf_sums_")  # type: ignore[untyped-decorator]
+def _(
+    input: Tensor,
+    target: Tensor,
+    eps_map: Tensor | None,
+    target_eps_map: Tensor | None,
+    mask: Tensor | None,
+    eps: float,
+    target_eps: float,
+    eps_mode: int,
+    operator: int,
+    spacing: Sequence[float],
+    weight: float,
+    region: Sequence[int],
+    per_plane: bool,
+    of_mask: bool,
+    grad_input: Tensor | None,
+    grad_target: Tensor | None,
+) -> Tensor:
+    count = 1
+    if per_plane:
+        ndim = input.dim() - 2
+        axis = max(range(ndim), key=lambda k: input.stride(k + 2))
+        count = input.shape[axis + 2]
+        if region:
+            count = region[3 * ndim + axis] - region[2 * ndim + axis]
+    return input.new_empty((count,), dtype=torch.float64)
 
 
 @torch.library.register_fake("nec_ext::ngf_scale_")  # type: ignore[untyped-decorator]

@@ -6,9 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from ranks import Ranks
 
 
 @pytest.fixture(autouse=True)
@@ -42,3 +46,12 @@ def root(tmp_path: Path) -> Path:
     from brats_files import save_subjects  # which needs nibabel
 
     return save_subjects(tmp_path / "brats")
+
+
+@pytest.fixture(scope="session")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+    """Three processes with a group, which start when the first test asks for them."""
+    from ranks import started
+
+    with started(3, tmp_path_factory.mktemp("ranks")) as ranks:
+        yield ranks

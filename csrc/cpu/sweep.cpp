@@ -26,10 +26,13 @@ void for_each_piece(const Tiling& tiling, const Threads& threads, const Body& bo
   }
 }
 
-double sum_in_order(const std::vector<double>& partials) {
-  double sum = 0;
-  for (const double partial : partials) sum += partial;
-  return sum;
+// The partial sums of every plane, added up.
+PlaneSums sum_planes(const Tiling& tiling, const std::vector<double>& partials) {
+  PlaneSums sums(size_t(tiling.planes), 0.0);
+  const int64_t tiles = tiling.tiles[0] * tiling.tiles[1];
+  for (int64_t i = 0; i < tiling.partials(); ++i)
+    sums[size_t(i / tiles % tiling.planes)] += partials[size_t(i)];
+  return sums;
 }
 
 Scratch& thread_scratch() {
@@ -38,19 +41,19 @@ Scratch& thread_scratch() {
 }
 
 template <typename T>
-double run_sweep(const Problem& problem, const Threads& threads) {
+PlaneSums run_sweep(const Problem& problem, const Threads& threads) {
   const Tiling tiling = make_tiling(problem, threads.count);
   std::vector<double> partials(size_t(tiling.partials()), 0.0);
   for_each_piece(tiling, threads, [&](const Piece& piece) {
     TileSweep<T>(problem, piece, thread_scratch())
-        .run(&partials[size_t(piece.first_partial)], piece.partial_step, tiling.slab);
+        .run(&partials[size_t(piece.first_partial)], piece.partial_step);
   });
-  return sum_in_order(partials);
+  return sum_planes(tiling, partials);
 }
 
 // The sum over the axes that the mask broadcasts is a multiplication.
 template <typename T>
-double run_mask_sum(Problem problem, const Threads& threads) {
+PlaneSums run_mask_sum(Problem problem, const Threads& threads) {
   double repeats = 1;
   for (int axis : {0, 1}) {
     if (problem.mask.stride[axis] == 0) {
@@ -58,30 +61,33 @@ double run_mask_sum(Problem problem, const Threads& threads) {
       problem.size[axis] = 1;
     }
   }
-  for (int k = 0; k < 3; ++k) {
-    problem.window.lo[k] = std::max(problem.window.lo[k], problem.terms.lo[k]);
-    problem.window.hi[k] = std::min(problem.window.hi[k], problem.terms.hi[k]);
-    if (problem.window.lo[k] >= problem.window.hi[k]) return 0;
-  }
   problem.gradient[0].data = problem.gradient[1].data = nullptr;
   problem.upstream.data = nullptr;
   const Tiling tiling = make_tiling(problem, threads.count);
   std::vector<double> partials(size_t(tiling.partials()), 0.0);
   for_each_piece(tiling, threads, [&](const Piece& piece) {
     TileSweep<T>(problem, piece, thread_scratch())
-        .sum_mask(&partials[size_t(piece.first_partial)], piece.partial_step, tiling.slab);
+        .sum_mask(&partials[size_t(piece.first_partial)], piece.partial_step);
   });
-  return repeats * sum_in_order(partials);
+  PlaneSums sums = sum_planes(tiling, partials);
+  for (double& sum : sums) sum *= repeats;
+  return sums;
 }
 
 }  // namespace
 
-double mask_sum(const Problem& problem, const Threads& threads) {
+double total(const PlaneSums& sums) {
+  double sum = 0;
+  for (const double plane : sums) sum += plane;
+  return sum;
+}
+
+PlaneSums mask_sums(const Problem& problem, const Threads& threads) {
   return problem.wide ? run_mask_sum<double>(problem, threads)
                       : run_mask_sum<float>(problem, threads);
 }
 
-double sweep(const Problem& problem, const Threads& threads) {
+PlaneSums sweep(const Problem& problem, const Threads& threads) {
   return problem.wide ? run_sweep<double>(problem, threads) : run_sweep<float>(problem, threads);
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <functional>
+#include <vector>
 
 #include "../problem.h"
 
@@ -19,12 +20,19 @@ struct Threads {
   RunWorkers run;
 };
 
-// Sum of mask over the window, counting a broadcast mask once per voxel of the images. A NaN or a
-// negative weight makes it NaN.
-double mask_sum(const Problem& problem, const Threads& threads);
+// One sum for each plane (z) of the window. Their order of summation does not depend on the
+// threads, nor on where the window begins and ends along z.
+using PlaneSums = std::vector<double>;
 
-// Writes the gradients and the loss map that the problem asks for and returns the sum of mask * t^2
-// over the window. The order of the summation does not depend on the threads.
-double sweep(const Problem& problem, const Threads& threads);
+// The planes added in order.
+double total(const PlaneSums& sums);
+
+// Sums of mask over the window and terms, counting a broadcast mask once per voxel of the images. A
+// NaN or a negative weight makes them NaN.
+PlaneSums mask_sums(const Problem& problem, const Threads& threads);
+
+// Writes the gradients and the loss map that the problem asks for and returns the sums of mask *
+// t^2 over the window.
+PlaneSums sweep(const Problem& problem, const Threads& threads);
 
 }  // namespace nec::cpu

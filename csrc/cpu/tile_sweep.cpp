@@ -310,7 +310,7 @@ void TileSweep<T>::sweep_plane(int64_t z, double* sum) {
 // -------------------------------------------------------------------------------------------------
 
 template <typename T>
-void TileSweep<T>::run(double* partials, int64_t step, int64_t slab) {
+void TileSweep<T>::run(double* partials, int64_t step) {
   for (int image = 0; image < 2; ++image) {
     const View& view = p_.eps_view[image];
     const View scalar{const_cast<double*>(&p_.eps[image]), DType::float64, {}};
@@ -326,7 +326,7 @@ void TileSweep<T>::run(double* partials, int64_t step, int64_t slab) {
   for (int64_t z = field_.lo[0]; z < field_.hi[0]; ++z) {
     double sum = 0;
     sweep_plane(z, &sum);
-    if (z >= box.lo[0] && z < box.hi[0]) partials[(z - box.lo[0]) / slab * step] += sum;
+    if (z >= box.lo[0] && z < box.hi[0]) partials[(z - box.lo[0]) * step] += sum;
   }
   if (box.hi[0] == p_.size[2]) store_last_plane();
   if (stream_) stream_fence();
@@ -342,13 +342,13 @@ void TileSweep<T>::store_last_plane() {
 }
 
 template <typename T>
-void TileSweep<T>::sum_mask(double* partials, int64_t step, int64_t slab) {
+void TileSweep<T>::sum_mask(double* partials, int64_t step) {
   const Box& box = piece_.box;
   std::fill(output_, output_ + length_, T(1));
   for (int64_t z = box.lo[0]; z < box.hi[0]; ++z) {
     for (int64_t y = box.lo[1]; y < box.hi[1]; ++y) {
       load_weight(z, y);
-      partials[(z - box.lo[0]) / slab * step] += kernels_.weighted_sum(weight_, output_, length_);
+      partials[(z - box.lo[0]) * step] += kernels_.weighted_sum(weight_, output_, length_);
     }
   }
 }

@@ -44,10 +44,10 @@ template <typename T>
 class TileSweep {
  public:
   TileSweep(const Problem& problem, const Piece& piece, Scratch& scratch);
-  // Adds the sum of mask * t^2 of slab k of the piece to partials[k * step].
-  void run(double* partials, int64_t step, int64_t slab);
+  // Adds the sum of mask * t^2 of plane k of the piece to partials[k * step].
+  void run(double* partials, int64_t step);
   // The same with the sum of the mask, and nothing else computed.
-  void sum_mask(double* partials, int64_t step, int64_t slab);
+  void sum_mask(double* partials, int64_t step);
 
  private:
   static constexpr int kRing = 3;  // planes, or rows: as many as a stencil sees

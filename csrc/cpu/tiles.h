@@ -6,7 +6,8 @@
 // A plane is cut into tiles so that the scratch memory of a tile stays in the second-level cache; a
 // tile is swept along z. To have work for all threads, the z axis is cut into chunks. Neither
 // changes a bit of the result: every voxel is computed the same way wherever it is, and sums are
-// kept per tile and slab of planes, a unit that depends on the problem alone, and added in order.
+// kept per tile and plane, a unit that depends on the problem alone, and added plane by plane:
+// parts of a volume, swept one after the other, have the sums of the whole.
 #pragma once
 
 #include <algorithm>
@@ -22,9 +23,6 @@ constexpr int64_t kTileBytes = 400 * 1024;
 constexpr int64_t kRowsPerTileRow = 8;
 constexpr int64_t kMaxTileLength = 1024;  // of a row
 constexpr int64_t kMinTileRows = 8;
-
-// Planes of one partial sum: one in 3D; in 2D, where a plane is a single row, more.
-constexpr int64_t kSlabRows2D = 16;
 
 // A voxel takes about a nanosecond: below this many in all, waking a second thread costs more than
 // it saves.
@@ -43,14 +41,13 @@ struct Tiling {
   int64_t channels;
   int64_t tile[2];   // length along y, x
   int64_t tiles[2];  // how many along y, x
-  int64_t slab;      // planes per partial sum
-  int64_t slabs;
-  int64_t chunk;  // planes per piece of work, a multiple of slab
+  int64_t planes;
+  int64_t chunk;  // planes per piece of work
   int64_t chunks;
   int workers;
 
   int64_t pieces() const { return images * chunks * tiles[0] * tiles[1]; }
-  int64_t partials() const { return images * slabs * tiles[0] * tiles[1]; }
+  int64_t partials() const { return images * planes * tiles[0] * tiles[1]; }
 };
 
 // Cuts `length` into equal parts of at most `most`.
@@ -69,8 +66,7 @@ inline Tiling make_tiling(const Problem& p, int threads) {
   t.tile[0] = even_part(length(1), std::max(kMinTileRows, kTileBytes / row_bytes - 4));
   for (int k = 0; k < 2; ++k) t.tiles[k] = ceil_div(length(k + 1), t.tile[k]);
 
-  t.slab = p.dim == 2 ? kSlabRows2D : 1;
-  t.slabs = ceil_div(length(0), t.slab);
+  t.planes = length(0);
 
   const int64_t voxels = t.images * length(0) * length(1) * length(2);
   t.workers = int(std::clamp<int64_t>(voxels / kMinVoxelsPerThread, 1, threads));
@@ -79,7 +75,6 @@ inline Tiling make_tiling(const Problem& p, int threads) {
   const int64_t plane = t.tile[0] * t.tile[1];
   const int64_t shortest = std::max(kMinChunkPlanes, ceil_div(kMinChunkVoxels, plane));
   t.chunk = std::max(ceil_div(length(0), wanted), std::min(shortest, length(0)));
-  t.chunk = ceil_div(t.chunk, t.slab) * t.slab;
   t.chunks = ceil_div(length(0), t.chunk);
   return t;
 }
@@ -88,7 +83,7 @@ inline Tiling make_tiling(const Problem& p, int threads) {
 struct Piece {
   int64_t sample, channel;
   Box box;
-  int64_t first_partial, partial_step;  // of its first slab, and from one slab to the next
+  int64_t first_partial, partial_step;  // of its first plane, and from one plane to the next
 };
 
 inline Piece piece_at(const Tiling& t, int64_t index) {
@@ -104,8 +99,8 @@ inline Piece piece_at(const Tiling& t, int64_t index) {
     piece.box.lo[k] = t.window.lo[k] + begin[k];
     piece.box.hi[k] = std::min(piece.box.lo[k] + length[k], t.window.hi[k]);
   }
-  const int64_t first_slab = image * t.slabs + begin[0] / t.slab;
-  piece.first_partial = (first_slab * t.tiles[0] + tile_y) * t.tiles[1] + tile_x;
+  const int64_t first_plane = image * t.planes + begin[0];
+  piece.first_partial = (first_plane * t.tiles[0] + tile_y) * t.tiles[1] + tile_x;
   return piece;
 }
 

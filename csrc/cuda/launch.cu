@@ -59,8 +59,13 @@ int64_t enough_blocks(const Rows& rows, int64_t most) {
   return std::min(ceil_div(rows.count, int64_t(kSumThreads)), most);
 }
 
+struct Partials {
+  int64_t count;
+  double repeats;  // of a mask over axes that it broadcasts; else 1
+};
+
 template <typename T>
-void launch_mask_sum(const Problem& p, const Factor& factor, double* workspace, Stream stream) {
+Partials launch_mask(const Problem& p, double* partials, Stream stream) {
   Box box;
   bool empty = false;
   for (int k = 0; k < 3; ++k) {
@@ -68,16 +73,19 @@ void launch_mask_sum(const Problem& p, const Factor& factor, double* workspace, 
     box.hi[k] = std::min(p.terms.hi[k], p.window.hi[k]);
     empty |= box.lo[k] >= box.hi[k];
   }
-  double repeats = 0;
-  int64_t blocks = 0;
-  double* partials = workspace + kScalars;
+  Partials result{0, 0};
   if (!empty) {
-    const Rows rows = make_rows<T>(p.mask, p.size, box, &repeats);
-    blocks = enough_blocks(rows, kMaskBlocks);
-    launch_small<MaskSum<T>>({rows, partials}, blocks, stream, "launch of the mask's sum failed");
+    const Rows rows = make_rows<T>(p.mask, p.size, box, &result.repeats);
+    result.count = enough_blocks(rows, kMaskBlocks);
+    launch_small<MaskSum<T>>({rows, partials}, result.count, stream,
+                             "launch of the mask's sum failed");
   }
-  launch_small<FinishMask>({partials, blocks, repeats, factor, workspace}, 1, stream,
-                           "launch of the mask's total failed");
+  return result;
+}
+
+Partials launch_mask_of(const Problem& p, double* partials, Stream stream) {
+  return p.wide ? launch_mask<double>(p, partials, stream)
+                : launch_mask<float>(p, partials, stream);
 }
 
 }  // namespace
@@ -89,23 +97,32 @@ int64_t workspace_size(const Problem& problem) {
 void launch_loss(const Problem& problem, const Total& total, double* workspace, Stream stream) {
   const Factor factor{total.weight, total.mean, total.count, total.count_mask};
   double* scalars = nullptr;
+  double* partials = workspace + kScalars;
   if (problem.mask) {
     scalars = workspace;
-    if (problem.wide) {
-      launch_mask_sum<double>(problem, factor, workspace, stream);
-    } else {
-      launch_mask_sum<float>(problem, factor, workspace, stream);
-    }
+    const Partials mask = launch_mask_of(problem, partials, stream);
+    launch_small<FinishMask>({partials, mask.count, mask.repeats, factor, scalars}, 1, stream,
+                             "launch of the mask's total failed");
   }
   // The factor of a mask's mean is known to the GPU alone.
   const bool known = total.normalize && !scalars;
-  double* partials = workspace + kScalars;
   const int64_t blocks =
       launch_sweep_of(problem, known ? factor.value(0) : 1.0,
                       total.normalize && scalars ? scalars + 1 : nullptr, partials, stream);
   launch_small<FinishLoss>({partials, blocks, scalars, total.voxels, factor, total.wide_scalars,
                             total.loss, total.factor},
                            1, stream, "launch of the loss's total failed");
+}
+
+void launch_sum(const Problem& problem, bool of_mask, double* workspace, double* sum,
+                Stream stream) {
+  const Partials partials =
+      of_mask
+          ? launch_mask_of(problem, workspace, stream)
+          : Partials{launch_sweep_of(problem, problem.gradient_scale, nullptr, workspace, stream),
+                     1};
+  launch_small<FinishSum>({workspace, partials.count, partials.repeats, sum}, 1, stream,
+                          "launch of the total failed");
 }
 
 void launch_maps(const Problem& problem, Stream stream) {

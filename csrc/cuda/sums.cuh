@@ -126,6 +126,21 @@ struct Factor {
   }
 };
 
+struct FinishSumArguments {
+  const double* partials;  // [count]
+  int64_t count;
+  double repeats;  // of what was summed
+  double* sum;
+};
+
+struct FinishSum {
+  using Arguments = FinishSumArguments;
+  static NEC_DEVICE void run(const Arguments& a, void* shared) {
+    const double sum = sum_partials(a.partials, a.count, static_cast<double*>(shared));
+    if (threadIdx.x == 0) *a.sum = a.repeats * sum;
+  }
+};
+
 struct FinishMaskArguments {
   const double* partials;  // [count], of the mask
   int64_t count;

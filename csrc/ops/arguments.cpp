@@ -39,7 +39,16 @@ Tensor new_like(const Arguments& a, torch::headeronly::IntHeaderOnlyArrayRef sha
                               std::nullopt, a.input.device());
 }
 
-// Voxels outside the window keep what they are filled with; a whole window is overwritten.
+// A problem knows "none", "the first" and "both": the gradient of the target alone is that of the
+// first image after a swap, since the loss is symmetric.
+void put_wanted_first(Problem& p) {
+  if (p.gradient[0] || !p.gradient[1]) return;
+  std::swap(p.image[0], p.image[1]);
+  std::swap(p.eps[0], p.eps[1]);
+  std::swap(p.eps_view[0], p.eps_view[1]);
+  std::swap(p.gradient[0], p.gradient[1]);
+}
+
 }  // namespace
 
 Layout::Layout(const Tensor& image) : axis{}, device_index_(image.get_device_index()) {
@@ -77,6 +86,24 @@ View Layout::view(const Tensor& tensor) const {
   v.stride[0] = stride(0, size[0]);
   v.stride[1] = stride(1, size[1]);
   for (int k = 0; k < 3; ++k) v.stride[k + 2] = axis[k] < 0 ? 0 : stride(axis[k] + 2, size[k + 2]);
+  return v;
+}
+
+View Layout::view(const Tensor& tensor, const Box& box) const {
+  Layout part = *this;
+  for (int k = 0; k < 3; ++k) part.size[k + 2] = box.hi[k] - box.lo[k];
+  View v = part.view(tensor);
+  int64_t before = 0;  // elements from where voxel 0 of the image would be to the box
+  bool same = tensor.dim() == dim + 2;
+  for (int k = 0; k < kAxes && same; ++k) {
+    same = part.size[k] == (k < 2             ? tensor.size(k)
+                            : axis[k - 2] < 0 ? 1
+                                              : tensor.size(axis[k - 2] + 2));
+    if (k >= 2) before += box.lo[k - 2] * v.stride[k];
+  }
+  STD_TORCH_CHECK(same && v.dtype != DType::uint8,
+                  "nec_ext: a gradient must be of floating point and have the window's shape");
+  v.data = static_cast<char*>(v.data) - before * element_bytes(v.dtype);
   return v;
 }
 
@@ -158,13 +185,15 @@ std::pair<Tensor, Tensor> add_gradients(const Arguments& a, const Layout& layout
   };
   const Tensor grad_input = add(a.input, input_grad, p.gradient[0]);
   const Tensor grad_target = add(a.target, target_grad, p.gradient[1]);
-  if (target_grad && !input_grad) {
-    std::swap(p.image[0], p.image[1]);
-    std::swap(p.eps[0], p.eps[1]);
-    std::swap(p.eps_view[0], p.eps_view[1]);
-    std::swap(p.gradient[0], p.gradient[1]);
-  }
+  put_wanted_first(p);
   return {grad_input, grad_target};
+}
+
+void set_gradients(const Layout& layout, const std::optional<Tensor>& grad_input,
+                   const std::optional<Tensor>& grad_target, Problem& p) {
+  if (grad_input) p.gradient[0] = layout.view(*grad_input, p.window);
+  if (grad_target) p.gradient[1] = layout.view(*grad_target, p.window);
+  put_wanted_first(p);
 }
 
 Tensor add_loss_map(const Arguments& a, const Layout& layout, Problem& p) {

@@ -46,6 +46,9 @@ class Layout {
   // A view of a tensor on the image's device, of its shape or broadcastable to it.
   View view(const Tensor& tensor) const;
 
+  // A view of a tensor that is a box of such an image, by the indices of the image.
+  View view(const Tensor& tensor, const Box& box) const;
+
   int dim;  // 2 or 3
   int64_t size[kAxes];
   int axis[3];  // the spatial axis of the tensors that becomes z, y, x; negative: none
@@ -64,11 +67,13 @@ double voxel_count(const Problem& problem);
 Tensor new_scalar(const Arguments& arguments);
 
 // Allocates the gradients that are asked for and makes them outputs of the problem; a tensor
-// without elements stands for one that is not. A problem knows "none", "the first" and "both": the
-// gradient of the target alone is that of the first image after a swap, since the loss is
-// symmetric.
+// without elements stands for one that is not. Voxels outside of the window are 0.
 std::pair<Tensor, Tensor> add_gradients(const Arguments& arguments, const Layout& layout,
                                         bool input_grad, bool target_grad, Problem& problem);
+
+// Makes given tensors of the window's shape the gradients.
+void set_gradients(const Layout& layout, const std::optional<Tensor>& grad_input,
+                   const std::optional<Tensor>& grad_target, Problem& problem);
 
 // Allocates the map of the losses, of the images' shape, and makes it an output of the problem.
 Tensor add_loss_map(const Arguments& arguments, const Layout& layout, Problem& problem);

@@ -4,7 +4,12 @@
 // The ops of the schema, written once. A device is made from a tensor that is on it, and has
 //   void maps(Problem&)                      the loss map or the gradients that are asked for
 //   void reduce(Problem&, const Reduced&)    the sum, and the gradients that are asked for
+//   void sums(Problem&, bool of_mask, double* out, int64_t count)
+//                                            the same, not reduced further: `count` is 1, or that
+//                                            of the window's planes
 #pragma once
+
+#include <torch/headeronly/util/Exception.h>
 
 #include <tuple>
 
@@ -64,6 +69,28 @@ std::tuple<Tensor, Tensor> ngf_backward(Tensor upstream, Tensor input, Tensor ta
   const auto gradients = add_gradients(a, layout, input_grad, target_grad, p);
   device.maps(p);
   return gradients;
+}
+
+template <class Device>
+Tensor ngf_sums_(Tensor input, Tensor target, std::optional<Tensor> eps_map,
+                 std::optional<Tensor> target_eps_map, std::optional<Tensor> mask, double eps,
+                 double target_eps, int64_t eps_mode, int64_t op, std::vector<double> spacing,
+                 double weight, std::vector<int64_t> region, bool per_plane, bool of_mask,
+                 std::optional<Tensor> grad_input, std::optional<Tensor> grad_target) {
+  const Arguments a{input,      target,   eps_map, target_eps_map, mask,   eps,
+                    target_eps, eps_mode, op,      spacing,        weight, region};
+  const Layout layout(input);
+  Problem p = make_problem(a, layout);
+  p.gradient_scale = weight;
+  set_gradients(layout, grad_input, grad_target, p);
+  Device device(input);
+  const int64_t count = per_plane ? p.window.hi[0] - p.window.lo[0] : 1;
+  Tensor sums = torch::stable::empty({&count, 1}, torch::headeronly::ScalarType::Double,
+                                     std::nullopt, input.device());
+  STD_TORCH_CHECK(!of_mask || (p.mask && !p.gradient[0]),
+                  "nec_ext: the sum of a mask needs one, and has no gradient");
+  device.sums(p, of_mask, static_cast<double*>(sums.mutable_data_ptr()), count);
+  return sums;
 }
 
 }  // namespace nec

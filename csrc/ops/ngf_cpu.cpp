@@ -3,6 +3,8 @@
 //
 // The ops on the CPU.
 
+#include <algorithm>
+
 #include "../cpu/sweep.h"
 #include "ngf.h"
 
@@ -32,7 +34,7 @@ struct Cpu {
   void maps(const Problem& p) { cpu::sweep(p, torch_threads()); }
 
   void reduce(Problem& p, const Reduced& r) {
-    const double voxels = p.mask ? cpu::mask_sum(p, torch_threads()) : voxel_count(p);
+    const double voxels = p.mask ? cpu::total(cpu::mask_sums(p, torch_threads())) : voxel_count(p);
     double factor = p.weight;
     if (r.mean) {
       // A mean over no voxel is 0 with gradient 0: a patch without brain must not stop a training.
@@ -40,9 +42,19 @@ struct Cpu {
       factor = divisor == 0 ? 0 : p.weight / divisor;
     }
     p.gradient_scale = r.normalize ? factor : 1.0;
-    const double sum = cpu::sweep(p, torch_threads());
+    const double sum = cpu::total(cpu::sweep(p, torch_threads()));
     set_scalar(r.loss, factor * (voxels - 0.5 * sum));
     set_scalar(r.factor, factor);
+  }
+
+  void sums(const Problem& p, bool of_mask, double* out, int64_t count) {
+    const cpu::PlaneSums planes =
+        of_mask ? cpu::mask_sums(p, torch_threads()) : cpu::sweep(p, torch_threads());
+    if (count == 1) {
+      *out = cpu::total(planes);
+    } else {
+      std::copy(planes.begin(), planes.end(), out);
+    }
   }
 };
 
@@ -51,6 +63,7 @@ struct Cpu {
 STABLE_TORCH_LIBRARY_IMPL(nec_ext, CPU, m) {
   m.impl("ngf_forward", TORCH_BOX(&ngf_forward<Cpu>));
   m.impl("ngf_backward", TORCH_BOX(&ngf_backward<Cpu>));
+  m.impl("ngf_sums_", TORCH_BOX(&ngf_sums_<Cpu>));
 }
 
 }  // namespace nec

@@ -47,12 +47,20 @@ class Cuda {
     total.wide_scalars = r.loss.element_size() == sizeof(double);
     total.loss = r.loss.mutable_data_ptr();
     total.factor = r.factor.mutable_data_ptr();
-    // Once the tensor is gone, torch's allocator gives its memory to later work of the same stream.
-    const int64_t size = cuda::workspace_size(p);
-    const Tensor workspace = torch::stable::empty({&size, 1}, torch::headeronly::ScalarType::Double,
-                                                  std::nullopt, device_);
-    auto* doubles = static_cast<double*>(workspace.mutable_data_ptr());
-    cuda::launch_loss(p, total, doubles, stream_);
+    const Tensor workspace = new_workspace(p);
+    cuda::launch_loss(p, total, doubles(workspace), stream_);
+  }
+
+  void sums(Problem& p, bool of_mask, double* out, int64_t count) {
+    // How blocks share a window depends on its size: to sum a plane the same way wherever the
+    // window begins, it has to be one of its own.
+    const int64_t first = p.window.lo[0], step = (p.window.hi[0] - first) / count;
+    for (int64_t k = 0; k < count; ++k) {
+      p.window.lo[0] = first + k * step;
+      p.window.hi[0] = p.window.lo[0] + step;
+      const Tensor workspace = new_workspace(p);
+      cuda::launch_sum(p, of_mask, doubles(workspace), out + k, stream_);
+    }
   }
 
   void scale(const Tensor& gradient, const Tensor& upstream, const std::optional<Tensor>& factor) {
@@ -63,6 +71,16 @@ class Cuda {
   }
 
  private:
+  // Once the tensor is gone, torch's allocator gives its memory to later work of the same stream.
+  Tensor new_workspace(const Problem& p) const {
+    const int64_t size = cuda::workspace_size(p);
+    return torch::stable::empty({&size, 1}, torch::headeronly::ScalarType::Double, std::nullopt,
+                                device_);
+  }
+  static double* doubles(const Tensor& tensor) {
+    return static_cast<double*>(tensor.mutable_data_ptr());
+  }
+
   torch::stable::Device device_;
   torch::stable::accelerator::DeviceGuard guard_;
   cuda::Stream stream_;
@@ -84,6 +102,7 @@ void ngf_scale_(Tensor gradient, Tensor upstream, std::optional<Tensor> factor) 
 STABLE_TORCH_LIBRARY_IMPL(nec_ext, CUDA, m) {
   m.impl("ngf_forward", TORCH_BOX(&ngf_forward<Cuda>));
   m.impl("ngf_backward", TORCH_BOX(&ngf_backward<Cuda>));
+  m.impl("ngf_sums_", TORCH_BOX(&ngf_sums_<Cuda>));
   m.impl("ngf_scale_", TORCH_BOX(&ngf_scale_));
 }
 

@@ -15,6 +15,12 @@
 // ngf_backward is the gradient of the losses per voxel, weighted by `upstream` (broadcastable to
 // the images).
 //
+// ngf_sums_ is for a volume in parts: the sum of mask * t^2 over the window of the region, in
+// float64, and beside it the gradients of `weight` times the sum of the losses, written into given
+// tensors of the window's shape. `per_plane` returns one sum for each plane of the window along the
+// axis of the largest stride, which does not depend on where the window begins and ends along it;
+// `of_mask` the sum of the mask instead, and writes nothing.
+//
 // ngf_scale_, on CUDA only, multiplies a gradient by upstream and factor, which are scalars that
 // the host need not know. Where their product is 1 it touches nothing.
 STABLE_TORCH_LIBRARY(nec_ext, m) {
@@ -28,5 +34,10 @@ STABLE_TORCH_LIBRARY(nec_ext, m) {
       "Tensor? target_eps_map, Tensor? mask, float eps, float target_eps, int eps_mode, "
       "int operator, float[] spacing, float weight, int[] region, bool input_grad, "
       "bool target_grad) -> (Tensor grad_input, Tensor grad_target)");
+  m.def(
+      "ngf_sums_(Tensor input, Tensor target, Tensor? eps_map, Tensor? target_eps_map, "
+      "Tensor? mask, float eps, float target_eps, int eps_mode, int operator, float[] spacing, "
+      "float weight, int[] region, bool per_plane, bool of_mask, Tensor(a!)? grad_input, "
+      "Tensor(b!)? grad_target) -> Tensor sums");
   m.def("ngf_scale_(Tensor(a!) gradient, Tensor upstream, Tensor? factor) -> ()");
 }

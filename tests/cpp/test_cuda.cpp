@@ -13,20 +13,6 @@ namespace {
 
 using namespace sweep_case;
 
-template <typename T, int Dim>
-double sweep_of(const Problem& p) {
-  std::vector<double> partials(size_t(nec::cuda::sweep_blocks<T, Dim>(p)));
-  nec::cuda::launch_sweep<T, Dim>(p, p.gradient_scale, nullptr, partials.data(), nullptr);
-  double sum = 0;
-  for (const double partial : partials) sum += partial;
-  return sum;
-}
-
-double sweep(const Problem& p) {
-  if (p.wide) return p.dim == 2 ? sweep_of<double, 2>(p) : sweep_of<double, 3>(p);
-  return p.dim == 2 ? sweep_of<float, 2>(p) : sweep_of<float, 3>(p);
-}
-
 struct Scalars {
   double loss = 0, factor = 0;
 };
@@ -43,10 +29,11 @@ Scalars loss(const Problem& p, bool mean, double count, bool normalize) {
   return out;
 }
 
-// The sum of the mask is the factor's denominator.
-double mask_sum(const Problem& p) {
-  const double factor = loss(p, true, -1, false).factor;
-  return factor == 0 ? 0 : p.weight / factor;
+double sum_of(const Problem& p, bool of_mask) {
+  std::vector<double> workspace(size_t(nec::cuda::workspace_size(p)));
+  double sum = std::nan("");
+  nec::cuda::launch_sum(p, of_mask, workspace.data(), &sum, nullptr);
+  return sum;
 }
 
 void test_loss() {
@@ -173,7 +160,8 @@ void test_tiles() {
 }  // namespace
 
 int main(int count, char**) {
-  backend = {sweep, mask_sum};
+  backend = {[](const Problem& p) { return sum_of(p, false); },
+             [](const Problem& p) { return sum_of(p, true); }};
   // Few threads per block make many tiles.
   for (const int bytes : {64 * 1024, 24 * 1024}) {
     fake_device.shared_bytes = bytes;

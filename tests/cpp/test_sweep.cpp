@@ -24,7 +24,13 @@ nec::cpu::Threads threads(int count) {
           }};
 }
 
-double sweep(const Run& run, int workers) { return nec::cpu::sweep(run.problem, threads(workers)); }
+double sweep(const Run& run, int workers) {
+  return nec::cpu::total(nec::cpu::sweep(run.problem, threads(workers)));
+}
+
+double mask_sum(const Problem& p, int workers) {
+  return nec::cpu::total(nec::cpu::mask_sums(p, threads(workers)));
+}
 
 // Larger than any sensible tile along each axis, and not a multiple of one.
 void test_tiles() {
@@ -44,18 +50,18 @@ template <typename Change>
 void check_workers(const Case& c, const Change& change) {
   Run one(c);
   change(one);
-  const double sum = double(sweep(one, 1));
-  const double mask = one.problem.mask ? nec::cpu::mask_sum(one.problem, threads(1)) : 0;
+  const double sum = sweep(one, 1);
+  const double mask = one.problem.mask ? mask_sum(one.problem, 1) : 0;
   for (const int workers : {2, 3, 7}) {
     Run many(c);
     change(many);
-    CHECK(double(sweep(many, workers)) == sum, std::to_string(workers) + " workers: " + c.name());
+    CHECK(sweep(many, workers) == sum, std::to_string(workers) + " workers: " + c.name());
     for (int m : {0, 1}) {
       CHECK(many.gradient[m].bytes() == one.gradient[m].bytes(),
             "gradient, " + std::to_string(workers) + " workers: " + c.name());
     }
     if (many.problem.mask) {
-      CHECK(nec::cpu::mask_sum(many.problem, threads(workers)) == mask, "mask: " + c.name());
+      CHECK(mask_sum(many.problem, workers) == mask, "mask: " + c.name());
     }
   }
 }
@@ -97,8 +103,8 @@ int main() {
     std::printf("skipped: %s\n", error.what());
     return 77;
   }
-  backend = {[](const Problem& p) { return nec::cpu::sweep(p, threads(1)); },
-             [](const Problem& p) { return nec::cpu::mask_sum(p, threads(1)); }};
+  backend = {[](const Problem& p) { return nec::cpu::total(nec::cpu::sweep(p, threads(1))); },
+             [](const Problem& p) { return mask_sum(p, 1); }};
   test_everywhere();
   test_tiles();
   test_workers();

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""What a split loss sends: counted, and checked on 1, 2 and 4 processes of this machine.
+
+``python -m benchmarks.scaling`` writes benchmarks/results/scaling.json, a plot beside it and the
+tables of docs/scaling.md. No time is measured: that of the sweep is taken from the results of
+another run, and the rate of a link is an assumption that the tables state.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .report import insert
+from .rows import Results, digits, load, machine_name, median, percent, rows_of, voxels
+from .traffic import counted
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks/results/scaling.json"
+PAGE = ROOT / "docs/scaling.md"
+SWEEP = ROOT / "benchmarks/results/amd-epyc-2-cores.json"  # whose times are a rank's
+SWEEP_CASE = "256x256x256"
+
+EDGES = (512, 1024, 2048, 4096)
+RANKS = tuple(2**k for k in range(11))
+TABLE_RANKS = (2, 16, 128, 1024)
+HALO = 2  # planes, from each side
+LINK = 1.25e9  # bytes per second: 10 Gbit/s
+REDUCED = 2 * 8  # bytes of the two sums
+RECORD = 1024  # bytes, of every rank
+# Colours that the colour-blind tell apart (Okabe and Ito), with markers.
+STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#555555", "D"))
+
+MEASURED_PROCESSES = (1, 2, 4)
+MEASURED_PLANE = (256, 256)
+MEASURED_PLANES = 8  # per process
+STEPS = 20
+
+# -------------------------------------------------------------------------------------------------
+# On paper
+# -------------------------------------------------------------------------------------------------
+
+
+def message_bytes(plane: int, item_sizes: tuple[int, ...] = (4, 4)) -> int:
+    """What a face costs: two planes of all tensors that are split.
+
+    Args:
+        plane: voxels of a plane, of all samples and channels.
+        item_sizes: bytes of an element of each of them; by default two float32 images.
+    """
+    return HALO * plane * sum(item_sizes)
+
+
+def row_of(edge: int, ranks: int, nanoseconds: float) -> dict[str, Any]:
+    """A step of a cube of float32 on so many ranks: a rank with two neighbours, or what it has."""
+    sent = min(ranks - 1, 2) * message_bytes(edge**2)
+    sweep = edge**3 / ranks * nanoseconds * 1e-9
+    return {
+        "edge": edge,
+        "ranks": ranks,
+        "planes": edge / ranks,
+        "halo_bytes": sent,
+        "reduce_bytes": REDUCED if ranks > 1 else 0,
+        "record_bytes": RECORD * ranks,
+        "sweep_bytes": 12 * edge**3 // ranks,
+        "sweep_seconds": sweep,
+        "halo_of_sweep": sent / LINK / sweep,
+    }
+
+
+def model(nanoseconds: float) -> list[dict[str, Any]]:
+    """All cubes and numbers of ranks that leave each rank a plane."""
+    return [row_of(edge, ranks, nanoseconds) for edge in EDGES for ranks in RANKS if ranks <= edge]
+
+
+def nanoseconds_per_voxel(results: Results) -> float:
+    """Of the loss and its gradient, float32, in the case that is nearest to a large volume."""
+    row = next(row for row in rows_of(results, "test_step") if SWEEP_CASE in row["name"])
+    return 1e6 * median(row, "fused") / voxels(row)
+
+
+# -------------------------------------------------------------------------------------------------
+# On processes
+# -------------------------------------------------------------------------------------------------
+
+
+def loopback_bytes() -> int:
+    """What has come in over the loopback since the machine started: Linux."""
+    lines = Path("/proc/net/dev").read_text().splitlines()
+    return next(int(line.split(":")[1].split()[0]) for line in lines if line.strip()[:3] == "lo:")
+
+
+def step_counted(rank: int, processes: int, folder: str) -> None:
+    """A process: what a step hands over, and what goes over the loopback in many."""
+    import nec_ext
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=processes)
+    shape = (1, 1, MEASURED_PLANES, *MEASURED_PLANE)
+    input, target = torch.rand(shape, requires_grad=True), torch.rand(shape)
+
+    def step(check: bool = False) -> None:
+        nec_ext.distributed.ngf_loss(input, target, check=check).backward()
+
+    with counted() as checked:
+        step(check=True)
+    with counted() as calls:
+        step()
+    dist.barrier()
+    before = loopback_bytes()
+    dist.barrier()
+    for _ in range(STEPS):
+        step()
+    dist.barrier()
+    loopback = (loopback_bytes() - before) / STEPS
+    found = {"calls": calls, "checked": checked, "loopback_bytes": loopback}
+    Path(folder, f"{rank}.json").write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+def measured() -> Iterator[dict[str, Any]]:
+    """Rows of what processes send, beside what they should."""
+    for processes in MEASURED_PROCESSES:
+        with tempfile.TemporaryDirectory() as folder:
+            mp.spawn(step_counted, (processes, folder), processes)
+            texts = [Path(folder, f"{rank}.json").read_text() for rank in range(processes)]
+        ranks = [json.loads(text) for text in texts]
+        messages = [rank["calls"].get("messages", []) for rank in ranks]
+        plane = MEASURED_PLANE[0] * MEASURED_PLANE[1]
+        yield {
+            "processes": processes,
+            "exchanges": [len(rank["calls"].get("batch_isend_irecv", [])) for rank in ranks],
+            "messages": messages,
+            "all_reduces": [rank["calls"]["all_reduce"] for rank in ranks],
+            "records": [rank["checked"]["all_gather"] for rank in ranks],
+            "expected_bytes": 2 * (processes - 1) * message_bytes(plane),
+            "sent_bytes": sum(map(sum, messages)),
+            "loopback_bytes": ranks[0]["loopback_bytes"],
+        }
+
+
+# -------------------------------------------------------------------------------------------------
+# As a page
+# -------------------------------------------------------------------------------------------------
+
+
+def amount(count: float) -> str:
+    """Bytes with a unit."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if count >= factor:
+            return f"{digits(count / factor)} {unit}"
+    return f"{count:.0f} B"
+
+
+def tables(results: dict[str, Any]) -> str:
+    """What docs/scaling.md shows of a results file."""
+    lines = [
+        f"A sweep of {digits(results['nanoseconds_per_voxel'])} ns per voxel ({SWEEP_CASE} on "
+        f"{results['machine']}, commit {results['commit']}), a link of "
+        f"{results['link_bytes_per_second'] / 1e9} GB/s.",
+        "",
+        "| volume | ranks | planes of a rank | its sweep reads and writes | its halo, sent "
+        "| halo / sweep, in time |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in results["model"]:
+        if row["ranks"] in TABLE_RANKS:
+            lines.append(
+                f"| {row['edge']}^3 | {row['ranks']} | {row['planes']:.0f} "
+                f"| {amount(row['sweep_bytes'])} | {amount(row['halo_bytes'])} "
+                f"| {percent(row['halo_of_sweep'])} |"
+            )
+    lines += [
+        "",
+        "| processes | planes sent, by the model | handed to `isend` | over the loopback "
+        "| exchanges, all-reduces of a rank |",
+        "|---|---|---|---|---|",
+    ]
+    for row in results["measured"]:
+        lines.append(
+            f"| {row['processes']} | {amount(row['expected_bytes'])} | {amount(row['sent_bytes'])} "
+            f"| {amount(row['loopback_bytes'])} | {row['exchanges'][0]}, "
+            f"{len(row['all_reduces'][0])} of {sum(row['all_reduces'][0])} B |"
+        )
+    return "\n".join(lines)
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Bytes, and what they cost, over ranks."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    panels: tuple[Axes, Axes] = figure.subplots(1, 2)
+    for edge, (colour, marker) in zip(EDGES, STYLES, strict=True):
+        rows = [row for row in results["model"] if row["edge"] == edge and row["ranks"] > 1]
+        ranks = [row["ranks"] for row in rows]
+        style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4}
+        panels[0].plot(ranks, [r["halo_bytes"] for r in rows], **style, label=f"halo, {edge}³")
+        panels[0].plot(ranks, [r["sweep_bytes"] for r in rows], color=colour, linestyle=":")
+        panels[1].plot(ranks, [r["halo_of_sweep"] for r in rows], **style, label=f"{edge}³")
+    ranks = [ranks for ranks in RANKS if ranks > 1]
+    panels[0].plot(ranks, [REDUCED] * len(ranks), color="black", dashes=(1, 4), label="all-reduce")
+    panels[0].plot([], [], color="#999999", linestyle=":", label="memory moved by the sweep")
+    panels[0].set_ylabel("bytes per rank and step")
+    panels[1].axhline(1, color="black", linewidth=0.8)
+    panels[1].set_ylabel("time of the halo / time of the sweep")
+    for axes in panels:
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xticks(ranks, [str(count) for count in ranks])
+        axes.set_xlabel("ranks")
+        axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylim(1, 1e13)  # room for the legend
+    panels[0].legend(loc="lower left", bbox_to_anchor=(0, 0.14), ncols=2, frameon=False, fontsize=8)
+    panels[1].legend(frameon=False, fontsize=8)
+    figure.suptitle(
+        f"A float32 cube split into slabs: {digits(results['nanoseconds_per_voxel'])} ns per voxel "
+        f"and {results['link_bytes_per_second'] / 1e9} GB/s",
+        x=0.01,
+        ha="left",
+        fontsize=10,
+    )
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    sweep = load(SWEEP)
+    nanoseconds = nanoseconds_per_voxel(sweep)
+    results = {
+        "nanoseconds_per_voxel": nanoseconds,
+        "machine": machine_name(sweep),
+        "commit": sweep["commit"],
+        "link_bytes_per_second": LINK,
+        "torch": torch.__version__,
+        "model": model(nanoseconds),
+        "measured": list(measured()),
+    }
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    draw(results, RESULTS.with_suffix(".png"))
+    PAGE.write_text(insert(PAGE.read_text(), tables(results), "results"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""One rank's planes of a volume, and those around them, which come from other ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ._autograd import Gradients, Settings
+from ._parts import HALO, Tensors, cut, sums
+
+
+def _needed(planes: Sequence[int], rank: int, step: int) -> Iterator[tuple[int, int, int]]:
+    """The (source, begin, end) of the halo below (step -1) or above (step 1) a rank, outwards."""
+    missing, source = HALO, rank + step
+    while missing > 0 and 0 <= source < len(planes):
+        count = min(missing, planes[source])
+        begin = planes[source] - count if step < 0 else 0
+        yield source, begin, begin + count
+        missing -= count
+        source += step
+
+
+class Shard:
+    """The planes of one rank. The halo is under way from the start; to use it is to wait for it.
+
+    Args:
+        tensors: what the rank has.
+        spread: of which the halo is needed: which are not the same for all planes.
+        dim: the axis that is split.
+        planes: how many each rank of the group has.
+        rank: which of them this one is.
+        group: the ranks.
+    """
+
+    def __init__(
+        self,
+        tensors: Tensors,
+        spread: Sequence[bool],
+        dim: int,
+        planes: Sequence[int],
+        rank: int,
+        group: dist.ProcessGroup | None,
+    ) -> None:
+        self._tensors, self._dim, self._count = tensors, dim, planes[rank]
+        # One message has all of them, those of the longest elements first: so all are aligned.
+        sent = [(k, t) for k, t in enumerate(tensors) if t is not None and spread[k]]
+        self._sent = sorted(sent, key=lambda item: -item[1].element_size())
+        # (buffer, planes) of the messages from below and above, outwards.
+        self._received: dict[int, list[tuple[Tensor, int]]] = {-1: [], 1: []}
+        self._operations = []
+        for peer in range(max(rank - HALO, 0), min(rank + HALO + 1, len(planes))):
+            for step in (-1, 1):
+                for source, begin, end in _needed(planes, peer, step):
+                    if source == rank:
+                        message = self._packed(begin, end)
+                        self._operations.append(
+                            dist.P2POp(dist.isend, message, group=group, group_peer=peer)
+                        )
+        for step, messages in self._received.items():
+            for source, begin, end in _needed(planes, rank, step):
+                buffer = self._sent[0][1].new_empty(self._bytes(end - begin), dtype=torch.uint8)
+                messages.append((buffer, end - begin))
+                self._operations.append(
+                    dist.P2POp(dist.irecv, buffer, group=group, group_peer=source)
+                )
+        self._works = dist.batch_isend_irecv(self._operations) if self._operations else []
+
+    def sum(self, settings: Settings, gradients: Gradients) -> Tensor:
+        """The sum of ``mask * t^2`` over the rank's planes, and their gradients.
+
+        What no other rank's planes reach is computed from the shard where it is, while the halo is
+        under way; the two planes at a face from a slab that is put together.
+        """
+        results = [self._part_sum(begin, end, settings, gradients) for begin, end in self._ranges()]
+        return torch.cat(results).sum(0, keepdim=True)
+
+    def mask_sum(self, settings: Settings) -> Tensor:
+        """The sum of the mask over the rank's planes."""
+        return sums(self._tensors, settings, self._dim, 0, self._count, of_mask=True)
+
+    def _part_sum(self, begin: int, end: int, settings: Settings, gradients: Gradients) -> Tensor:
+        slab, first = self._slab(begin, end)
+        own = cut(gradients, self._dim, begin, end)
+        return sums(slab, settings, self._dim, first, first + end - begin, own)
+
+    def _ranges(self) -> list[tuple[int, int]]:
+        first = HALO if self._received[-1] else 0
+        last = self._count - (HALO if self._received[1] else 0)
+        if first >= last:
+            return [(0, self._count)]
+        ranges = [(first, last), (0, first), (last, self._count)]
+        return [(begin, end) for begin, end in ranges if begin < end]
+
+    def _slab(self, begin: int, end: int) -> tuple[list[Tensor | None], int]:
+        """All that the planes from begin to end need, and where the first of them is in it."""
+        first, last = max(begin - HALO, 0), min(end + HALO, self._count)
+        parts = [cut(self._tensors, self._dim, first, last)]
+        offset = begin - first
+        if begin == 0:
+            for halo, count in self._halo(-1):
+                parts.insert(0, halo)
+                offset += count
+        if end == self._count:
+            parts += [halo for halo, _ in self._halo(1)]
+        if len(parts) == 1:
+            return parts[0], offset
+        sent = [k for k, _ in self._sent]
+        joined = [
+            torch.cat(pieces, self._dim) if k in sent else pieces[0]
+            for k, pieces in enumerate(zip(*parts, strict=True))
+        ]
+        return joined, offset
+
+    def _bytes(self, planes: int) -> int:
+        plane = [t.numel() // t.shape[self._dim] * t.element_size() for _, t in self._sent]
+        return planes * sum(plane)
+
+    def _packed(self, begin: int, end: int) -> Tensor:
+        """The bytes of planes of all tensors that have a halo."""
+        parts = [t.narrow(self._dim, begin, end - begin) for _, t in self._sent]
+        return torch.cat([part.contiguous().view(-1).view(torch.uint8) for part in parts])
+
+    def _halo(self, step: int) -> list[tuple[list[Tensor | None], int]]:
+        """The planes below or above, as they came, and how many of them: outwards."""
+        for work in self._works:
+            work.wait()
+        self._works = []
+        self._operations = []
+        return [(self._unpacked(buffer, count), count) for buffer, count in self._received[step]]
+
+    def _unpacked(self, buffer: Tensor, count: int) -> list[Tensor | None]:
+        tensors = list(self._tensors)
+        for k, own in self._sent:
+            shape = list(own.shape)
+            shape[self._dim] = count
+            size = math.prod(shape) * own.element_size()
+            tensors[k] = buffer[:size].view(own.dtype).view(shape)
+            buffer = buffer[size:]
+        return tensors

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""The fused loss of volumes that are split across processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from . import _ops
+from ._agreement import Record, agree, describe
+from ._arguments import DEFAULT_EPS, Options, check_maps, is_eager, parse_options
+from ._autograd import Gradients, Settings, Wanted, scale_in_place
+from ._dtensor import Split, local_part, splits_of
+from ._halo import Shard
+from ._parts import HALO, TENSORS, check_device, check_scalar_reduction, volume_tensors
+
+__all__ = ["ngf_loss"]
+
+
+def ngf_loss(
+    input: Tensor,
+    target: Tensor,
+    *,
+    group: dist.ProcessGroup | None = None,
+    dim: int = 2,
+    check: bool = True,
+    eps: float | Tensor = DEFAULT_EPS,
+    target_eps: float | Tensor | None = None,
+    eps_mode: str = "additive",
+    operator: str = "central",
+    spacing: float | Sequence[float] | None = None,
+    mask: Tensor | None = None,
+    weight: float = 1.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """:func:`nec_ext.ngf_loss` of images that are split along one spatial axis across ranks.
+
+    Every rank calls it with its planes, in the order of the ranks, and gets the loss of the whole
+    images; after ``loss.backward()`` on every rank, each has its planes of the whole gradient. All
+    communication is in forward, and after a check of the arguments there is one exchange of planes
+    with the neighbours, two planes each way, and one all-reduce of two numbers. Above the images a
+    rank holds their gradients and a few planes.
+
+    The parameters of a network that made the images get, on each rank, the gradient of its part of
+    the loss: add them up over ``group``. ``DistributedDataParallel`` over another axis of a mesh
+    averages over that axis, as it does for any loss; one over all ranks divides by the size of
+    ``group`` too, which ``weight`` makes good::
+
+        mesh = init_device_mesh("cuda", (2, 4), mesh_dim_names=("data", "space"))
+        model = DistributedDataParallel(model)  # over all 8
+        loss = nec_ext.distributed.ngf_loss(model(x), x, group=mesh["space"].get_group(), weight=4)
+
+    A ``DTensor`` has group and axis with it: its mesh and its placements, ``Replicate``, and
+    ``Shard`` over samples, channels or one spatial axis. Its gradient is a DTensor of the same
+    placements. :func:`nec_ext.ngf_loss` takes DTensors too once this module is imported: samples
+    and channels stay where they are for the reductions "sum" and "none", and everything else is
+    gathered, because a sharding rule can neither fetch planes of neighbours nor divide by the
+    voxels of all ranks.
+
+    Args:
+        input: ``(B, C, H, W)`` or ``(B, C, D, H, W)``, this rank's planes of the generated image.
+            Ranks may have different numbers of planes, at least one each.
+        target: the source image, of the same shape and on the same device.
+        group: the ranks that share the images, in the order of their planes. Default: all.
+        dim: the axis that is split: 2 for D (or, in 2D, H), 3 and 4 for the others.
+        check: whether ranks first compare their arguments, 1 KB each, which waits for the device.
+            Without, arguments that are not valid or do not fit may make the ranks wait for each
+            other in vain, and every rank needs two planes.
+        eps, target_eps, mask: as in :func:`nec_ext.ngf_loss`; a tensor that varies along ``dim`` is
+            split as the images are, any other is the same on every rank.
+        eps_mode, operator, spacing, weight: as in :func:`nec_ext.ngf_loss`, the same on every rank.
+        reduction: ``"mean"`` over the voxels (or the mask) of all ranks, or ``"sum"``.
+
+    Returns:
+        A scalar, the same on every rank. float64 if an image is, else float32. It has no second
+        derivative.
+
+    Raises:
+        TypeError, ValueError: as :func:`nec_ext.ngf_loss`, and if ranks differ in anything but
+            the number of their planes; on every rank.
+        RuntimeError: the gradient itself is to be differentiated.
+
+    Example:
+        >>> part = volume.chunk(dist.get_world_size(), dim=2)[dist.get_rank()]
+        >>> nec_ext.distributed.ngf_loss(generator(part), part).backward()
+
+    References:
+        See :func:`nec_ext.ngf_loss`.
+    """
+    options: dict[str, Any] = {
+        "eps": eps,
+        "target_eps": target_eps,
+        "eps_mode": eps_mode,
+        "operator": operator,
+        "spacing": spacing,
+        "mask": mask,
+        "weight": weight,
+        "reduction": reduction,
+    }
+    splits = [Split(group, dim)]
+    if isinstance(input, DTensor):
+        if group is not None:
+            raise ValueError("group must be left out for a DTensor, whose mesh has it")
+        splits, whole = splits_of(input), input
+        target = local_part("target", target, whole)
+        options = {name: local_part(name, value, whole) for name, value in options.items()}
+        input = local_part("input", input, whole)
+    call, failure = _parse(input, target, options, dim)
+    records: dict[int, list[Record]] = {}
+    for split in splits if check else ():
+        own = {} if call is None else describe(call.tensors, call.options, split.dim)
+        records[split.dim], failure = agree(own, failure, split.group)
+    if failure is not None:
+        raise failure
+    assert call is not None
+    loss: Tensor = _ShardedLoss.apply(*call.tensors[:2], _plan(call, splits, records))  # type: ignore
+    # A bad value in a map makes the loss NaN, which every rank sees.
+    if check and call.options.has_maps and is_eager(loss) and loss.isnan():
+        _check_maps(call.options, splits)
+    return loss
+
+
+class _Call(NamedTuple):
+    """Checked arguments of one rank."""
+
+    tensors: list[Tensor | None]
+    settings: Settings
+    options: Options
+
+
+class _Plan(NamedTuple):
+    """What forward and backward need to know."""
+
+    shard: Callable[[], Shard]  # begins the exchange of planes
+    settings: Settings
+    mean: bool
+    voxels: int  # of this rank
+    masked: bool
+    groups: list[dist.ProcessGroup | None]  # that share the sum
+    wanted: Wanted
+
+
+def _parse(
+    input: Tensor, target: Tensor, options: dict[str, Any], dim: int
+) -> tuple[_Call | None, Exception | None]:
+    try:
+        input, target, o = parse_options(input, target, **options)
+        check_scalar_reduction(o.reduction)
+        check_device("the device of input", input.device)
+        if dim not in range(2, input.dim()):
+            raise ValueError(f"dim must be a spatial axis, 2 to {input.dim() - 1}, got {dim}")
+        return _Call(*volume_tensors(input, target, o), o), None
+    except Exception as error:  # whatever it is, the other ranks have to hear of it
+        return None, error
+
+
+def _check_maps(o: Options, splits: list[Split]) -> None:
+    failure: Exception | None = None
+    try:
+        check_maps(o)
+    except ValueError as error:
+        failure = error
+    for split in splits:
+        _, failure = agree({}, failure, split.group)
+    if failure is not None:
+        raise failure
+
+
+def _plan(call: _Call, splits: list[Split], records: dict[int, list[Record]]) -> _Plan:
+    input, target, *_, mask = call.tensors
+    assert input is not None and target is not None
+    group, dim = next((split for split in splits if split.dim >= 2), (None, None))
+    if dim is None:
+        dim, rank, planes, spread = 2, 0, [input.shape[2]], [False] * len(call.tensors)
+    else:
+        rank = dist.get_rank(group)
+        if dim in records:
+            planes = [record["planes"] for record in records[dim]]
+        else:
+            planes = [HALO] * dist.get_world_size(group)
+            planes[rank] = input.shape[dim]
+        if min(planes) < HALO and dim not in records:
+            raise ValueError("every rank must have two planes or more without a check, got one")
+        # A map of one plane is split where it is split on a rank that has more of them.
+        told = {name: value for record in records.get(dim, []) for name, value in record.items()}
+        spread = [
+            t is not None and told.get(f"whether {name} is split", t.shape[dim] == input.shape[dim])
+            for name, t in zip(TENSORS, call.tensors, strict=True)
+        ]
+    enabled = torch.is_grad_enabled()
+    return _Plan(
+        partial(Shard, call.tensors, spread, dim, planes, rank, group),
+        call.settings,
+        call.options.reduction == "mean",
+        input.numel(),
+        mask is not None,
+        [split.group for split in splits],
+        (enabled and input.requires_grad, enabled and target.requires_grad),
+    )
+
+
+class _ShardedLoss(torch.autograd.Function):
+    """Forward stores the gradients of the sum over voxels; backward multiplies them by a number."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, target: Tensor, plan: _Plan) -> Tensor:
+        shard = plan.shard()
+        gradients, squares = _sweep(shard, input, target, plan)
+        if plan.masked:
+            count = shard.mask_sum(plan.settings)
+        else:
+            count = torch.full_like(squares, plan.voxels)
+        total = torch.cat([count, squares])
+        for group in plan.groups:
+            dist.all_reduce(total, group=group)
+        count, squares = total.unbind()
+        weight = torch.full_like(count, plan.settings.weight)
+        # A mean over no voxel is 0 with gradient 0.
+        factor = torch.where(count == 0, 0.0, weight / count) if plan.mean else weight
+        dtype = _ops.loss_dtype(input, target)
+        ctx.save_for_backward(input, target, *gradients, factor.to(dtype))
+        ctx.shard, ctx.plan, ctx.handed_out = shard, plan, False
+        return (factor * (count - 0.5 * squares)).to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "the gradient of nec_ext.distributed.ngf_loss cannot be differentiated: "
+                "leave create_graph out"
+            )
+        input, target, *gradients, factor = ctx.saved_tensors
+        if ctx.handed_out:  # of a retained graph; the planes of the other ranks are still here
+            gradients = list(_sweep(ctx.shard, input, target, ctx.plan)[0])
+        ctx.handed_out = True
+        # Through .data, because the version of a saved tensor must not change.
+        own = [g if g is None else g.data for g in gradients]
+        for gradient in own:
+            if gradient is not None:
+                scale_in_place(gradient, upstream, factor)
+        return own[0], own[1], None
+
+
+def _sweep(shard: Shard, input: Tensor, target: Tensor, plan: _Plan) -> tuple[Gradients, Tensor]:
+    """The gradients of the sum over voxels, and the sum of ``mask * t^2``."""
+    gradients = (
+        torch.empty_like(input) if plan.wanted[0] else None,
+        torch.empty_like(target) if plan.wanted[1] else None,
+    )
+    return gradients, shard.sum(plan.settings._replace(weight=1.0), gradients)

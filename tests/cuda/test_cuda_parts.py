@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""Volumes in parts: tiles on the GPU of volumes on either side, and a group of one GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from gpu import DEVICE
+from helpers import Result, assert_result_close, assert_same_bits, evaluate, expected_result
+from inputs import Case
+from test_tiled import options_of, tiled_result
+
+import nec_ext
+
+pytestmark = pytest.mark.cuda
+CASES = [Case("tiled_2d", (2, 2, 40, 11)), Case("tiled_3d", (2, 2, 9, 30, 33))]
+
+
+def moved(options: dict[str, Any]) -> dict[str, Any]:
+    return {k: v.to(DEVICE) if isinstance(v, torch.Tensor) else v for k, v in options.items()}
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_tiles(case: Case, on_host: bool) -> None:
+    images, options = case.images(), options_of(case)
+    expected = expected_result(*images, 1.0, **options)
+    if not on_host:
+        images, options = tuple(image.to(DEVICE) for image in images), moved(options)
+    results = [
+        tiled_result(*images, planes=planes, device=DEVICE, **options) for planes in (1, 2, 5, None)
+    ]
+    for result in results:
+        assert_same_bits(result, results[0])
+    assert_result_close(Result(*(tensor.cpu() for tensor in results[0])), expected)
+
+
+def test_memory_of_tiles() -> None:
+    """What they were allowed, and not the volume."""
+    images = Case("tiled_memory", (1, 1, 128, 256, 256)).images()
+    gradient = torch.zeros_like(images[0])
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    nec_ext.tiled.ngf_loss(*images, grad_input=gradient, device=DEVICE, max_memory=16 << 20)
+    assert torch.cuda.max_memory_allocated() - before <= 17 << 20
+    assert gradient.count_nonzero() > 0
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_group_of_one(case: Case, check: bool, tmp_path: Path) -> None:
+    images = tuple(image.to(DEVICE) for image in case.images())
+    dist.init_process_group("nccl", f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        found = evaluate(
+            nec_ext.distributed.ngf_loss, *images, check=check, **moved(options_of(case))
+        )
+    finally:
+        dist.destroy_process_group()
+    expected = expected_result(*case.images(), **options_of(case))
+    assert_result_close(Result(*(tensor.cpu() for tensor in found)), expected)

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""What the ranks of test_distributed.py are told to do: importable without that file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from helpers import Result, evaluate
+from test_memory import allocations
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+
+import nec_ext
+from benchmarks.traffic import counted
+
+Options = dict[str, Any]
+_groups: dict[int, dist.ProcessGroup] = {}
+_meshes: dict[tuple[int, ...], DeviceMesh] = {}
+MAPS = ("eps", "target_eps", "mask")
+
+
+def group_of(count: int) -> dist.ProcessGroup | None:
+    """The first ranks: a group that every rank makes, once."""
+    if count not in _groups:
+        _groups[count] = dist.new_group(list(range(count)))
+    return _groups[count] if dist.get_rank() < count else None
+
+
+def part_of(tensor: Tensor, sizes: Sequence[int], dim: int) -> Tensor:
+    """This rank's planes; all of a map that has only one."""
+    if tensor.shape[dim] == 1 and sum(sizes) > 1:
+        return tensor
+    return tensor.split(list(sizes), dim)[dist.get_rank()]
+
+
+def parts_of(options: Options, sizes: Sequence[int], dim: int) -> Options:
+    return {
+        name: part_of(value, sizes, dim) if isinstance(value, Tensor) else value
+        for name, value in options.items()
+    }
+
+
+def split_loss(
+    images: tuple[Tensor, Tensor],
+    sizes: Sequence[int],
+    dim: int,
+    upstream: Tensor,
+    wanted: str,
+    options: Options,
+) -> Result | None:
+    """Loss and gradients of this rank's part; ranks beyond the group have none."""
+    group = group_of(len(sizes))
+    if group is None:
+        return None
+    parts = [part_of(image, sizes, dim) for image in images]
+    options = {"group": group, "dim": dim, **parts_of(options, sizes, dim)}
+    return evaluate(nec_ext.distributed.ngf_loss, *parts, upstream, wanted, **options)
+
+
+def call_with(arguments: Sequence[tuple[Any, Any, Options]]) -> float:
+    """The loss of arguments that are each rank's own."""
+    input, target, options = arguments[dist.get_rank()]
+    loss: Tensor = nec_ext.distributed.ngf_loss(input, target, **options)
+    return loss.item()
+
+
+def fail_in_rank_1(shape: tuple[int, ...], how: str) -> float:
+    """A rank that is not there when the others compute a loss, in a group with little patience."""
+    group = dist.new_group(timeout=timedelta(seconds=3))
+    dist.barrier()
+    if dist.get_rank() == 1 and how == "dies":
+        os._exit(1)
+    if dist.get_rank() == 1:
+        raise ArithmeticError("somewhere else, as a training does")
+    loss: Tensor = nec_ext.distributed.ngf_loss(torch.rand(shape), torch.rand(shape), group=group)
+    return loss.item()
+
+
+def traffic(shape: tuple[int, ...], options: Options) -> dict[str, dict[str, list[int]]]:
+    """What is handed to torch.distributed in forward and in backward."""
+    input, target = torch.rand(shape).requires_grad_(), torch.rand(shape)
+    with counted() as forward:
+        loss = nec_ext.distributed.ngf_loss(input, target, **options)
+    with counted() as backward:
+        loss.backward()
+    return {"forward": forward, "backward": backward}
+
+
+def memory(shape: tuple[int, ...], wanted: str, options: Options) -> tuple[int, int]:
+    """Peak and final bytes of a training step above those before, with a mask and an eps map."""
+    images = [
+        torch.rand(shape, requires_grad=wanted in (name, "both")) for name in ("input", "target")
+    ]
+    maps = {name: torch.rand(shape) + 0.1 for name in MAPS}
+
+    def step() -> Any:
+        loss = nec_ext.distributed.ngf_loss(*images, **maps, **options)
+        return torch.autograd.grad(2 * loss, [image for image in images if image.requires_grad])
+
+    return allocations(step)[:2]
+
+
+def backwards(shape: tuple[int, ...]) -> list[Tensor | str]:
+    """Three backwards of one graph, the first as it is; and what a derivative of it raises."""
+    input = torch.linspace(0, 1, torch.Size(shape).numel()).view(shape).sin().requires_grad_()
+    target = input.detach().flip(2).exp()
+    loss = nec_ext.distributed.ngf_loss(input, target)
+    scales = [torch.tensor(scale) for scale in (1.0, -3.0, 0.5)]
+    found = [torch.autograd.grad(loss, input, s, retain_graph=True)[0].clone() for s in scales]
+    try:
+        torch.autograd.grad(loss, input, create_graph=True)
+    except RuntimeError as error:
+        return [*found, str(error)]
+    return [*found, "nothing"]
+
+
+def mesh_of(*shape: int) -> DeviceMesh:
+    if shape not in _meshes:
+        names = ("data", "space")[: len(shape)]
+        _meshes[shape] = init_device_mesh("cpu", shape, mesh_dim_names=names)
+    return _meshes[shape]
+
+
+def distributed_tensors(
+    images: tuple[Tensor, Tensor],
+    mesh_shape: tuple[int, ...],
+    dims: Sequence[int | None],
+    options: Options,
+    plain: bool,
+) -> tuple[float, Tensor, Tensor, bool]:
+    """Loss and whole gradients of DTensors; with ``plain`` of nec_ext.ngf_loss."""
+    mesh = mesh_of(*mesh_shape)
+    placements = [Replicate() if dim is None else Shard(dim) for dim in dims]
+
+    def placed(tensor: Tensor) -> DTensor:
+        own = [
+            p if isinstance(p, Shard) and tensor.shape[p.dim] > 1 else Replicate()
+            for p in placements
+        ]
+        return distribute_tensor(tensor, mesh, own)
+
+    leaves = [placed(image).requires_grad_() for image in images]
+    maps = {name: placed(v) if isinstance(v, Tensor) else v for name, v in options.items()}
+    function: Callable[..., Tensor] = nec_ext.ngf_loss if plain else nec_ext.distributed.ngf_loss
+    loss = function(*leaves, **maps)
+    loss.backward()
+    whole = loss.full_tensor() if isinstance(loss, DTensor) else loss
+    kept = all(list(leaf.grad.placements) == placements for leaf in leaves)
+    return whole.item(), *(leaf.grad.full_tensor() for leaf in leaves), kept
+
+
+def trained(images: tuple[Tensor, Tensor], sizes: Sequence[int]) -> tuple[float, float]:
+    """The gradient of a network's weight on one process, and from a DistributedDataParallel."""
+
+    def gradient(loss: Callable[[Any], Tensor], wrap: Callable[..., Any]) -> float:
+        network = torch.nn.Conv3d(1, 1, 1).double()
+        torch.nn.init.constant_(network.weight, 0.7)
+        torch.nn.init.constant_(network.bias, 0.1)
+        wrapped = wrap(network)  # which must outlive backward
+        loss(wrapped).backward()
+        return network.weight.grad.item()
+
+    parts = [part_of(image, sizes, 2) for image in images]
+    split = gradient(
+        lambda network: nec_ext.distributed.ngf_loss(
+            network(parts[0]).tanh(), parts[1], weight=dist.get_world_size()
+        ),
+        torch.nn.parallel.DistributedDataParallel,
+    )
+    whole = gradient(
+        lambda network: nec_ext.ngf_loss(network(images[0]).tanh(), images[1]),
+        lambda network: network,
+    )
+    return whole, split
+
+
+def wrong_distributed_tensor(kind: str) -> None:
+    mesh, image = mesh_of(dist.get_world_size()), torch.rand(3, 1, 6, 6)
+    split = distribute_tensor(image, mesh, [Shard(2)])
+    if kind == "group":
+        nec_ext.distributed.ngf_loss(split, split, group=dist.group.WORLD)
+    elif kind == "target":
+        nec_ext.distributed.ngf_loss(split, image)
+    elif kind == "empty":
+        nobody = distribute_tensor(image[:2], mesh, [Shard(0)])
+        nec_ext.distributed.ngf_loss(nobody, nobody)
+    elif kind == "placements":
+        nec_ext.distributed.ngf_loss(split, distribute_tensor(image, mesh, [Shard(3)]))
+    else:
+        nec_ext.distributed.ngf_loss(split, split, reduction=kind)

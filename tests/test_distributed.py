@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""The loss of volumes that are split across processes is that of the whole volume."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import sharding
+import torch
+from helpers import (
+    EPS_MODES,
+    OPERATORS,
+    WANTED,
+    Result,
+    assert_result_close,
+    expected_result,
+    random_upstream,
+)
+from inputs import Case, channels_last, generator, noise, transposed
+from ranks import Ranks, started
+from torch import Tensor
+
+import nec_ext
+
+UPSTREAM = random_upstream(())
+
+
+def maps(shape: tuple[int, ...], *names: str) -> dict[str, Tensor]:
+    """Different in every voxel."""
+    rng = generator("split maps")
+    return {name: 0.1 + torch.rand(shape, generator=rng) for name in names}
+
+
+def check_split(
+    ranks: Ranks,
+    images: tuple[Tensor, Tensor],
+    sizes: tuple[int, ...],
+    dim: int = 2,
+    wanted: str = "both",
+    **options: Any,
+) -> None:
+    """Every rank has the loss of the whole images, and its slice of their gradients."""
+    assert sum(sizes) == images[0].shape[dim]
+    found = ranks.run(sharding.split_loss, images, sizes, dim, UPSTREAM, wanted, options)
+    assert found[len(sizes) :] == [None] * (3 - len(sizes))
+    results: list[Result] = found[: len(sizes)]
+    assert all(torch.equal(result.loss, results[0].loss) for result in results)
+    for result, size in zip(results, sizes, strict=True):
+        assert all(gradient.shape[dim] == size for gradient in result.tensors[1:])
+    joined = [
+        None if gradients[0] is None else torch.cat(gradients, dim)
+        for gradients in list(zip(*results, strict=True))[1:]
+    ]
+    options.pop("check", None)
+    expected = expected_result(*images, UPSTREAM, wanted, **options)
+    assert_result_close(Result(results[0].loss, *joined), expected)
+
+
+class Split(NamedTuple):
+    shape: tuple[int, ...]
+    dim: int
+    sizes: tuple[int, ...]
+
+
+SPLITS = [
+    Split((1, 2, 14, 9), 2, (6, 8)),
+    Split((2, 1, 7, 15), 3, (1, 9, 5)),
+    Split((1, 1, 13, 7, 6), 2, (6, 1, 6)),
+    Split((2, 2, 5, 12, 6), 3, (5, 7)),
+    Split((1, 1, 6, 5, 17), 4, (3, 4, 10)),
+]
+splits = pytest.mark.parametrize("split", SPLITS, ids=lambda s: "x".join(map(str, s.shape)))
+
+
+def images_of(split: Split, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    return Case("split", split.shape).images(dtype)
+
+
+@pytest.mark.parametrize("eps_mode", EPS_MODES)
+@pytest.mark.parametrize("operator", OPERATORS)
+@splits
+def test_whole_loss_and_slices_of_its_gradient(
+    ranks: Ranks, split: Split, operator: str, eps_mode: str
+) -> None:
+    options = {
+        **maps(split.shape, "eps", "mask"),
+        "target_eps": 0.3,
+        "spacing": [0.7, 1.3, 2.5][: len(split.shape) - 2],
+        "weight": 1.7,
+        "operator": operator,
+        "eps_mode": eps_mode,
+    }
+    check_split(ranks, images_of(split), split.sizes, split.dim, **options)
+
+
+@pytest.mark.parametrize("wanted", WANTED)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@splits
+def test_without_maps(ranks: Ranks, split: Split, reduction: str, wanted: str) -> None:
+    check_split(ranks, images_of(split), split.sizes, split.dim, wanted, reduction=reduction)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(1, 1), (1, 4), (3, 1), (2, 2), (4, 5), (1, 1, 1), (1, 1, 6), (2, 1, 1), (5, 3, 2)]
+)
+def test_planes_from_the_rank_after_next(ranks: Ranks, sizes: tuple[int, ...]) -> None:
+    for dim in (2, 4):
+        shape = [2, 1, 5, 4, 5]
+        shape[dim] = sum(sizes)
+        for operator in OPERATORS:
+            options = maps(tuple(shape), "mask", "target_eps")
+            images = noise(tuple(shape), generator("thin"))
+            check_split(ranks, images, sizes, dim, operator=operator, **options)
+
+
+@pytest.mark.parametrize(
+    "dtypes",
+    [
+        (torch.float32, torch.float32),
+        (torch.float16, torch.float16),
+        (torch.bfloat16, torch.float32),
+        (torch.float64, torch.float16),
+    ],
+    ids=str,
+)
+@splits
+def test_dtypes(ranks: Ranks, split: Split, dtypes: tuple[torch.dtype, torch.dtype]) -> None:
+    images = Case("split", split.shape).images(*dtypes)
+    options = maps(split.shape, "eps", "mask")
+    options["mask"] = options["mask"] > 0.5
+    check_split(ranks, images, split.sizes, split.dim, **options)
+
+
+@pytest.mark.parametrize("layout", [transposed, channels_last])
+@splits
+def test_layouts(ranks: Ranks, split: Split, layout: Any) -> None:
+    images = tuple(layout(image) for image in images_of(split))
+    check_split(ranks, images, split.sizes, split.dim, operator="sobel")  # type: ignore[arg-type]
+
+
+@splits
+def test_maps_of_fewer_axes(ranks: Ranks, split: Split) -> None:
+    """What does not vary along the axis is the same on every rank."""
+    shape = list(split.shape)
+    shape[split.dim] = 1
+    spread = [1] * len(shape)
+    spread[split.dim] = split.shape[split.dim]
+    first = maps(tuple(shape), "eps")["eps"]
+    options = {"eps": first[0, 0], "mask": maps(tuple(spread), "mask")["mask"][0, 0]}
+    for name, value in options.items():  # part_of() takes tensors of all axes
+        options[name] = value[None, None]
+    options["target_eps"] = torch.rand(split.shape[0], 1, *[1] * (len(shape) - 2)) + 0.1
+    check_split(ranks, images_of(split), split.sizes, split.dim, **options)
+
+
+def test_without_a_check(ranks: Ranks) -> None:
+    for split in SPLITS:
+        if min(split.sizes) >= 2:
+            options = maps(split.shape, "eps", "mask")
+            check_split(ranks, images_of(split), split.sizes, split.dim, check=False, **options)
+
+
+def test_masks_of_zeros(ranks: Ranks) -> None:
+    """On one rank, and on all of them: there the loss and its gradient are 0."""
+    split = SPLITS[2]
+    mask = maps(split.shape, "mask")["mask"]
+    mask[:, :, :7] = 0
+    check_split(ranks, images_of(split), split.sizes, mask=mask)
+    zeros = torch.zeros(split.shape)
+    arguments = images_of(split), split.sizes, 2, UPSTREAM, "both", {"mask": zeros}
+    for result in ranks.run(sharding.split_loss, *arguments):
+        assert all(tensor.count_nonzero() == 0 for tensor in result.tensors)
+
+
+def test_nan_shows_on_every_rank(ranks: Ranks) -> None:
+    images = images_of(SPLITS[2])
+    images[0][0, 0, 0, 0, 0] = torch.nan
+    for options in ({}, maps(SPLITS[2].shape, "mask")):  # a map that is good is not to blame
+        found = ranks.run(sharding.split_loss, images, (6, 1, 6), 2, UPSTREAM, "input", options)
+        assert all(result.loss.isnan() for result in found)
+
+
+def test_data_parallel_networks(ranks: Ranks) -> None:
+    for whole, split in ranks.run(sharding.trained, images_of(SPLITS[2]), SPLITS[2].sizes):
+        assert abs(whole) > 1e-3
+        assert split == pytest.approx(whole, rel=1e-12)
+
+
+# -------------------------------------------------------------------------------------------------
+# What it costs
+# -------------------------------------------------------------------------------------------------
+
+
+def test_one_exchange_and_one_sum(ranks: Ranks) -> None:
+    shape = (1, 2, 8, 6, 5)
+    messages = 2 * (2 * 6 * 5) * 2 * 4  # two planes of two channels of two float32 images
+    for check in (False, True):
+        found = ranks.run(sharding.traffic, shape, {"check": check})
+        for rank, calls in enumerate(found):
+            neighbours = 2 if rank == 1 else 1
+            expected = {
+                "batch_isend_irecv": [0],
+                "messages": [messages] * neighbours,
+                "all_reduce": [2 * 8],
+            }
+            if check:
+                expected["all_gather"] = [3 * 1024]
+            assert calls == {"forward": expected, "backward": {}}
+
+
+def test_masks_travel_with_the_images(ranks: Ranks) -> None:
+    shape = (1, 1, 8, 6, 5)
+    found = ranks.run(sharding.traffic, shape, {"mask": torch.ones(shape, dtype=torch.bool)})
+    assert found[0]["forward"]["messages"] == [2 * 30 * (4 + 4 + 1)]
+
+
+@pytest.mark.parametrize("wanted", WANTED)
+def test_memory_above_the_images_is_their_gradients(ranks: Ranks, wanted: str) -> None:
+    shape = (1, 1, 96, 64, 64)
+    plane = 64 * 64 * 4
+    gradients = (2 if wanted == "both" else 1) * 96 * plane
+    for rank, (peak, level) in enumerate(ranks.run(sharding.memory, shape, wanted, {})):
+        # 2 planes of 5 tensors received from each side, and a slab of 6.
+        planes = (2 if rank == 1 else 1) * 5 * 2 + 5 * 6
+        assert gradients <= level
+        assert peak <= gradients + planes * plane + 64 * 1024
+        assert peak < gradients + 96 * plane  # no copy of any of the five
+
+
+def test_backward_again(ranks: Ranks) -> None:
+    for first, second, third, error in ranks.run(sharding.backwards, (1, 1, 7, 6, 5)):
+        assert first.abs().max() > 0
+        torch.testing.assert_close(second, -3 * first, rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(third, 0.5 * first, rtol=1e-6, atol=1e-9)
+        assert "cannot be differentiated" in error
+
+
+# -------------------------------------------------------------------------------------------------
+# What is refused, by all
+# -------------------------------------------------------------------------------------------------
+
+SAME = "must be the same on every rank"
+SHAPE = (1, 2, 4, 5, 6)
+IMAGE = torch.linspace(-1, 1, 240).view(SHAPE)
+Arguments = tuple[Any, Any, dict[str, Any]]
+
+
+def own_arguments(*, rank: int = 1, **changed: Any) -> list[Arguments]:
+    """Good arguments for three ranks, but for one of them."""
+    images = changed.pop("input", IMAGE), changed.pop("target", IMAGE)
+    arguments: list[Arguments] = [(IMAGE, IMAGE, {})] * 3
+    arguments[rank] = (*images, changed)
+    return arguments
+
+
+def both(image: Tensor) -> list[Arguments]:
+    return own_arguments(input=image, target=image)
+
+
+WRONG = {
+    "an option": (own_arguments(operator="prewitt"), "operator must be one of"),
+    "a type": (own_arguments(input=3.0, rank=0), "input must be a torch.Tensor"),
+    "no planes": (both(IMAGE[:, :, :0]), "input must not be empty"),
+    "images that differ": (own_arguments(target=IMAGE[:, :, :3]), "must have the shape of input"),
+    "per voxel": (own_arguments(reduction="none"), "reduction must be 'mean' or 'sum'"),
+    "an axis": (own_arguments(dim=1, rank=2), "dim must be a spatial axis, 2 to 4, got 1"),
+    "another axis": (own_arguments(dim=3), f"split axis {SAME}: rank 0 has 2"),
+    "a shape": (both(IMAGE[..., :5]), f"shape of input along the other axes {SAME}"),
+    "dimensions": (both(IMAGE[..., 0]), SAME),
+    "a dtype": (own_arguments(input=IMAGE.double()), f"dtype of input {SAME}"),
+    "eps": (own_arguments(eps=0.2, rank=2), f"eps {SAME}: rank 0 has 0.15, rank 2 has 0.2"),
+    "an eps map": (own_arguments(eps=IMAGE.abs() + 1), f"eps {SAME}"),
+    "a mask": (own_arguments(mask=IMAGE > 0), f"mask {SAME}"),
+    "spacing": (own_arguments(spacing=2.0), f"spacing {SAME}"),
+    "weight": (own_arguments(weight=2.0), f"weight {SAME}"),
+    "reduction": (own_arguments(reduction="sum"), f"reduction {SAME}"),
+    "mode": (own_arguments(eps_mode="quadrature"), f"eps_mode {SAME}"),
+    "a mask that is split on one rank": (
+        [(IMAGE, IMAGE, {"mask": IMAGE[:, :, :n] ** 2}) for n in (4, 1, 4)],
+        f"whether mask is split {SAME}",
+    ),
+    "a negative mask": (
+        [(IMAGE, IMAGE, {"mask": sign * IMAGE.abs()}) for sign in (1, -1, 1)],
+        "mask must not be negative",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_all_ranks_refuse(ranks: Ranks, name: str) -> None:
+    arguments, sentence = WRONG[name]
+    for error in ranks.errors(sharding.call_with, arguments):
+        assert error.startswith(("ValueError", "TypeError"))
+        assert re.search(sentence, error), error
+        assert "\n" not in error
+    # And go on.
+    good = ranks.run(sharding.call_with, own_arguments())
+    assert good == [pytest.approx(good[0])] * 3
+
+
+def test_one_plane_without_a_check(ranks: Ranks) -> None:
+    thin = IMAGE[:, :, :1]
+    arguments = [(thin, thin, {"check": False})] * 3
+    for error in ranks.errors(sharding.call_with, arguments):
+        assert "two planes" in error
+
+
+def test_a_record_holds_the_longest_description() -> None:
+    """Of numbers with all digits, maps of the longest dtype and long axes."""
+    from nec_ext._agreement import MESSAGE_LENGTH, RECORD_BYTES, describe
+    from nec_ext._arguments import Options
+
+    image = torch.empty((), dtype=torch.bfloat16).expand([2**12] * 5)
+    third = 1 / 3e-200
+    o = Options(image, image, "quadrature", "central", (third,) * 3, image, -third, "mean")
+    assert len(json.dumps(describe([image] * 5, o, 2))) <= RECORD_BYTES
+    assert len(json.dumps({"error": "\u2192" * MESSAGE_LENGTH})) <= 2 * RECORD_BYTES
+
+
+@pytest.mark.parametrize(("how", "outcome"), [("dies", "died"), ("raises", "raised")])
+def test_nobody_waits_for_a_rank_that_has_failed(how: str, outcome: str, tmp_path: Path) -> None:
+    with started(2, tmp_path) as two:
+        waiting, failed = two.outcomes(sharding.fail_in_rank_1, SHAPE, how)
+    assert waiting[0] == "raised"
+    assert failed[0] == outcome
+
+
+def test_is_found_without_an_import() -> None:
+    assert nec_ext.distributed.ngf_loss.__module__ == "nec_ext.distributed"
+    assert not hasattr(nec_ext, "distribution")

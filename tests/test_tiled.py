@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""The loss tile by tile: the same bits as at once, from and to any memory."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import (
+    EPS_MODES,
+    OPERATORS,
+    WANTED,
+    Result,
+    assert_result_close,
+    assert_same_bits,
+    evaluate,
+    expected_result,
+    threads,
+)
+from inputs import Case, channels_last, cropped, generator, transposed
+from test_memory import allocations
+from torch import Tensor
+
+import nec_ext
+from nec_ext import tiled
+
+CASES = [
+    Case("tiled_2d", (2, 2, 40, 11)),
+    Case("tiled_3d", (2, 2, 9, 7, 8)),
+    Case("tiled_long_2d", (1, 1, 7, 1500)),  # more than a tile of the sweep
+    Case("tiled_wide_3d", (1, 1, 6, 300, 20)),
+    Case("tiled_flat_3d", (1, 2, 1, 9, 10)),
+]
+cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+TILES = (1, 2, 5, None)  # planes
+
+
+@pytest.fixture(params=["in place", "through copies"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """As on the device of the images, or as on another one: tiles are copied there and back."""
+    if request.param == "through copies":
+        monkeypatch.setattr(tiled, "_is_same", lambda wanted, own: False)
+    return str(request.param)
+
+
+def options_of(case: Case) -> dict[str, Any]:
+    rng = generator("tiled")
+    return {
+        "eps": 0.1 + torch.rand(case.shape, generator=rng),
+        "target_eps": 0.1 + torch.rand(case.shape[1:], generator=rng)[:, :1],
+        "mask": torch.rand(case.shape, generator=rng),
+        "spacing": [0.7, 1.3, 2.5][: len(case.shape) - 2],
+        "weight": 1.7,
+    }
+
+
+def tiled_result(
+    input: Tensor, target: Tensor, wanted: str = "both", dtype: Any = None, **options: Any
+) -> Result:
+    """Loss and gradients, the memory of which begins as NaN."""
+    gradients = {
+        f"grad_{name}": torch.full_like(image, torch.nan, dtype=dtype)
+        for name, image in (("input", input), ("target", target))
+        if wanted in (name, "both")
+    }
+    loss = nec_ext.tiled.ngf_loss(input, target, **gradients, **options)
+    return Result(loss, gradients.get("grad_input"), gradients.get("grad_target"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@cases
+def test_bits_of_the_plain_loss(case: Case, reduction: str, dtype: torch.dtype, way: str) -> None:
+    images = case.images(dtype)
+    for options in ({}, options_of(case)):
+        expected = evaluate(nec_ext.ngf_loss, *images, 1.0, reduction=reduction, **options)
+        for planes in TILES:
+            for count in (1, 2):
+                with threads(count):
+                    found = tiled_result(*images, reduction=reduction, planes=planes, **options)
+                assert_same_bits(found, expected)
+
+
+@pytest.mark.parametrize("wanted", WANTED)
+@pytest.mark.parametrize("eps_mode", EPS_MODES)
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("case", CASES[:2], ids=lambda case: case.name)
+def test_loss_and_gradients(
+    case: Case, operator: str, eps_mode: str, wanted: str, way: str
+) -> None:
+    images = case.images(torch.float64)
+    options = {**options_of(case), "operator": operator, "eps_mode": eps_mode}
+    found = tiled_result(*images, wanted, planes=2, **options)
+    assert_result_close(found, expected_result(*images, 1.0, wanted, **options))
+
+
+@pytest.mark.parametrize("layout", [transposed, channels_last, cropped])
+@pytest.mark.parametrize("case", CASES[:2], ids=lambda case: case.name)
+def test_layouts(case: Case, layout: Any, way: str) -> None:
+    """Tiles follow the memory, and the spacing its axes."""
+    images = case._replace(layout=layout).images()
+    options = options_of(case)
+    results = [tiled_result(*images, planes=planes, **options) for planes in TILES]
+    for result in results:
+        assert_same_bits(result, results[0])
+    assert_result_close(results[0], expected_result(*images, 1.0, **options))
+    if way == "in place":
+        assert_same_bits(results[0], evaluate(nec_ext.ngf_loss, *images, 1.0, **options))
+
+
+@pytest.mark.parametrize(
+    "dtypes", [(torch.float16, torch.float16), (torch.bfloat16, torch.float32)], ids=str
+)
+def test_half_types(dtypes: tuple[torch.dtype, torch.dtype], way: str) -> None:
+    case = CASES[1]
+    images = case.images(*dtypes)
+    options = {**options_of(case), "reduction": "sum"}
+    expected = expected_result(*images, 1.0, **options)
+    results = [tiled_result(*images, planes=planes, **options) for planes in TILES]
+    for result in results:
+        assert_same_bits(result, results[0])
+        assert_result_close(result, expected)
+    # The gradient need not be a half, which a mean over many voxels needs.
+    wide = tiled_result(*images, dtype=torch.float32, planes=2, **options)
+    assert_result_close(wide, expected)
+
+
+def test_masks_of_zeros(way: str) -> None:
+    images = CASES[1].images()
+    found = tiled_result(*images, planes=2, mask=torch.zeros(CASES[1].shape, dtype=torch.bool))
+    assert all(tensor.count_nonzero() == 0 for tensor in found.tensors)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_files(tmp_path: Path, order: Any, way: str) -> None:
+    """Images, mask and gradients in files, of which the images may not be written."""
+    case = CASES[1]
+    arrays = {}
+    for name, image in zip(
+        ("input", "target", "mask"), (*case.images(), torch.ones(1)), strict=True
+    ):
+        values = np.asarray(image.expand(case.shape)[0, 0], order=order)
+        np.save(tmp_path / f"{name}.npy", values)
+        arrays[name] = np.load(tmp_path / f"{name}.npy", mmap_mode="r")[None, None]
+        assert not arrays[name].flags.writeable
+    shape = case.shape[2:]
+    written = np.memmap(tmp_path / "gradient", np.float32, "w+", shape=shape, order=order)
+    loss = nec_ext.tiled.ngf_loss(**arrays, grad_input=written[None, None], planes=2)
+    written.flush()
+    read = np.fromfile(tmp_path / "gradient", np.float32).reshape(shape, order=order)
+    images = [torch.from_numpy(arrays[name].copy(order="K")) for name in ("input", "target")]
+    expected = evaluate(nec_ext.ngf_loss, *images, 1.0, "input", mask=torch.ones(case.shape[2:]))
+    found = Result(loss, torch.from_numpy(read)[None, None], None)
+    assert_result_close(found, expected_result(*images, 1.0, "input"))
+    if way == "in place":
+        assert_same_bits(found, expected)
+
+
+MEMORY = Case("tiled_memory", (1, 1, 64, 64, 64))
+PLANE = 64 * 64 * 4
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_memory_is_that_of_a_tile(
+    masked: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing in place; else what was asked for, whether as planes or as bytes."""
+    images = MEMORY.images()
+    gradient = torch.zeros(MEMORY.shape)
+    options = {"mask": torch.ones(MEMORY.shape)} if masked else {}
+
+    def peak(**how: Any) -> int:
+        def call() -> Tensor:
+            loss: Tensor = nec_ext.tiled.ngf_loss(*images, grad_input=gradient, **options, **how)
+            return loss
+
+        return allocations(call)[0]
+
+    small = 64 * 1024
+    assert peak(planes=4) <= small
+    monkeypatch.setattr(tiled, "_is_same", lambda wanted, own: False)
+    tensors = len(images) + masked
+    for planes in (1, 4, 16):
+        held = ((planes + 4) * tensors + planes) * PLANE
+        assert held - PLANE <= peak(planes=planes) <= held + small
+        assert held - (tensors + 1) * PLANE < peak(max_memory=held) <= held + small
+        assert peak(max_memory=held + (tensors + 1) * PLANE - 1) <= held + small
+    with pytest.raises(
+        ValueError, match=f"max_memory must be at least {(5 * tensors + 1) * PLANE}"
+    ):
+        peak(max_memory=(5 * tensors + 1) * PLANE - 1)
+    assert peak(max_memory=(5 * tensors + 1) * PLANE) <= (5 * tensors + 1) * PLANE + small
+
+
+def test_gradients_alone_are_written() -> None:
+    images = CASES[1].images()
+    before = [image.clone() for image in images]
+    around = torch.full((2, 2, 9, 7, 10), torch.nan)
+    loss = nec_ext.tiled.ngf_loss(*images, grad_input=around[..., 1:-1], planes=2)
+    assert not loss.requires_grad
+    assert around[..., 1:-1].isfinite().all()
+    assert around[..., [0, -1]].isnan().all()
+    assert all(torch.equal(*pair) for pair in zip(images, before, strict=True))
+
+
+IMAGE = CASES[1].images()[0]
+READ_ONLY = np.zeros(IMAGE.shape, np.float32)
+READ_ONLY.flags.writeable = False
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "no planes": ({"planes": 0}, "planes must be at least 1, got 0"),
+    "planes": ({"planes": 2.5}, "planes must be an int, got float"),
+    "both": ({"planes": 1, "max_memory": 2**20}, "planes and max_memory exclude each other"),
+    "memory": ({"max_memory": 3}, "max_memory must be at least"),
+    "memory in words": ({"max_memory": "1 GB"}, "max_memory must be an int, got str"),
+    "a device": ({"device": "meta"}, "device must be a CPU or a CUDA GPU, got meta"),
+    "per voxel": ({"reduction": "none"}, "reduction must be 'mean' or 'sum'"),
+    "a leaf": ({"input": IMAGE.clone().requires_grad_()}, "must not require a gradient"),
+    "a shape": ({"grad_input": IMAGE[..., :3]}, "grad_input must have the shape and device"),
+    "a dtype": ({"grad_target": IMAGE.int()}, "grad_target must be float32, float64, float16"),
+    "a list": ({"grad_target": [0.0]}, "grad_target must be a tensor or an array, got list"),
+    "an expanded gradient": (
+        {"grad_input": torch.zeros(1).expand_as(IMAGE)},
+        "grad_input must be wri",
+    ),
+    "a read-only gradient": ({"grad_input": READ_ONLY}, "grad_input must be writable"),
+    "an image itself": ({"grad_input": IMAGE, "input": IMAGE}, "grad_input must not share memory"),
+    "an operator": ({"operator": "prewitt"}, "operator must be one of"),
+    "an image": ({"input": 3.0}, "input must be a torch.Tensor, got float"),
+    "eps": ({"eps": torch.tensor(-1.0)}, "eps must be positive and finite"),
+    "a mask": ({"mask": -IMAGE.abs() - 1}, "mask must not be negative"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_arguments(name: str) -> None:
+    arguments, sentence = WRONG[name]
+    with pytest.raises((TypeError, ValueError), match=re.escape(sentence)) as caught:
+        nec_ext.tiled.ngf_loss(**{"input": IMAGE, "target": IMAGE.flip(2), **arguments})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("numpy_scalar", [np.float32(0.2), np.float64(0.2)])
+def test_numbers_of_numpy(numpy_scalar: Any) -> None:
+    loss = nec_ext.tiled.ngf_loss(IMAGE, IMAGE.flip(2), eps=numpy_scalar)
+    assert torch.equal(loss, nec_ext.ngf_loss(IMAGE, IMAGE.flip(2), eps=float(numpy_scalar)))
