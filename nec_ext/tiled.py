@@ -34,7 +34,7 @@ def ngf_loss(
     input: Any,
     target: Any,
     *,
-    planes: int | None = None,
+    tiles: int | None = None,
     max_memory: int | None = None,
     device: torch.device | str | None = None,
     grad_input: Any = None,
@@ -60,7 +60,7 @@ def ngf_loss(
         input: ``(B, C, H, W)`` or ``(B, C, D, H, W)``; a tensor or a numpy array, also one that is
             mapped from a file. It is never copied as a whole.
         target: the source image, of the same shape and in the same kind of memory.
-        planes: how many of them make a tile.
+        tiles: into how many the images are cut, at most; none has less than a plane.
         max_memory: instead, the bytes that a tile may take on the device, with the two planes
             around it on each side and its gradients. Default: 1 GiB.
         device: where to compute. Default: where the images are, which then are read in place.
@@ -76,7 +76,7 @@ def ngf_loss(
 
     Raises:
         TypeError, ValueError: as :func:`nec_ext.ngf_loss`; an image that requires a gradient; a
-            gradient that does not fit its image; fewer than one plane, or memory for less than one.
+            gradient that does not fit its image; no tile, or memory for less than a plane.
 
     Example:
         >>> a, b = (numpy.load(f, mmap_mode="r")[None, None] for f in ("a.npy", "b.npy"))
@@ -124,19 +124,19 @@ def ngf_loss(
         settings._replace(spacing=tuple(steps), weight=1.0),
         place,
     )
-    tiles = volume.tiles(planes, max_memory)
+    parts = volume.tiles(tiles, max_memory)
 
     voxels = float(input.numel())
     if options.mask is not None:
-        voxels = _total([volume.mask_sums(*tile) for tile in tiles])
+        voxels = _total([volume.mask_sums(*tile) for tile in parts])
     factor = options.weight
     if reduction == "mean":
         factor = 0.0 if voxels == 0 else factor / voxels
-    squares = _total([volume.sums(*tile, factor) for tile in tiles])
+    squares = _total([volume.sums(*tile, factor) for tile in parts])
     loss = torch.tensor(factor * (voxels - 0.5 * squares), dtype=_ops.loss_dtype(input, target))
     # A bad value in a map makes the loss NaN: only then is it worth looking for one.
     if options.has_maps and loss.isnan():
-        for tile in tiles:
+        for tile in parts:
             volume.check_maps(*tile, options)
     return loss
 
@@ -153,17 +153,19 @@ class _Volume:
         self._device, self._count = device, input.shape[2]
         self._in_place = _is_same(device, input.device)
 
-    def tiles(self, planes: int | None, max_memory: int | None) -> list[tuple[int, int]]:
+    def tiles(self, tiles: int | None, max_memory: int | None) -> list[tuple[int, int]]:
         """The (begin, end) of all tiles."""
-        if planes is not None and max_memory is not None:
-            raise ValueError("planes and max_memory exclude each other, got both")
-        for name, value in (("planes", planes), ("max_memory", max_memory)):
+        if tiles is not None and max_memory is not None:
+            raise ValueError("tiles and max_memory exclude each other, got both")
+        for name, value in (("tiles", tiles), ("max_memory", max_memory)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
                 raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-        if planes is None:
+        if tiles is None:
             planes = self._planes_in(DEFAULT_MEMORY if max_memory is None else max_memory)
-        if planes < 1:
-            raise ValueError(f"planes must be at least 1, got {planes}")
+        elif tiles < 1:
+            raise ValueError(f"tiles must be at least 1, got {tiles}")
+        else:
+            planes = -(-self._count // tiles)
         begins = range(0, self._count, planes)
         return [(begin, min(begin + planes, self._count)) for begin in begins]
 

@@ -37,7 +37,7 @@ CASES = [
     Case("tiled_flat_3d", (1, 2, 1, 9, 10)),
 ]
 cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-TILES = (1, 2, 5, None)  # planes
+TILES = (1, 2, 5, None)
 
 
 @pytest.fixture(params=["in place", "through copies"])
@@ -79,10 +79,10 @@ def test_bits_of_the_plain_loss(case: Case, reduction: str, dtype: torch.dtype, 
     images = case.images(dtype)
     for options in ({}, options_of(case)):
         expected = evaluate(nec_ext.ngf_loss, *images, 1.0, reduction=reduction, **options)
-        for planes in TILES:
+        for tiles in TILES:
             for count in (1, 2):
                 with threads(count):
-                    found = tiled_result(*images, reduction=reduction, planes=planes, **options)
+                    found = tiled_result(*images, reduction=reduction, tiles=tiles, **options)
                 assert_same_bits(found, expected)
 
 
@@ -95,7 +95,7 @@ def test_loss_and_gradients(
 ) -> None:
     images = case.images(torch.float64)
     options = {**options_of(case), "operator": operator, "eps_mode": eps_mode}
-    found = tiled_result(*images, wanted, planes=2, **options)
+    found = tiled_result(*images, wanted, tiles=2, **options)
     assert_result_close(found, expected_result(*images, 1.0, wanted, **options))
 
 
@@ -105,7 +105,7 @@ def test_layouts(case: Case, layout: Any, way: str) -> None:
     """Tiles follow the memory, and the spacing its axes."""
     images = case._replace(layout=layout).images()
     options = options_of(case)
-    results = [tiled_result(*images, planes=planes, **options) for planes in TILES]
+    results = [tiled_result(*images, tiles=tiles, **options) for tiles in TILES]
     for result in results:
         assert_same_bits(result, results[0])
     assert_result_close(results[0], expected_result(*images, 1.0, **options))
@@ -121,18 +121,18 @@ def test_half_types(dtypes: tuple[torch.dtype, torch.dtype], way: str) -> None:
     images = case.images(*dtypes)
     options = {**options_of(case), "reduction": "sum"}
     expected = expected_result(*images, 1.0, **options)
-    results = [tiled_result(*images, planes=planes, **options) for planes in TILES]
+    results = [tiled_result(*images, tiles=tiles, **options) for tiles in TILES]
     for result in results:
         assert_same_bits(result, results[0])
         assert_result_close(result, expected)
     # The gradient need not be a half, which a mean over many voxels needs.
-    wide = tiled_result(*images, dtype=torch.float32, planes=2, **options)
+    wide = tiled_result(*images, dtype=torch.float32, tiles=2, **options)
     assert_result_close(wide, expected)
 
 
 def test_masks_of_zeros(way: str) -> None:
     images = CASES[1].images()
-    found = tiled_result(*images, planes=2, mask=torch.zeros(CASES[1].shape, dtype=torch.bool))
+    found = tiled_result(*images, tiles=2, mask=torch.zeros(CASES[1].shape, dtype=torch.bool))
     assert all(tensor.count_nonzero() == 0 for tensor in found.tensors)
 
 
@@ -150,7 +150,7 @@ def test_files(tmp_path: Path, order: Any, way: str) -> None:
         assert not arrays[name].flags.writeable
     shape = case.shape[2:]
     written = np.memmap(tmp_path / "gradient", np.float32, "w+", shape=shape, order=order)
-    loss = nec_ext.tiled.ngf_loss(**arrays, grad_input=written[None, None], planes=2)
+    loss = nec_ext.tiled.ngf_loss(**arrays, grad_input=written[None, None], tiles=2)
     written.flush()
     read = np.fromfile(tmp_path / "gradient", np.float32).reshape(shape, order=order)
     images = [torch.from_numpy(arrays[name].copy(order="K")) for name in ("input", "target")]
@@ -182,12 +182,12 @@ def test_memory_is_that_of_a_tile(
         return allocations(call)[0]
 
     small = 64 * 1024
-    assert peak(planes=4) <= small
+    assert peak(tiles=16) <= small
     monkeypatch.setattr(tiled, "_is_same", lambda wanted, own: False)
     tensors = len(images) + masked
     for planes in (1, 4, 16):
         held = ((planes + 4) * tensors + planes) * PLANE
-        assert held - PLANE <= peak(planes=planes) <= held + small
+        assert held - PLANE <= peak(tiles=64 // planes) <= held + small
         assert held - (tensors + 1) * PLANE < peak(max_memory=held) <= held + small
         assert peak(max_memory=held + (tensors + 1) * PLANE - 1) <= held + small
     with pytest.raises(
@@ -201,7 +201,7 @@ def test_gradients_alone_are_written() -> None:
     images = CASES[1].images()
     before = [image.clone() for image in images]
     around = torch.full((2, 2, 9, 7, 10), torch.nan)
-    loss = nec_ext.tiled.ngf_loss(*images, grad_input=around[..., 1:-1], planes=2)
+    loss = nec_ext.tiled.ngf_loss(*images, grad_input=around[..., 1:-1], tiles=2)
     assert not loss.requires_grad
     assert around[..., 1:-1].isfinite().all()
     assert around[..., [0, -1]].isnan().all()
@@ -212,9 +212,9 @@ IMAGE = CASES[1].images()[0]
 READ_ONLY = np.zeros(IMAGE.shape, np.float32)
 READ_ONLY.flags.writeable = False
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "no planes": ({"planes": 0}, "planes must be at least 1, got 0"),
-    "planes": ({"planes": 2.5}, "planes must be an int, got float"),
-    "both": ({"planes": 1, "max_memory": 2**20}, "planes and max_memory exclude each other"),
+    "no tiles": ({"tiles": 0}, "tiles must be at least 1, got 0"),
+    "tiles": ({"tiles": 2.5}, "tiles must be an int, got float"),
+    "both": ({"tiles": 1, "max_memory": 2**20}, "tiles and max_memory exclude each other"),
     "memory": ({"max_memory": 3}, "max_memory must be at least"),
     "memory in words": ({"max_memory": "1 GB"}, "max_memory must be an int, got str"),
     "a device": ({"device": "meta"}, "device must be a CPU or a CUDA GPU, got meta"),

@@ -33,7 +33,7 @@ def test_tiles(case: Case, on_host: bool) -> None:
     if not on_host:
         images, options = tuple(image.to(DEVICE) for image in images), moved(options)
     results = [
-        tiled_result(*images, planes=planes, device=DEVICE, **options) for planes in (1, 2, 5, None)
+        tiled_result(*images, tiles=tiles, device=DEVICE, **options) for tiles in (1, 2, 5, None)
     ]
     for result in results:
         assert_same_bits(result, results[0])
