@@ -12,7 +12,6 @@ the warped image.
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from dataclasses import replace
 from .figure import draw
 from .images import save_moving, save_result
 from .measure import before, run
-from .options import SETTINGS, at_least_0, exit_code, make_parser, problems
+from .options import SETTINGS, at_least_0, exit_code, make_parser, pair_name, problems
 from .register import BACKENDS
 from .report import page, write, write_numbers
 
@@ -49,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def compare() -> None:
         results = []
         for t1, t2, problem in problems(options):
-            pair = re.sub(r"([-_]t1\w*)?\.nii(\.gz)?$", "", t1.path.name)
+            pair = pair_name(t1.path)
             folder = options.out / pair
             folder.mkdir(parents=True, exist_ok=True)
             save_moving(folder / "moving.nii.gz", problem, t1)

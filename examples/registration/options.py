@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -50,11 +51,20 @@ def problems(options: argparse.Namespace) -> Iterator[tuple[Volume, Volume, Prob
     for path in files:  # before the first registration
         if not path.is_file():
             raise DataError(f"{path} does not exist")
+    names = [pair_name(path) for path in files[::2]]
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"two pairs are called {name}: register them one at a time")
     for t1, t2 in _pairs(options):
         problem = make_problem(
             t1, t2, options.voxel, options.levels, options.displacement, options.seed
         )
         yield t1, t2, problem
+
+
+def pair_name(t1: Path) -> str:
+    """A file's name without its ending and its contrast."""
+    return re.sub(r"([-_]t1\w*)?\.nii(\.gz)?$", "", t1.name)
 
 
 def _pairs(options: argparse.Namespace) -> Iterator[tuple[Volume, Volume]]:

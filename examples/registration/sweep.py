@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .measure import before, run
-from .options import SETTINGS, exit_code, make_parser, problems
+from .options import SETTINGS, exit_code, make_parser, pair_name, problems
 from .register import LOSSES
 from .report import title, write
 
@@ -34,8 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def sweep() -> None:
         lines = []
         for t1, _, problem in problems(options):
-            start = before(t1.path.name, problem).accuracy.tre_mean
-            lines += ["", f"{t1.path.name}: {start:.2f} mm before.", ""]
+            pair = pair_name(t1.path)
+            start = before(pair, problem).accuracy.tre_mean
+            lines += ["", f"{pair}: {start:.2f} mm before.", ""]
             weights = " | ".join(f"{weight:g}" for weight in SMOOTHNESS)
             lines += [f"| | {weights} |", "|---" * (1 + len(SMOOTHNESS)) + "|"]
             for loss, details in DETAIL.items():
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         settings = replace(
                             SETTINGS[loss], detail=detail, smoothness=weight, steps=options.steps
                         )
-                        result, _ = run(t1.path.name, problem, settings, options.levels)
+                        result, _ = run(pair, problem, settings, options.levels)
                         found.append(f"{result.accuracy.tre_mean:.2f}")
                     lines.append(
                         f"| {LOSSES[loss]}, {NAMES[loss]} {detail:g} | " + " | ".join(found) + " |"
