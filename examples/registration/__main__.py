@@ -53,13 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folder.mkdir(parents=True, exist_ok=True)
             save_moving(folder / "moving.nii.gz", problem, t1)
             results.append(before(pair, problem))
-            print(f"{pair}: TRE {results[-1].accuracy.tre_mean:.2f} mm before")
+            print(f"{pair}: TRE {results[-1].accuracy.tre_mean:.2f} mm before", flush=True)
             displacements = {}
             for settings in chosen:
                 result, displacement = run(pair, problem, settings, options.levels)
                 print(
                     f"{result.method}: TRE {result.accuracy.tre_mean:.2f} mm, "
-                    f"{result.seconds:.1f} s, {1e3 * result.step_seconds:.0f} ms and "
+                    f"{result.seconds:.1f} s, {1e3 * result.step_cpu_seconds:.0f} ms of CPU and "
                     f"{result.step_bytes / 1e6:.0f} MB a step",
                     flush=True,
                 )

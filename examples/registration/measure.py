@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -37,7 +38,8 @@ class Result:
     accuracy: Accuracy
     settings: Settings | None = None  # None: before the registration
     seconds: float = 0.0
-    step_seconds: float = 0.0  # of one step on the finest level
+    cpu_seconds: float = 0.0  # of all threads: does not depend on what else the machine does
+    step_cpu_seconds: float = 0.0  # of a step on the finest level
     step_bytes: int = 0  # the most that one such step holds beyond what is there before it
 
 
@@ -63,30 +65,28 @@ def run(pair: str, problem: Problem, settings: Settings, levels: int) -> tuple[R
     images = pyramid(problem.fixed, problem.moving, problem.brain, problem.spacing, levels)
     method = LOSSES[settings.loss] + (f", {settings.backend}" if settings.loss == "ngf" else "")
     Descent(images[0], None, settings).step()  # what is done once is done outside the times
+    ends: list[float] = []  # of the steps, in CPU time
     with tqdm(total=levels * settings.steps, desc=method, unit="step", leave=False) as bar:
-        finest: list[float] = []
 
         def after_step() -> None:
-            finest.append(time.perf_counter())
+            ends.append(time.process_time())
             bar.update()
 
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         descent = register(images, settings, after_step)
-        seconds = time.perf_counter() - start
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+    finest = np.diff(ends[-settings.steps :])
     with torch.no_grad():
         displacement = descent.displacement()
-    # Half of the finest level's steps: the first ones of a level allocate.
-    last = finest[-1 - settings.steps // 2 :]
-    return (
-        Result(
-            pair,
-            method,
-            accuracy(displacement, problem),
-            settings,
-            seconds,
-            (last[-1] - last[0]) / max(1, len(last) - 1),
-            # The rate is 0 by now: one more step changes nothing.
-            peak_memory(descent.step),
-        ),
-        displacement,
+    result = Result(
+        pair,
+        method,
+        accuracy(displacement, problem),
+        settings,
+        seconds,
+        cpu_seconds,
+        float(np.median(finest)) if len(finest) else cpu_seconds,
+        # The rate is 0 by now: one more step changes nothing.
+        peak_memory(descent.step),
     )
+    return result, displacement

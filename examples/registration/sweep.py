@@ -13,11 +13,11 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
+from .images import Problem
 from .measure import before, run
-from .options import SETTINGS, exit_code, make_parser, pair_name, problems
-from .register import LOSSES
+from .options import exit_code, make_parser, pair_name, problems
+from .register import LOSSES, Settings
 from .report import title, write
 
 SMOOTHNESS = (0.03, 0.1, 0.3, 1.0, 3.0)
@@ -32,32 +32,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(words)
 
     def sweep() -> None:
-        lines = []
+        parts = [
+            "# Mean target registration error in mm over the weight of the bending energy",
+            title("registration.sweep", shlex.join(words)),
+        ]
         for t1, _, problem in problems(options):
-            pair = pair_name(t1.path)
-            start = before(pair, problem).accuracy.tre_mean
-            lines += ["", f"{pair}: {start:.2f} mm before.", ""]
-            weights = " | ".join(f"{weight:g}" for weight in SMOOTHNESS)
-            lines += [f"| | {weights} |", "|---" * (1 + len(SMOOTHNESS)) + "|"]
-            for loss, details in DETAIL.items():
-                for detail in details:
-                    found = []
-                    for weight in SMOOTHNESS:
-                        settings = replace(
-                            SETTINGS[loss], detail=detail, smoothness=weight, steps=options.steps
-                        )
-                        result, _ = run(pair, problem, settings, options.levels)
-                        found.append(f"{result.accuracy.tre_mean:.2f}")
-                    lines.append(
-                        f"| {LOSSES[loss]}, {NAMES[loss]} {detail:g} | " + " | ".join(found) + " |"
-                    )
-                    print(lines[-1], flush=True)
+            parts += table(pair_name(t1.path), problem, options.steps, options.levels)
         options.out.mkdir(parents=True, exist_ok=True)
-        head = ["# Mean target registration error in mm over the weight of the bending energy", ""]
-        head.append(title("registration.sweep", shlex.join(words)))
-        write(options.out / "sweep.md", "\n".join([*head, *lines]) + "\n")
+        write(options.out / "sweep.md", "\n\n".join(parts) + "\n")
 
     return exit_code(sweep)
+
+
+def table(pair: str, problem: Problem, steps: int, levels: int) -> tuple[str, str]:
+    """A sentence and a line per loss and detail."""
+    lines = [
+        f"| | {' | '.join(f'{weight:g}' for weight in SMOOTHNESS)} |",
+        "|---" * (1 + len(SMOOTHNESS)) + "|",
+    ]
+    for loss, details in DETAIL.items():
+        for detail in details:
+            cells = [f"{LOSSES[loss]}, {NAMES[loss]} {detail:g}"]
+            for weight in SMOOTHNESS:
+                settings = Settings(loss, detail, weight, steps=steps)
+                result, _ = run(pair, problem, settings, levels)
+                cells.append(f"{result.accuracy.tre_mean:.2f}")
+            lines.append(f"| {' | '.join(cells)} |")
+            print(lines[-1], flush=True)
+    start = before(pair, problem).accuracy.tre_mean
+    return f"{pair}: {start:.2f} mm before.", "\n".join(lines)
 
 
 if __name__ == "__main__":
