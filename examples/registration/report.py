@@ -23,9 +23,9 @@ LEGEND = """\
 TRE: target registration error, the distance in mm between where the registration takes a voxel of
 the fixed T2 and where its anatomy is known to lie in the moving T1: mean, 95th percentile and
 largest over the voxels of the brain. Folded: voxels of the brain whose Jacobian determinant is not
-positive. Time: of a whole registration by the clock, which other work on the machine lengthens; CPU:
-of the processor. Step: one on the finest level, its time of the processor (median), and what it
-holds at its worst moment beyond images, displacement and optimizer."""
+positive. Time: of a whole registration by the clock, which other work on the machine lengthens;
+CPU: of the processor. Step: one on the finest level, its time of the processor (median), and what
+it holds at its worst moment beyond images, displacement and optimizer."""
 
 
 def write(path: Path, text: str) -> None:
@@ -67,7 +67,8 @@ def page(module: str, words: str, results: Sequence[Result]) -> str:
 def table(results: Sequence[Result]) -> str:
     """A line per registration."""
     lines = [
-        "| pair | loss | TRE, mm | 95 % | worst | folded | time, s | CPU, s | step, ms | step, MB |",
+        "| pair | loss | TRE, mm | 95 % | worst | folded "
+        "| time, s | CPU, s | step, ms | step, MB |",
         "|---" * 10 + "|",
     ]
     for result in results:
