@@ -101,6 +101,8 @@ def test_errors_of_truth_and_of_nothing(problem: Problem) -> None:
     truth = problem.known.truth
     exact, nothing = accuracy(truth, problem), accuracy(torch.zeros_like(truth), problem)
     assert exact.tre_max < 1e-6
+    off = accuracy(truth + constant(1, 2, 2, size=tuple(truth.shape[2:])), problem)
+    assert (off.shift, off.tre_mean) == pytest.approx((3, 3))
     lengths = truth[0].movedim(0, -1)[problem.brain[0, 0]].norm(dim=1)
     assert nothing.tre_mean == pytest.approx(lengths.mean().item())
     assert nothing.tre_max == pytest.approx(lengths.max().item())

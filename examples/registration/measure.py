@@ -26,6 +26,9 @@ class Accuracy:
     tre_mean: float  # mm
     tre_95: float  # mm, percentile
     tre_max: float  # mm
+    shift: (
+        float  # mm, length of the mean error: what T1 and T2 lie apart without a warp counts here
+    )
     folded: float  # share of the voxels in which the Jacobian determinant is not positive
 
 
@@ -51,6 +54,7 @@ def accuracy(displacement: Tensor, problem: Problem) -> Accuracy:
         tre_mean=error.mean().item(),
         tre_95=ordered[round(0.95 * (len(ordered) - 1))].item(),
         tre_max=ordered[-1].item(),
+        shift=(displacement - problem.known.truth)[0][:, problem.brain[0, 0]].mean(1).norm().item(),
         folded=(determinant <= 0).float().mean().item(),
     )
 
