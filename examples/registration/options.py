@@ -15,7 +15,7 @@ from ..brats.volumes import DataError, Volume, read_pair
 from .images import Problem, make_problem, phantom_pair
 from .register import Settings
 
-# The best of results/*/sweep.md.
+# The best of results/phantom/sweep.md.
 SETTINGS = {
     "ngf": Settings("ngf", detail=0.5, smoothness=0.1),
     "lncc": Settings("lncc", detail=3, smoothness=1.0),
