@@ -20,10 +20,10 @@ CPP_FILES = $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo paper test cpp-test bench bench-check gpu-report registers lint format sanitize clean
+.PHONY: help demo paper registration test cpp-test bench bench-check gpu-report registers lint format sanitize clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "%-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.demo $(VENV)/.extension ## Run the demo; T1=PATH T2=PATH: on your own images, OUT=DIR: results there
 	$(BIN)/python -m examples.demo $(if $(T1),--t1 "$(T1)") $(if $(T2),--t2 "$(T2)") $(if $(OUT),--out "$(OUT)")
@@ -31,6 +31,9 @@ demo: $(VENV)/.demo $(VENV)/.extension ## Run the demo; T1=PATH T2=PATH: on your
 # Without data the phantom, for which the paper's networks would be wasted.
 paper: $(VENV)/.demo $(VENV)/.extension ## Train and compare the NEC paper's systems: DATA=DIR, PRESET=paper|release|cpu|cpu-brats, OUT=DIR, ARGS=...
 	$(BIN)/python -m examples.brats.paper --preset $(or $(PRESET),$(if $(DATA),paper,cpu)) $(if $(OUT),--out "$(OUT)") $(if $(DATA),"data.data=$(DATA)") $(ARGS)
+
+registration: $(VENV)/.demo $(VENV)/.extension ## Register a phantom by three losses; T1=PATH T2=PATH: your own images, OUT=DIR, ARGS=...
+	$(BIN)/python -m examples.registration $(if $(T1),"$(T1)" "$(T2)") $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 test: cpp-test $(VENV)/.extension ## Run all tests, C++ and Python; ARGS=...: passed to pytest
 	$(BIN)/python -c "import nec_ext; print(nec_ext.build_info())"

@@ -188,6 +188,7 @@ def _brats_samples(
     first = None
     for subject, t1_path, t2_path in zip(subjects, files[::2], files[1::2], strict=True):
         pair = volumes.read_pair(t1_path, t2_path)
+        volumes.check_axial(pair[0])
         (width, _, depth), (step, *_) = pair[0].grid
         first = first or (width, step)
         if (width, step) != first:
