@@ -104,7 +104,7 @@ def evaluate(
                 "tell them apart as NAME=RUN"
             )
         seen[key] = str(folder)
-        same = replace(trained.data, cache=None)
+        same = replace(trained.data, cache=None, patch=0)
         if data_options is None:
             data_options = same
             options = replace(trained.metrics, **(changes or {}))
@@ -118,7 +118,8 @@ def evaluate(
                 if getattr(same, field.name) != getattr(data_options, field.name)
             )
             raise DataError(f"{folder} was trained on other data than the first run: {names}")
-        fake = predict(generator.to(device), data.test.t1, device=device)
+        patch = trained.data.shape[0]
+        fake = predict(generator.to(device), data.test.t1, device=device, patch=patch)
         rows += _labelled(*key, score(fake, data.test, options))
     return Evaluation(rows, data.test, options)
 
@@ -145,7 +146,11 @@ def page(evaluation: Evaluation, published: Mapping[str, str] | None = None) -> 
         published: what a paper reports for systems, for a column of its own.
     """
     rows, images, options = evaluation
-    pixels = " x ".join(str(n) for n in images.t2.shape[2:])
+    # Volumes differ: then the largest of each axis.
+    sizes = zip(*(image.shape[1:] for image in images.t2), strict=True)
+    pixels = " x ".join(str(max(n)) for n in sizes)
+    if isinstance(images.t2, list):
+        pixels = f"volumes up to {pixels}"
     legend = LEGEND.format(**vars(options))
     if images.labels is None:
         legend += LEGEND_TISSUES.format(tumour="", how=UNLABELLED)

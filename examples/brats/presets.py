@@ -70,6 +70,25 @@ _CPU: Settings = {
     "validate_every": 200,
 }
 
+# Whole brains of 1 mm in crops, for a GPU.
+_VOLUMES: Settings = {
+    "data.dimensions": 3,
+    "data.patch": 96,
+    "generator": "unet",
+    "output": "none",
+    "augment": "flip",
+    "unet_channels": (32, 64, 128, 256, 320),
+    "unet_units": 2,
+    "discriminator": "pyramid",
+    "discriminator_scales": 2,
+    "discriminator_layers": 3,
+    "discriminator_channels": 32,
+    "ema": 0.999,
+    "amp": "bf16",
+    "workers": 4,
+    "validate_every": 1000,
+}
+
 # Each preset changes the paper's settings.
 PRESETS: dict[str, dict[str, Settings]] = {
     "paper": {},
@@ -99,5 +118,17 @@ PRESETS: dict[str, dict[str, Settings]] = {
             "nce_patches": 128,
             "nce_width": 128,
         },
+    },
+    "volumes": {
+        "nec": {
+            **_VOLUMES,
+            "operator": "central",
+            "eps": 0.1,
+            "lambda_ngf": 10.0,
+            "delay": 0.13,
+            "ramp": 0.1,
+        },
+        "pix2pix": _VOLUMES,
+        "cyclegan": {**_VOLUMES, "initialization": "default"},
     },
 }
