@@ -146,18 +146,17 @@ def page(evaluation: Evaluation, published: Mapping[str, str] | None = None) -> 
         published: what a paper reports for systems, for a column of its own.
     """
     rows, images, options = evaluation
-    # Volumes differ: then the largest of each axis.
-    sizes = zip(*(image.shape[1:] for image in images.t2), strict=True)
-    pixels = " x ".join(str(max(n)) for n in sizes)
-    if isinstance(images.t2, list):
-        pixels = f"volumes up to {pixels}"
+    shapes = [image.shape[1:] for image in images.t2]
+    size = " x ".join(str(max(n)) for n in zip(*shapes, strict=True))
+    # Slices have one size, volumes do not.
+    size = f"volumes up to {size} voxels" if isinstance(images.t2, list) else f"{size} pixels"
     legend = LEGEND.format(**vars(options))
     if images.labels is None:
         legend += LEGEND_TISSUES.format(tumour="", how=UNLABELLED)
     else:
         legend += LEGEND_TISSUES.format(tumour=" and tumour", how="")
     count = f"{len(images)} test images of {len(set(images.subjects))} subjects"
-    parts = [f"{count}, {pixels} pixels of {images.spacing:g} mm.", table(rows, published), legend]
+    parts = [f"{count}, {size} of {images.spacing:g} mm.", table(rows, published), legend]
     return "\n\n".join([*parts, *significance(rows, images)]) + "\n"
 
 

@@ -85,6 +85,8 @@ class Records:
         self.folder, self.columns = folder, columns
         self.facts = {**facts, **versions()}
         folder.mkdir(parents=True, exist_ok=True)
+        for part in folder.glob("*.tmp"):  # of a process that was killed while it wrote
+            part.unlink()
         self._cut(step)
         self.events = _summary_writer(folder, step)
 
