@@ -46,7 +46,7 @@ class DataOptions:
     """What the images are; the defaults are the paper's."""
 
     data: str | None = None  # folder of subjects; None: the phantom
-    size: int = 256  # pixels along each side of the training grid
+    size: int = 256  # pixels along each side of slices and of the phantom
     crop: int = 0  # pixels along each side of the centre of a slice that is used; 0: all of it
     slices: str = "80"  # axial, counted from 0: a number, start:stop or start:stop:step
     split: str = "paper"  # or n1/n2/n3/n4 of the sorted subjects, or a JSON file of their names

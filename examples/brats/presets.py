@@ -124,6 +124,7 @@ PRESETS: dict[str, dict[str, Settings]] = {
             **_VOLUMES,
             "operator": "central",
             "eps": 0.1,
+            "eps_mode": "quadrature",
             "lambda_ngf": 10.0,
             "delay": 0.13,
             "ramp": 0.1,

@@ -3,7 +3,7 @@
 """What a run leaves in its folder.
 
 run.json     options, versions, how far it came and how well
-metrics.csv  a line every ``log_every`` steps and at every validation
+metrics.csv  a line every ``log_every`` steps and at every validation, with what a step took
 last.pt      everything that is needed to go on exactly
 best.pt      the generator at the best validation, and the options
 events.*     the lines of metrics.csv and validation images, for TensorBoard
