@@ -13,11 +13,19 @@ import torch
 from torch import Tensor
 
 
-def loss_milliseconds(loss: Callable[[Tensor, Tensor], Tensor], images: Tensor) -> float:
-    """The time of a loss of two images, of its value and its gradient by the first one."""
+def loss_milliseconds(
+    loss: Callable[[Tensor, Tensor], Tensor], images: Tensor, precision: torch.dtype
+) -> float:
+    """The time of a loss of two images, of its value and its gradient by the first one.
+
+    Args:
+        loss: of a generated image and its source.
+        images: for both of them.
+        precision: of the generated one.
+    """
 
     def once() -> float:
-        first = images.clone().requires_grad_()
+        first = images.to(precision, copy=True).requires_grad_()
         _wait(images.device)
         start = time.perf_counter()
         loss(first, images).backward()

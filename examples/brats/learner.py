@@ -19,6 +19,8 @@ from .options import Options
 from .systems import make_system
 from .systems.base import Images, Losses, System
 
+PRECISIONS = {"none": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 class Learner:
     """A system, its optimizers and, with ``ema``, the average of its generator.
@@ -33,6 +35,7 @@ class Learner:
         torch.manual_seed(options.seed)  # every process draws the same weights
         self.system = make_system(options).to(process.device)
         self.optimizers = make_optimizers(self.system, options)
+        self.precision = PRECISIONS[options.amp]  # of the networks' activations
         self.scaler = torch.amp.GradScaler(process.device.type, enabled=options.amp == "fp16")
         self.average: AveragedModel | None = None
         if options.ema:
@@ -57,16 +60,19 @@ class Learner:
             target = source
         halves = source.chunk(options.accumulate), target.chunk(options.accumulate)
         batches = list(zip(*halves, strict=True))
-        # Of several batches only one has its graph in memory, which the generator's step makes.
         single = len(batches) == 1
         with torch.set_grad_enabled(single):
             fakes = [self._generate(*batch) for batch in batches]
 
-        def generator_losses() -> Iterator[Losses]:
+        def with_graphs() -> Iterator[tuple[Tensor, Tensor, Images]]:
+            """Batches and fakes; of several batches one has its graph in memory at a time."""
             for batch, made in zip(batches, fakes, strict=True):
-                images = made if single else self._generate(*batch)
+                yield *batch, made if single else self._generate(*batch)
+
+        def generator_losses() -> Iterator[Losses]:
+            for batch in with_graphs():
                 with _frozen(system.discriminators), self._autocast():
-                    losses = system.generator_losses(*batch, images)
+                    losses = system.generator_losses(*batch)
                 yield losses
 
         def discriminator_losses() -> Iterator[Losses]:
@@ -76,11 +82,10 @@ class Learner:
                 yield losses
 
         def coupled_losses() -> Iterator[Losses]:
-            for batch, made in zip(batches, fakes, strict=True):
-                images = made if single else self._generate(*batch)
+            for batch in with_graphs():
                 with self._autocast():
-                    losses = system.generator_losses(*batch, images)
-                    losses |= system.discriminator_losses(*batch, images)
+                    losses = system.generator_losses(*batch)
+                    losses |= system.discriminator_losses(*batch)
                 yield losses
 
         if options.coupled_adam:
@@ -125,8 +130,8 @@ class Learner:
 
     def _autocast(self) -> torch.autocast:
         """Runs networks in half precision if asked for."""
-        dtype = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.options.amp]
-        return torch.autocast(self.process.device.type, dtype=dtype, enabled=dtype is not None)
+        enabled = self.options.amp != "none"
+        return torch.autocast(self.process.device.type, dtype=self.precision, enabled=enabled)
 
     # --------------------------------------------------------------------------------------------
     # State

@@ -168,7 +168,8 @@ class Trainer:
         found = {"memory_mb": peak_megabytes(self.process.device)}
         loss, count = self.learner.system.ngf_loss, self.options.accumulate
         if self.records and loss:
-            found["loss_ms"] = count * loss_milliseconds(loss, source.chunk(count)[0])
+            batch = source.chunk(count)[0]
+            found["loss_ms"] = count * loss_milliseconds(loss, batch, self.learner.precision)
         return found
 
     def _record(self, means: Mapping[str, float], validate: bool) -> bool:
