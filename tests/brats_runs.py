@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from examples.brats.data import Data, ImageSet
+from examples.brats.distributed import Process
+from examples.brats.learner import Learner
 from examples.brats.options import Options, make_options
 from examples.brats.training import Trainer
 
@@ -60,11 +63,44 @@ def random_data(size: int = SIZE) -> Data:
     return Data(*(images(count, 10 * k) for k, count in enumerate((6, 5, 2, 2))))
 
 
+def random_volumes() -> Data:
+    """The same for volumes, each of its own shape, with brains that fill most of them."""
+
+    def images(count: int, seed: int) -> ImageSet:
+        generator = torch.Generator().manual_seed(seed)
+        t1, t2, brain = [], [], []
+        for k in range(count):
+            coarse = torch.rand(2, 1, 6, 6, 6, generator=generator) * 2 - 1
+            shape = 21 + k, 24 - k, 13 + seed % 7
+            pair = torch.nn.functional.interpolate(coarse, shape, mode="trilinear")
+            pair[..., :4] = -1
+            t1.append(pair[0])
+            t2.append(pair[1])
+            brain.append(pair[0] > -1)
+        names = [f"random-{seed}-{k}" for k in range(count)]
+        return ImageSet(names, t1, t2, brain, None, 1.0)
+
+    return Data(*(images(count, 10 * k) for k, count in enumerate((4, 3, 2, 2))))
+
+
+VOLUMES = {"data.dimensions": 3, "data.patch": 16}
+
+
 def make_trainer(
     folder: Path, system: str = "nec", resume: bool = False, **changes: object
 ) -> Trainer:
     options = small_options(system, out=str(folder), **changes)
-    return Trainer(options, random_data(), resume=resume)
+    data = random_data() if options.data.dimensions == 2 else random_volumes()
+    return Trainer(options, data, resume=resume)
+
+
+def make_learner(system: str = "nec", **changes: object) -> Learner:
+    return Learner(small_options(system, **changes), Process())
+
+
+def pairs(count: int = 3) -> Iterator[tuple[Tensor, Tensor]]:
+    for k in range(count):
+        yield random_images(2, 2 * k), random_images(2, 2 * k + 1)
 
 
 def run_file(folder: Path) -> dict[str, Any]:

@@ -216,13 +216,13 @@ def test_images_come_from_the_cache(
 def test_every_option_of_the_images_is_in_the_key(own_cache: Path) -> None:
     others: dict[str, Any] = {
         **{"data": "x", "size": 99, "slices": "3", "lower": 2.0, "upper": 98.0, "seed": 5},
-        **{"crop": 9},
+        **{"crop": 9, "spacing": 3.0},
         **{"percentile_scope": "volume", "percentile_mask": "foreground"},
         **{"anti_aliasing": False, "t1_suffix": "a", "t2_suffix": "b", "dimensions": 3},
         **{"phantom_spacing": 2.0, "phantom_blur": 1.0, "phantom_target": "toned"},
     }
     known = {field.name for field in dataclasses.fields(DataOptions)}
-    assert known == {*others, "split", "phantom_sizes", "cache"}
+    assert known == {*others, "split", "phantom_sizes", "patch", "cache"}
     default = DataOptions()
     keys = [brats_data._cache_path(default, "test", ["a"]).name]
     for name, value in others.items():
@@ -258,9 +258,3 @@ def test_phantom_is_the_default_and_normalized_alike() -> None:
     assert torch.equal(blurred.brain, blurred.labels > 0)
     steps = [abs(images.t1.diff(dim=2)).mean() for images in (blurred, data.source)]
     assert steps[0] < 0.7 * steps[1]
-
-
-def test_phantom_in_3d() -> None:
-    images = load_data(DataOptions(size=12, phantom_sizes="1/1/1/1", dimensions=3)).test
-    assert images.t1.shape == images.brain.shape == images.labels.shape == (1, 1, 12, 12, 12)
-    assert images.spacing == 16.0

@@ -15,13 +15,16 @@ for module in ("monai", "nibabel", "scipy", "skimage", "tqdm"):
 
 from brats_runs import SYSTEMS  # noqa: E402
 
+from examples.brats.networks import check_size  # noqa: E402
 from examples.brats.options import Options, change, make_options, parse  # noqa: E402
 from examples.brats.presets import PRESETS  # noqa: E402
 from examples.brats.train import main  # noqa: E402
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    ("system", "preset"),
+    [(system, name) for name, preset in PRESETS.items() for system in preset or SYSTEMS],
+)
 def test_presets_survive_json(system: str, preset: str) -> None:
     options = make_options(system, preset)
     assert (options.system, options.preset) == (system, preset)
@@ -39,6 +42,21 @@ def test_defaults_are_the_papers() -> None:
         "quadrature",
         "sobel",
     )
+
+
+def test_volumes_are_the_papers_method_in_3d() -> None:
+    options = make_options("nec", "volumes")
+    assert (options.data.shape, options.data.spacing) == ((96, 96, 96), 1.0)
+    assert (options.unet_channels, options.unet_units) == ((32, 64, 128, 256, 320), 2)
+    found = options.discriminator, options.discriminator_scales, options.discriminator_channels
+    assert found == ("pyramid", 2, 32)
+    assert (options.operator, options.eps, options.eps_mode) == ("central", 0.1, "quadrature")
+    check_size(options)
+
+
+def test_amp_was_once_true_or_false() -> None:
+    for former, now in ((False, "none"), (True, "bf16")):
+        assert change(Options(), {"amp": former}).amp == now
 
 
 def test_later_layers_win(tmp_path: Path) -> None:
@@ -80,7 +98,8 @@ def test_resume_takes_the_options_of_the_run(tmp_path: Path) -> None:
         ([], "name one system, of nec, pix2pix, cyclegan, cut: got None"),
         (["nec", "cut"], "name one system, of nec, pix2pix, cyclegan, cut: got nec cut"),
         (["munit"], "the system must be one of nec, pix2pix, cyclegan, cut, got 'munit'"),
-        (["nec", "preset=gpu"], "must be one of paper, release, cpu, cpu-brats, got 'gpu'"),
+        (["cut", "preset=volumes"], "the preset volumes is for nec, pix2pix, cyclegan, not cut"),
+        (["nec", "preset=gpu"], "one of paper, release, cpu, cpu-brats, volumes, got 'gpu'"),
         (["nec", "lamda_ngf=1"], "there is no option 'lamda_ngf': did you mean lambda_ngf or"),
         (["nec", "data.sise=1"], "there is no option 'data.sise': did you mean data.size"),
         (["nec", "qqqqq=1"], "there is no option 'qqqqq': see examples/brats/options.py"),
@@ -90,7 +109,7 @@ def test_resume_takes_the_options_of_the_run(tmp_path: Path) -> None:
         (["nec", "lambda_ngf=-1"], "lambda_ngf must be a number of at least 0, got '-1'"),
         (["nec", "ramp=2"], "ramp must be a number in [0, 1], got '2'"),
         (["nec", "ema=1"], "ema must be a number in [0, 1), got '1'"),
-        (["nec", "amp=yes"], "amp must be true or false, got 'yes'"),
+        (["nec", "amp=yes"], "amp must be one of none, bf16, fp16, got 'yes'"),
         (["nec", "operator=roberts"], "operator must be one of central, forward, sobel, got"),
         (["nec", "--loss-backend", "slow"], "loss_backend must be one of fused, eager, compiled"),
         (["nec", "betas=0.5"], "betas must be 2 values separated by commas, each a number in"),

@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+import io
+import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -21,6 +24,7 @@ for module in ("monai", "nibabel", "scipy", "skimage", "tqdm"):
 
 from brats_runs import (  # noqa: E402
     SYSTEMS,
+    VOLUMES,
     assert_equal,
     lines,
     make_trainer,
@@ -35,7 +39,7 @@ from examples.brats.train import main  # noqa: E402
 from examples.brats.training import Trainer, load_generator  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
-TIMES = "images_per_second"
+UNKNOWN = dict.fromkeys(training.COSTS, "")  # what differs from run to run
 
 
 def after_step(trainer: Trainer, step: int, action: Callable[[], object]) -> None:
@@ -65,7 +69,8 @@ def test_a_run_writes_its_records(tmp_path: Path) -> None:
     validated = [row["step"] for row in rows if row["ssim"]]
     assert validated == ["0", "2", "3"]  # before the first and after the last one in any case
     for row in rows[1:]:
-        assert all(float(row[name]) > 0 for name in ("gan", "ngf", "d_real", "d_fake", TIMES))
+        assert all(float(row[name]) > 0 for name in ("gan", "ngf", "d_real", "d_fake"))
+        assert all(float(row[name]) > 0 for name in training.COSTS)
     assert [float(row["lr_generator"]) for row in rows] == pytest.approx([1e-3] * 3 + [2e-3 / 3])
     assert list(rows[0])[-len(METRICS) :] == list(METRICS)
 
@@ -74,6 +79,9 @@ def test_a_run_writes_its_records(tmp_path: Path) -> None:
     assert facts["best"] == max(float(row["ssim"]) for row in rows[1:] if row["ssim"])
     assert float(rows[facts["best_step"]]["ssim"]) == facts["best"]
     assert facts["seconds"] > 0
+    assert {name: facts[name] for name in training.COSTS} == pytest.approx(
+        {name: float(rows[-1][name]) for name in training.COSTS}, abs=1e-3
+    )
     assert facts["device"] == "cpu"
     assert facts["options"]["data"]["size"] == 32
     assert facts["torch"] == torch.__version__
@@ -174,9 +182,16 @@ def test_without_tensorboard_a_note(
 # ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_resumed_is_uninterrupted(system: str, tmp_path: Path) -> None:
-    changes = {"steps": 6, "validate_every": 4, "ema": 0.9, "pool": 3, "augment": "jitter"}
+IN_3D = {**VOLUMES, "accumulate": 2, "batch": 1, "workers": 2, "amp": "fp16"}
+
+
+@pytest.mark.parametrize(
+    ("system", "own"),
+    [*((system, {}) for system in SYSTEMS), ("nec", IN_3D)],
+    ids=[*SYSTEMS, "volumes"],
+)
+def test_resumed_is_uninterrupted(system: str, own: dict[str, object], tmp_path: Path) -> None:
+    changes = {"steps": 6, "validate_every": 4, "ema": 0.9, "pool": 3, "augment": "jitter", **own}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     make_trainer(whole, system, **changes).fit()
     seconds = 0.0
@@ -200,9 +215,7 @@ def test_resumed_is_uninterrupted(system: str, tmp_path: Path) -> None:
             state["options"]["out"] = ""
             state.pop("seconds", None)
         assert_equal(*states)
-    assert [{**row, TIMES: ""} for row in lines(whole)] == [
-        {**row, TIMES: ""} for row in lines(parts)
-    ]
+    assert [row | UNKNOWN for row in lines(whole)] == [row | UNKNOWN for row in lines(parts)]
 
 
 def test_what_was_written_after_the_checkpoint_is_dropped(tmp_path: Path) -> None:
@@ -251,6 +264,39 @@ def test_failing_write_leaves_the_old_checkpoint(
         save_checkpoint(path, {"step": 2})
     assert load_checkpoint(path) == {"step": 1}
     assert os.listdir(tmp_path) == ["last.pt"]
+
+
+def test_killed_while_it_saves(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    changes = {**VOLUMES, "steps": 4, "validate_every": 2}
+    make_trainer(whole, **changes).fit()
+
+    def train_and_die() -> None:
+        torch.set_num_threads(1)  # no others outlive the fork
+        trainer = make_trainer(killed, **changes)
+
+        def save_half(state: dict[str, Any], file: BinaryIO) -> None:
+            content = io.BytesIO()
+            original(state, content)
+            file.write(content.getvalue()[: content.tell() // 2])
+            file.flush()
+            if "system" in state and state["step"] == 4:
+                os.kill(os.getpid(), signal.SIGKILL)
+            file.write(content.getvalue()[content.tell() // 2 :])
+
+        original, torch.save = torch.save, save_half
+        trainer.fit()
+
+    process = multiprocessing.get_context("fork").Process(target=train_and_die)
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert load_checkpoint(killed / "last.pt")["step"] == 2
+    assert len(list(killed.glob("*.tmp"))) == 1
+    make_trainer(killed, resume=True, **changes).fit()
+    assert not list(killed.glob("*.tmp"))
+    states = [load_checkpoint(folder / "last.pt")["system"] for folder in (whole, killed)]
+    assert_equal(*states)
 
 
 def test_checkpoint_is_replaced_in_one_go(tmp_path: Path) -> None:
@@ -323,7 +369,8 @@ TINY = (
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["nec", *TINY, f"out={tmp_path / 'run'}", f"data.cache={tmp_path / 'cache'}"]
     assert main([*words, "steps=1"]) == 0
-    bar = capsys.readouterr().err
+    out, bar = capsys.readouterr()
+    assert re.fullmatch(r"\S+ ms per step, of them \S+ ms the fused loss; at most \d+ MB\n", out)
     assert all(part in bar for part in ("2/2", "image/s", "ngf=", "gan=", "d_real="))
     assert main([*words, "steps=1"]) == 1
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'run'} holds a run")

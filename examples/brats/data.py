@@ -31,9 +31,9 @@ from tqdm import tqdm
 from .. import anatomy, phantom
 from . import volumes
 from .files import write_atomically
-from .sampling import TrainingPairs
+from .sampling import Patches, TrainingPairs
 from .split import find_files, parse_sizes, parse_slices, split_subjects
-from .volumes import Array, DataError, Window
+from .volumes import Array, DataError, Grid, Images, Window
 
 __all__ = ["Data", "DataError", "DataOptions", "ImageSet", "load_data", "training_pairs"]
 
@@ -46,18 +46,20 @@ class DataOptions:
     """What the images are; the defaults are the paper's."""
 
     data: str | None = None  # folder of subjects; None: the phantom
-    size: int = 256  # pixels along each side of the training grid
+    size: int = 256  # pixels along each side of slices and of the phantom
     crop: int = 0  # pixels along each side of the centre of a slice that is used; 0: all of it
     slices: str = "80"  # axial, counted from 0: a number, start:stop or start:stop:step
     split: str = "paper"  # or n1/n2/n3/n4 of the sorted subjects, or a JSON file of their names
     lower: float = 1.0  # percentile that becomes -1
     upper: float = 99.0  # percentile that becomes 1
-    percentile_scope: Literal["slice", "volume"] = "slice"
+    percentile_scope: Literal["slice", "volume"] = "slice"  # of slices; else it is the volume
     percentile_mask: Literal["all", "foreground"] = "all"
-    anti_aliasing: bool = True  # blur before slices get smaller; nothing at 256
+    anti_aliasing: bool = True  # blur before images get smaller; nothing at 256
     t1_suffix: str = "-t1n.nii.gz"  # where missing, the names of older years are tried
     t2_suffix: str = "-t2w.nii.gz"
-    dimensions: int = 2  # 3: the phantom as volumes
+    dimensions: int = 2  # 3: volumes, cropped to the brain, in place of slices
+    spacing: float = 1.0  # mm per voxel of volumes, to which those of data are resampled
+    patch: int = 0  # voxels along each side of the part of a volume in training; 0: size
     seed: int = 0  # of the phantom's population
     phantom_sizes: str = "400/400/10/100"  # subjects for training T1 and T2, validation, test
     phantom_spacing: float | None = None  # mm; None: the head just fits
@@ -77,16 +79,26 @@ class DataOptions:
             )
         if self.dimensions not in (2, 3):
             raise ValueError(f"dimensions must be 2 or 3, got {self.dimensions}")
+        if self.crop and self.dimensions == 3:
+            raise ValueError("crop is for slices: volumes are cropped to the brain")
+        if not 0 < self.spacing < float("inf"):
+            raise ValueError(f"spacing must be positive, got {self.spacing}")
+        if self.patch and self.patch < 8:
+            raise ValueError(f"patch must be 0 or at least 8, got {self.patch}")
         if self.phantom_spacing is not None and not self.phantom_spacing > 0:
             raise ValueError(f"phantom_spacing must be positive, got {self.phantom_spacing}")
         if not self.phantom_blur >= 0:
             raise ValueError(f"phantom_blur must not be negative, got {self.phantom_blur}")
         parse_slices(self.slices)
         parse_sizes("phantom_sizes", self.phantom_sizes)
-        if self.data is not None and self.dimensions == 3:
-            raise ValueError("dimensions=3 is for the phantom: data are used slice by slice")
         if self.data is None and self.split != "paper":
             raise ValueError("split divides the subjects of data: the phantom has phantom_sizes")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the images that the networks see in training."""
+        side = self.patch or self.size if self.dimensions == 3 else self.size
+        return (side,) * self.dimensions
 
 
 @dataclass(frozen=True)
@@ -95,17 +107,17 @@ class ImageSet:
 
     Attributes:
         names: the subject, or ``<subject>_s<slice>`` where several slices are taken.
-        t1, t2: float32 ``(N, 1, H, W)`` or ``(N, 1, X, Y, Z)`` in [-1, 1].
-        brain: bool, the same shape: where either contrast is positive in raw intensities.
-        labels: uint8, the same shape: position in ``phantom.TISSUES``; None for data.
+        t1, t2: float32 in [-1, 1], slices or volumes.
+        brain: bool, the same shapes: where either contrast is positive in raw intensities.
+        labels: uint8, the same shapes: position in ``phantom.TISSUES``; None for data.
         spacing: mm per pixel of this grid.
     """
 
     names: list[str]
-    t1: Tensor
-    t2: Tensor
-    brain: Tensor
-    labels: Tensor | None
+    t1: Images
+    t2: Images
+    brain: Images
+    labels: Images | None
     spacing: float
 
     def __len__(self) -> int:
@@ -136,16 +148,23 @@ def load_data(options: DataOptions) -> Data:
     groups = split_subjects(options)
     # All of them before the first is read: a missing file is then known at once.
     files = {name: find_files(options, subjects) for name, subjects in groups.items()}
-    sets = [_image_set(options, name, groups[name], files[name]) for name in groups]
+    make = _image_set if options.dimensions == 2 else _volume_set
+    sets = [make(options, name, groups[name], files[name]) for name in groups]
     if len({images.spacing for images in sets}) > 1:
         raise DataError(f"the pixel sizes of the groups of {options.data} differ")
     return Data(*sets)
 
 
-def training_pairs(data: Data, paired: bool, batch_size: int, seed: int) -> TrainingPairs:
-    """T1 and T2 of the first group if paired, else T1 of the first and T2 of the second."""
-    target = data.source.t2 if paired else data.target.t2
-    return TrainingPairs(data.source.t1, target, paired, batch_size, seed)
+def training_pairs(
+    data: Data, paired: bool, batch_size: int, seed: int, patch: int = 0
+) -> TrainingPairs:
+    """T1 and T2 of the first group if paired, else T1 of the first and T2 of the second.
+
+    Of volumes, ``patch`` voxels along each side.
+    """
+    source, target = data.source, data.source if paired else data.target
+    patches = Patches(patch, source.brain, target.brain) if isinstance(source.t1, list) else None
+    return TrainingPairs(source.t1, target.t2, paired, batch_size, seed, patches)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -160,6 +179,7 @@ class Sample(NamedTuple):
     raw: tuple[Array, Array]
     window: tuple[Window, Window]
     labels: NDArray[np.uint8] | None
+    grid: Grid
     spacing: float  # mm per pixel of the training grid
     origin: str  # for messages
 
@@ -174,14 +194,37 @@ def _image_set(
     if images is None:
         if options.data is None:
             samples = _phantom_samples(options, subjects)
+        elif options.dimensions == 2:
+            samples = _brats_slices(options, subjects, files)
         else:
-            samples = _brats_samples(options, subjects, files)
+            samples = _brats_volumes(options, subjects, files)
         images = _prepare(options, name, samples)
         _save(images, path)
     return images
 
 
-def _brats_samples(
+def _volume_set(
+    options: DataOptions, name: str, subjects: Sequence[str], files: Sequence[Path]
+) -> ImageSet:
+    """One group of volumes, each in a file of its own, of which a crop is read without the rest."""
+    bar = tqdm(subjects, desc=f"preparing {name}", unit="volume", leave=False, disable=None)
+    each = [
+        _image_set(options, subject, [subject], files[2 * k : 2 * k + 2])
+        for k, subject in enumerate(bar)
+    ]
+
+    def volumes_of(kind: str) -> list[Tensor]:
+        return [getattr(one, kind)[0] for one in each]
+
+    return ImageSet(
+        names=[one.names[0] for one in each],
+        **{kind: volumes_of(kind) for kind in ("t1", "t2", "brain")},
+        labels=None if each[0].labels is None else volumes_of("labels"),
+        spacing=each[0].spacing,
+    )
+
+
+def _brats_slices(
     options: DataOptions, subjects: Sequence[str], files: Sequence[Path]
 ) -> Iterator[Sample]:
     indices = parse_slices(options.slices)
@@ -200,6 +243,7 @@ def _brats_samples(
             raise DataError(f"{t1_path} has {depth} axial slices: there is no {max(indices)}")
         if options.crop > width:
             raise DataError(f"{t1_path} has slices of {width}² pixels: crop={options.crop} is more")
+        grid = volumes.slice_grid((width, width), options)
         whole = None
         if options.percentile_scope == "volume":
             whole = tuple(volumes.intensity_window(volume.voxels, options) for volume in pair)
@@ -208,7 +252,23 @@ def _brats_samples(
             window = whole or tuple(volumes.intensity_window(image, options) for image in raw)
             name = f"{subject}_s{k:03d}" if len(indices) > 1 else subject
             spacing = round(step * (options.crop or width) / options.size, 6)
-            yield Sample(name, raw, window, None, spacing, f"slice {k} of {t1_path} or its T2")
+            yield Sample(
+                name, raw, window, None, grid, spacing, f"slice {k} of {t1_path} or its T2"
+            )
+
+
+def _brats_volumes(
+    options: DataOptions, subjects: Sequence[str], files: Sequence[Path]
+) -> Iterator[Sample]:
+    for subject, t1_path, t2_path in zip(subjects, files[::2], files[1::2], strict=True):
+        t1, t2 = volumes.read_pair(t1_path, t2_path)
+        raw = t1.voxels, t2.voxels
+        window = tuple(volumes.intensity_window(image, options) for image in raw)
+        brain = (t1.voxels > 0) | (t2.voxels > 0)
+        grid = volumes.brain_grid(brain, t1.grid[1], options.spacing)
+        yield Sample(
+            subject, raw, window, None, grid, options.spacing, f"the volume {t1_path} or its T2"
+        )
 
 
 def _phantom_samples(options: DataOptions, subjects: Sequence[str]) -> Iterator[Sample]:
@@ -230,28 +290,32 @@ def _phantom_samples(options: DataOptions, subjects: Sequence[str]) -> Iterator[
             t1, t2 = (gaussian_filter(image, options.phantom_blur) for image in (t1, t2))
             t1, t2 = t1 * (labels > 0), t2 * (labels > 0)
         window = tuple(volumes.intensity_window(image, options) for image in (t1, t2))
+        if options.dimensions == 2:
+            grid = volumes.slice_grid(t1.shape, options)
+        else:
+            grid = volumes.brain_grid(labels > 0, brain.spacing, brain.spacing[0])
         name = f"phantom-{int(subject):04d}"
-        yield Sample(name, (t1, t2), window, labels, brain.spacing[0], name)
+        yield Sample(name, (t1, t2), window, labels, grid, brain.spacing[0], name)
 
 
 def _prepare(options: DataOptions, name: str, samples: Iterable[Sample]) -> ImageSet:
     """The samples normalized, on the training grid and in one piece."""
-    several = len(parse_slices(options.slices)) > 1
+    several = options.dimensions == 2 and len(parse_slices(options.slices)) > 1
     images: dict[str, list[Tensor]] = {kind: [] for kind in ("t1", "t2", "brain", "labels")}
     names, empty = [], []
     for sample in tqdm(samples, desc=f"preparing {name}", unit="image", leave=False, disable=None):
-        t1, t2 = sample.raw
+        (t1, t2), grid = sample.raw, sample.grid
         if not (t1.any() and t2.any() and all(low < high for low, high in sample.window)):
             if not several:
                 raise DataError(f"{sample.origin} has no contrast: it is empty or constant")
             empty.append(sample.origin)
             continue
         names.append(sample.name)
-        images["t1"].append(volumes.normalize(t1, sample.window[0], options))
-        images["t2"].append(volumes.normalize(t2, sample.window[1], options))
-        images["brain"].append(volumes.mask_on_grid((t1 > 0) | (t2 > 0), options))
+        for kind, raw, window in zip(("t1", "t2"), sample.raw, sample.window, strict=True):
+            images[kind].append(volumes.normalize(raw, window, grid, options.anti_aliasing))
+        images["brain"].append(volumes.mask_on_grid((t1 > 0) | (t2 > 0), grid))
         if sample.labels is not None:
-            images["labels"].append(torch.from_numpy(sample.labels)[None])
+            images["labels"].append(torch.from_numpy(sample.labels[grid.box].copy())[None])
     if not names:
         raise DataError(f"no image of {name} has contrast, the first is {empty[0]}")
     if empty:
@@ -271,7 +335,8 @@ def _prepare(options: DataOptions, name: str, samples: Iterable[Sample]) -> Imag
 def _cache_path(options: DataOptions, name: str, facts: object) -> Path:
     """A name that is new whenever options, ``facts`` or the code that makes the images are."""
     key = asdict(options)
-    for other in ("cache", "split", "phantom_sizes"):  # they show in the facts, if at all
+    # They show in the facts, if at all.
+    for other in ("cache", "split", "phantom_sizes", "patch"):
         del key[other]
     digest = hashlib.sha256(json.dumps([key, facts], sort_keys=True).encode())
     for source in (phantom.__file__, anatomy.__file__, volumes.__file__, __file__):

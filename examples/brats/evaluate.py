@@ -104,7 +104,7 @@ def evaluate(
                 "tell them apart as NAME=RUN"
             )
         seen[key] = str(folder)
-        same = replace(trained.data, cache=None)
+        same = replace(trained.data, cache=None, patch=0)
         if data_options is None:
             data_options = same
             options = replace(trained.metrics, **(changes or {}))
@@ -118,7 +118,8 @@ def evaluate(
                 if getattr(same, field.name) != getattr(data_options, field.name)
             )
             raise DataError(f"{folder} was trained on other data than the first run: {names}")
-        fake = predict(generator.to(device), data.test.t1, device=device)
+        patch = trained.data.shape[0]
+        fake = predict(generator.to(device), data.test.t1, device=device, patch=patch)
         rows += _labelled(*key, score(fake, data.test, options))
     return Evaluation(rows, data.test, options)
 
@@ -145,14 +146,17 @@ def page(evaluation: Evaluation, published: Mapping[str, str] | None = None) -> 
         published: what a paper reports for systems, for a column of its own.
     """
     rows, images, options = evaluation
-    pixels = " x ".join(str(n) for n in images.t2.shape[2:])
+    shapes = [image.shape[1:] for image in images.t2]
+    size = " x ".join(str(max(n)) for n in zip(*shapes, strict=True))
+    # Slices have one size, volumes do not.
+    size = f"volumes up to {size} voxels" if isinstance(images.t2, list) else f"{size} pixels"
     legend = LEGEND.format(**vars(options))
     if images.labels is None:
         legend += LEGEND_TISSUES.format(tumour="", how=UNLABELLED)
     else:
         legend += LEGEND_TISSUES.format(tumour=" and tumour", how="")
     count = f"{len(images)} test images of {len(set(images.subjects))} subjects"
-    parts = [f"{count}, {pixels} pixels of {images.spacing:g} mm.", table(rows, published), legend]
+    parts = [f"{count}, {size} of {images.spacing:g} mm.", table(rows, published), legend]
     return "\n\n".join([*parts, *significance(rows, images)]) + "\n"
 
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from .distributed import Process, average_gradients, collected
 from .options import Options
 from .systems import make_system
-from .systems.base import Losses, System
+from .systems.base import Images, Losses, System
+
+PRECISIONS = {"none": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Learner:
@@ -33,6 +35,8 @@ class Learner:
         torch.manual_seed(options.seed)  # every process draws the same weights
         self.system = make_system(options).to(process.device)
         self.optimizers = make_optimizers(self.system, options)
+        self.precision = PRECISIONS[options.amp]  # of the networks' activations
+        self.scaler = torch.amp.GradScaler(process.device.type, enabled=options.amp == "fp16")
         self.average: AveragedModel | None = None
         if options.ema:
             averaging = get_ema_multi_avg_fn(options.ema)
@@ -48,48 +52,74 @@ class Learner:
 
         Args:
             step: its number, from 0. Weights, rates and random numbers depend on it.
-            source, target: ``(B, 1, ...)`` in [-1, 1].
+            source, target: ``(B, 1, ...)`` in [-1, 1], all of the step's ``accumulate`` batches.
         """
         options, system = self.options, self.system
         torch.manual_seed(_seed(options.seed, step, self.process.rank))
         if step < options.warmup * options.steps:
             target = source
-        with self._autocast():
-            fakes = system.generate(source, target)
+        halves = source.chunk(options.accumulate), target.chunk(options.accumulate)
+        batches = list(zip(*halves, strict=True))
+        single = len(batches) == 1
+        with torch.set_grad_enabled(single):
+            fakes = [self._generate(*batch) for batch in batches]
+
+        def with_graphs() -> Iterator[tuple[Tensor, Tensor, Images]]:
+            """Batches and fakes; of several batches one has its graph in memory at a time."""
+            for batch, made in zip(batches, fakes, strict=True):
+                yield *batch, made if single else self._generate(*batch)
+
+        def generator_losses() -> Iterator[Losses]:
+            for batch in with_graphs():
+                with _frozen(system.discriminators), self._autocast():
+                    losses = system.generator_losses(*batch)
+                yield losses
+
+        def discriminator_losses() -> Iterator[Losses]:
+            for batch, made in zip(batches, fakes, strict=True):
+                with self._autocast():
+                    losses = system.discriminator_losses(*batch, made)
+                yield losses
+
+        def coupled_losses() -> Iterator[Losses]:
+            for batch in with_graphs():
+                with self._autocast():
+                    losses = system.generator_losses(*batch)
+                    losses |= system.discriminator_losses(*batch)
+                yield losses
 
         if options.coupled_adam:
-            with self._autocast():
-                losses = system.generator_losses(source, target, fakes)
-                losses |= system.discriminator_losses(source, target, fakes)
-            return self._descend("generator", step, losses)
+            losses = self._descend("generator", step, coupled_losses())
+        elif system.discriminator_first:
+            losses = self._descend("discriminator", step, discriminator_losses())
+            losses |= self._descend("generator", step, generator_losses())
+        else:
+            losses = self._descend("generator", step, generator_losses())
+            losses |= self._descend("discriminator", step, discriminator_losses())
+        self.scaler.update()
+        return {key: loss / options.accumulate for key, loss in losses.items()}
 
-        def generator_step() -> Losses:
-            with _frozen(system.discriminators), self._autocast():
-                losses = system.generator_losses(source, target, fakes)
-            return self._descend("generator", step, losses)
+    def _generate(self, source: Tensor, target: Tensor) -> Images:
+        with self._autocast():
+            return self.system.generate(source, target)
 
-        def discriminator_step() -> Losses:
-            with self._autocast():
-                losses = system.discriminator_losses(source, target, fakes)
-            return self._descend("discriminator", step, losses)
-
-        if system.discriminator_first:
-            return discriminator_step() | generator_step()
-        return generator_step() | discriminator_step()
-
-    def _descend(self, name: str, step: int, losses: Losses) -> Losses:
-        """A step of an optimizer down the weighted sum of losses; returns them detached."""
+    def _descend(self, name: str, step: int, batches: Iterable[Losses]) -> Losses:
+        """A step of an optimizer down the weighted losses' mean; returns their sums, detached."""
         weights = self.system.weights(step)
         optimizer = self.optimizers[name]
         optimizer.zero_grad()
-        torch.stack([weights[key] * loss for key, loss in losses.items()]).sum().backward()
+        sums: Losses = {}
+        for losses in batches:
+            total = torch.stack([weights[key] * loss for key, loss in losses.items()]).sum()
+            self.scaler.scale(total / self.options.accumulate).backward()
+            sums = {key: sums.get(key, 0) + loss.detach() for key, loss in losses.items()}
         (group,) = optimizer.param_groups
         average_gradients(group["params"])
         group["lr"] = self.rate(name, step)
-        optimizer.step()
+        self.scaler.step(optimizer)  # unless a gradient has overflowed in float16
         if self.average and name == "generator":
             self.average.update_parameters(self.system.generator)
-        return {key: loss.detach() for key, loss in losses.items()}
+        return sums
 
     def rate(self, name: str, step: int) -> float:
         """An optimizer's learning rate: constant at first, then falling linearly to 0."""
@@ -99,9 +129,9 @@ class Learner:
         return first[name] * (left / falling if left < falling else 1.0)
 
     def _autocast(self) -> torch.autocast:
-        """Runs networks in bfloat16, whose range needs no scaling of losses, if asked for."""
-        amp = self.options.amp
-        return torch.autocast(self.process.device.type, dtype=torch.bfloat16, enabled=amp)
+        """Runs networks in half precision if asked for."""
+        enabled = self.options.amp != "none"
+        return torch.autocast(self.process.device.type, dtype=self.precision, enabled=enabled)
 
     # --------------------------------------------------------------------------------------------
     # State
@@ -115,6 +145,7 @@ class Learner:
         return {
             "system": self.system.state_dict(),
             "optimizers": {name: one.state_dict() for name, one in self.optimizers.items()},
+            "scaler": self.scaler.state_dict(),
             "average": self.average.state_dict() if self.average else None,
             "generator": self.generator.state_dict(),
             "pools": collected(self.system.pool_state()),
@@ -130,6 +161,7 @@ class Learner:
             self.system.load_state_dict(state["system"])
             for name, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(state["optimizers"][name])
+            self.scaler.load_state_dict(state.get("scaler", {}))  # not there before fp16 was
             if self.average:
                 self.average.load_state_dict(state["average"])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:

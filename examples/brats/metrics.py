@@ -11,7 +11,7 @@ and of contrast stand beside them, and three predictions that need no training.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -28,7 +28,7 @@ import nec_ext
 
 from ..anatomy import CSF, OEDEMA, WM
 from .data import ImageSet
-from .volumes import BACKGROUND
+from .volumes import BACKGROUND, Images
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -70,26 +70,29 @@ class Statistic(NamedTuple):
 # ------------------------------------------------------------------------------------------------
 
 
-def score(fake: Tensor, images: ImageSet, options: MetricOptions | None = None) -> list[Row]:
+def score(fake: Images, images: ImageSet, options: MetricOptions | None = None) -> list[Row]:
     """Every metric of every image.
 
     Args:
-        fake: the synthetic T2, ``(N, 1, ...)``, unclipped: matching depends on exact ties.
+        fake: the synthetic T2, unclipped: matching depends on exact ties.
         images: the real ones, in the same order.
         options: the protocol; None: the paper's.
 
     Returns:
         One row per image: ``id`` and ``METRICS``. All NaN for an image that is not finite.
     """
-    if fake.shape != images.t2.shape:
-        raise ValueError(f"images of shape {tuple(fake.shape)} for {tuple(images.t2.shape)}")
+    shapes, wanted = ([tuple(image.shape) for image in group] for group in (fake, images.t2))
+    if shapes != wanted:
+        raise ValueError(
+            f"{len(shapes)} images, {shapes[:1]}..., for {len(wanted)}, {wanted[:1]}..."
+        )
     options = options or MetricOptions()
     rows: list[Row] = []
     for k, name in enumerate(images.names):
-        synthetic, real = fake[k, 0].float().numpy(), images.t2[k, 0].numpy()
+        synthetic, real = fake[k][0].float().numpy(), images.t2[k][0].numpy()
         row: Row = {"id": name, **dict.fromkeys(METRICS, math.nan)}
         if np.isfinite(synthetic).all():
-            brain = images.brain[k, 0].numpy()
+            brain = images.brain[k][0].numpy()
             matched = post_process(synthetic, real, brain, images.spacing, options)
             row |= _similarity(matched, real, brain, options)
             row["correlation"] = correlation(synthetic[brain], real[brain])
@@ -100,7 +103,7 @@ def score(fake: Tensor, images: ImageSet, options: MetricOptions | None = None) 
 
 
 def post_processed(fake: Tensor, images: ImageSet, options: MetricOptions) -> Tensor:
-    """All synthetic images ``(N, 1, ...)`` as they are compared."""
+    """All synthetic slices ``(N, 1, H, W)`` as they are compared."""
     matched = [
         post_process(
             fake[k, 0].float().numpy(),
@@ -198,9 +201,9 @@ def tissue_masks(images: ImageSet, k: int) -> dict[str, Mask]:
     brightest in T2, white matter the reverse; of a tumour then nothing is known.
     """
     if images.labels is not None:
-        labels = images.labels[k, 0].numpy()
+        labels = images.labels[k][0].numpy()
         return {"csf": labels == CSF, "wm": labels == WM, "tumour": labels >= OEDEMA}
-    brain, t1, t2 = (group[k, 0].numpy() for group in (images.brain, images.t1, images.t2))
+    brain, t1, t2 = (group[k][0].numpy() for group in (images.brain, images.t1, images.t2))
     dark, bright = [], []
     for image in (t1, t2):
         low, high = np.quantile(image[brain], (0.25, 0.75)) if brain.any() else (0, 0)
@@ -263,18 +266,23 @@ def by_subject(
 # ------------------------------------------------------------------------------------------------
 
 
-def free_predictions(pairs: ImageSet, images: ImageSet) -> dict[str, Tensor]:
-    """What any system has to beat, each ``(N, 1, ...)``.
+def free_predictions(pairs: ImageSet, images: ImageSet) -> dict[str, Images]:
+    """What any system has to beat.
 
     Args:
         pairs: both contrasts of the training subjects, for the intensity map alone.
         images: whose T2 is predicted.
     """
-    foreground = images.t1 > BACKGROUND
+    curve = intensity_map(pairs)
+
+    def each(predict: Callable[[Tensor], Tensor]) -> Images:
+        made = [predict(t1) for t1 in images.t1]
+        return torch.stack(made) if isinstance(images.t1, Tensor) else made
+
     return {
         "identity": images.t1,
-        "negation in the brain": torch.where(foreground, -images.t1, BACKGROUND),
-        "best intensity map": apply_intensity_map(intensity_map(pairs), images.t1),
+        "negation in the brain": each(lambda t1: torch.where(t1 > BACKGROUND, -t1, BACKGROUND)),
+        "best intensity map": each(lambda t1: apply_intensity_map(curve, t1)),
     }
 
 
@@ -284,11 +292,13 @@ def intensity_map(pairs: ImageSet) -> Array:
     The mean T2 of the pixels of each T1 intensity, over the whole group, background left out.
     Element k stands for the centre of bin k of [-1, 1].
     """
-    foreground = pairs.t1 > BACKGROUND
-    t1, t2 = (image[foreground].numpy() for image in (pairs.t1, pairs.t2))
-    bins = np.clip(((t1 + 1) / DATA_RANGE * MAP_BINS).astype(int), 0, MAP_BINS - 1)
-    count = np.bincount(bins, minlength=MAP_BINS)
-    total = np.bincount(bins, weights=t2, minlength=MAP_BINS)
+    count, total = np.zeros((2, MAP_BINS))
+    for t1_image, t2_image in zip(pairs.t1, pairs.t2, strict=True):
+        foreground = t1_image > BACKGROUND
+        t1, t2 = (image[foreground].numpy() for image in (t1_image, t2_image))
+        bins = np.clip(((t1 + 1) / DATA_RANGE * MAP_BINS).astype(int), 0, MAP_BINS - 1)
+        count += np.bincount(bins, minlength=MAP_BINS)
+        total += np.bincount(bins, weights=t2, minlength=MAP_BINS)
     known = count > 0
     curve = np.interp(_bin_centres(), _bin_centres()[known], total[known] / count[known])
     return curve.astype(np.float32)

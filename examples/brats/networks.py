@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from monai.networks.blocks import Convolution
 from monai.networks.layers import Pool, SkipConnection
 from monai.networks.nets import MultiScalePatchDiscriminator, PatchDiscriminator, UNet
+from monai.networks.nets.unet import CheckpointUNet
 from monai.networks.utils import normal_init
 from torch import Tensor, nn
 
@@ -33,8 +34,8 @@ def make_generator(options: Options) -> nn.Module:
         )
     else:
         # Eight levels need 256 pixels: a level of one pixel has no instance statistics.
-        levels = min(len(options.unet_channels), int(math.log2(options.data.size)))
-        network = UNet(
+        levels = min(len(options.unet_channels), int(math.log2(options.data.shape[0])))
+        network = (CheckpointUNet if options.checkpointing else UNet)(
             spatial_dims=options.data.dimensions,
             in_channels=1,
             out_channels=1,
@@ -63,7 +64,7 @@ def make_discriminator(options: Options) -> nn.Module:
 
 def check_size(options: Options) -> None:
     """ValueError with one sentence if the networks cannot take the data's images."""
-    shape = (options.data.size,) * options.data.dimensions
+    shape = options.data.shape
     try:
         with torch.device("meta"):  # shapes without numbers
             image = torch.empty(1, 1, *shape)

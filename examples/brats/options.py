@@ -36,6 +36,7 @@ from .values import (
 )
 
 GROUPS = "data", "metrics"  # options of the images and of their comparison
+FORMER = {("amp", "false"): "none", ("amp", "true"): "bf16"}  # in runs from before there was fp16
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Options:
     """One run. A ``Share`` is one of all steps."""
 
     system: Literal["nec", "pix2pix", "cyclegan", "cut"] = "nec"
-    preset: Literal["paper", "release", "cpu", "cpu-brats"] = "paper"
+    preset: Literal["paper", "release", "cpu", "cpu-brats", "volumes"] = "paper"
     out: str = ""  # the run's folder; empty: out/brats/<system>
     data: DataOptions = field(default_factory=DataOptions)
     metrics: MetricOptions = field(default_factory=MetricOptions)
@@ -55,6 +56,7 @@ class Options:
     output: Literal["none", "tanh"] = "none"  # the generator's last activation
     unet_channels: tuple[Count, ...] = (64, 128, 256, 512, 512, 512, 512, 512)
     unet_units: Count = 9  # convolutions per residual unit
+    checkpointing: bool = False  # the U-Net's levels are computed again in the backward pass
     resnet_channels: Count = 64
     resnet_blocks: Count = 9
     antialias: bool = False  # blur where ResNet and discriminator halve and double the image
@@ -89,7 +91,9 @@ class Options:
 
     # Training.
     seed: Index = 0
-    batch: Count = 1  # images per process
+    batch: Count = 1  # images per process that are in the networks at a time
+    accumulate: Count = 1  # of them per step; their gradients are averaged
+    workers: Index = 0  # processes that make batches ahead, for each that trains
     epochs: Count = 300
     steps: Index = 0  # 0: as many as the epochs have
     lr_generator: Positive = 2e-4
@@ -98,7 +102,8 @@ class Options:
     decay: Share = 0.5  # the last one, over which learning rates fall linearly to 0
     coupled_adam: bool = False  # one Adam with lr_generator for all, discriminators never frozen
     ema: Decay = 0.0  # of the averaged generator; 0: no average
-    amp: bool = False  # networks in bfloat16, losses and weights in float32
+    # Networks in bfloat16 or float16, losses and weights in float32; for fp16 losses are scaled.
+    amp: Literal["none", "bf16", "fp16"] = "none"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     validate_every: Index = 0  # steps; 0: an epoch
     log_every: Count = 50  # steps
@@ -108,7 +113,10 @@ class Options:
         if len(self.unet_channels) < 2:
             raise ValueError("unet_channels must name the channels of two levels or more")
         if self.generator == "resnet" and self.data.dimensions != 2:
-            raise ValueError("the ResNet is for slices: generator=resnet needs data.dimensions=2")
+            raise ValueError(
+                "the ResNet is for slices: generator=resnet needs data.dimensions=2, "
+                "and volumes generator=unet"
+            )
         if self.system == "cut":
             self._check_cut()
 
@@ -145,6 +153,8 @@ def make_options(system: str, preset: str = "paper", *layers: Mapping[str, objec
     for what, name, known in (("system", system, PAPER), ("preset", preset, PRESETS)):
         if name not in known:
             raise ValueError(f"the {what} must be one of {', '.join(known)}, got {name!r}")
+    if preset != "paper" and system not in PRESETS[preset]:
+        raise ValueError(f"the preset {preset} is for {', '.join(PRESETS[preset])}, not {system}")
     merged: dict[str, object] = {}
     for layer in (PAPER[system], PRESETS[preset].get(system, {}), *layers):
         merged |= flat(layer)
@@ -166,11 +176,12 @@ def change(options: Options, values: Mapping[str, object]) -> Options:
             near = difflib.get_close_matches(key, kinds, cutoff=0.5)
             hint = f"did you mean {' or '.join(near)}?" if near else "see examples/brats/options.py"
             raise ValueError(f"there is no option {key!r}: {hint}")
+        text = as_text(value)
         try:
-            parsed[key] = parse_value(kinds[key], as_text(value))
+            parsed[key] = parse_value(kinds[key], FORMER.get((key, text), text))
         except ValueError:
             wanted = describe(kinds[key])
-            raise ValueError(f"{key} must be {wanted}, got {as_text(value)!r}") from None
+            raise ValueError(f"{key} must be {wanted}, got {text!r}") from None
     for group in GROUPS:
         names = [key for key in parsed if key.startswith(f"{group}.")]
         changes = {key.partition(".")[2]: parsed.pop(key) for key in names}

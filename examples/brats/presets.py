@@ -102,6 +102,25 @@ _REAL: Settings = {
     "eps": 0.1,
 }
 
+# Whole brains of 1 mm in crops, for a GPU.
+_VOLUMES: Settings = {
+    "data.dimensions": 3,
+    "data.patch": 96,
+    "generator": "unet",
+    "output": "none",
+    "augment": "flip",
+    "unet_channels": (32, 64, 128, 256, 320),
+    "unet_units": 2,
+    "discriminator": "pyramid",
+    "discriminator_scales": 2,
+    "discriminator_layers": 3,
+    "discriminator_channels": 32,
+    "ema": 0.999,
+    "amp": "bf16",
+    "workers": 4,
+    "validate_every": 1000,
+}
+
 # Each preset changes the paper's settings.
 PRESETS: dict[str, dict[str, Settings]] = {
     "paper": {},
@@ -113,4 +132,17 @@ PRESETS: dict[str, dict[str, Settings]] = {
     },
     "cpu": _CPU_SYSTEMS,
     "cpu-brats": {system: {**settings, **_REAL} for system, settings in _CPU_SYSTEMS.items()},
+    "volumes": {
+        "nec": {
+            **_VOLUMES,
+            "operator": "central",
+            "eps": 0.1,
+            "eps_mode": "quadrature",
+            "lambda_ngf": 10.0,
+            "delay": 0.13,
+            "ramp": 0.1,
+        },
+        "pix2pix": _VOLUMES,
+        "cyclegan": {**_VOLUMES, "initialization": "default"},
+    },
 }

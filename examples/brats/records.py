@@ -3,7 +3,7 @@
 """What a run leaves in its folder.
 
 run.json     options, versions, how far it came and how well
-metrics.csv  a line every ``log_every`` steps and at every validation
+metrics.csv  a line every ``log_every`` steps and at every validation, with what a step took
 last.pt      everything that is needed to go on exactly
 best.pt      the generator at the best validation, and the options
 events.*     the lines of metrics.csv and validation images, for TensorBoard
@@ -23,11 +23,12 @@ from typing import Any
 
 import monai
 import torch
-from torch import Tensor
+from torch.nn.functional import pad
 
 import nec_ext
 
 from .files import write_atomically
+from .volumes import BACKGROUND, Images
 
 State = dict[str, Any]
 
@@ -84,6 +85,8 @@ class Records:
         self.folder, self.columns = folder, columns
         self.facts = {**facts, **versions()}
         folder.mkdir(parents=True, exist_ok=True)
+        for part in folder.glob("*.tmp"):  # of a process that was killed while it wrote
+            part.unlink()
         self._cut(step)
         self.events = _summary_writer(folder, step)
 
@@ -101,14 +104,18 @@ class Records:
                 if name != "step" and value is not None:
                     self.events.add_scalar(name, value, int(row["step"] or 0))
 
-    def show(self, step: int, images: Sequence[Tensor]) -> None:
-        """Images in [-1, 1], ``(N, 1, H, W)`` each, side by side; of volumes the middle slice."""
+    def show(self, step: int, images: Sequence[Images]) -> None:
+        """Images in [-1, 1], those of one index side by side; of volumes the middle slice."""
         if self.events:
-            slices = [
-                image if image.dim() == 4 else image[..., image.shape[-1] // 2] for image in images
-            ]
-            rows = torch.cat([image.mT for image in slices], -1)  # the front of the head up
-            grid = torch.cat(list(rows), -2)
+            rows = []
+            for row in zip(*images, strict=True):
+                slices = [
+                    image if image.dim() == 3 else image[..., image.shape[-1] // 2] for image in row
+                ]
+                rows.append(torch.cat([image.mT for image in slices], -1))  # the front up
+            width = max(row.shape[-1] for row in rows)
+            rows = [pad(row, (0, width - row.shape[-1]), value=BACKGROUND) for row in rows]
+            grid = torch.cat(rows, -2)
             self.events.add_image("validation", (grid.nan_to_num().clamp(-1, 1) + 1) / 2, step)
 
     def close(self) -> None:

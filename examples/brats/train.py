@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from .costs import in_words
 from .data import load_data
 from .distributed import first_before_others, joined
 from .options import parse
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not finished:
         print(f"stopped after step {trainer.step}: --resume {options.folder} goes on")
         return 130
+    if trainer.costs:
+        print(in_words(trainer.costs, options.loss_backend))
     return 0
 
 

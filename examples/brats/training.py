@@ -20,6 +20,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .costs import loss_milliseconds, peak_megabytes
 from .data import Data, training_pairs
 from .distributed import Process, any_process, name_of, wait_for_all
 from .learner import Learner
@@ -27,11 +28,13 @@ from .metrics import METRICS, score, summary
 from .networks import check_size, make_generator
 from .options import Options, change
 from .records import Records, load_checkpoint, save_checkpoint
+from .sampling import read_ahead
 from .systems import SYSTEMS
 from .systems.base import Losses
 from .volumes import predict
 
 SHOWN = 4  # validation images in TensorBoard
+COSTS = "images_per_second", "step_ms", "loss_ms", "memory_mb"  # since the last line; the peak
 
 
 def load_generator(run: Path) -> tuple[nn.Module, Options]:
@@ -66,7 +69,8 @@ class Trainer:
         self.process = process = process or Process()
         check_size(options)
         paired = SYSTEMS[options.system].paired
-        self.pairs = training_pairs(data, paired, options.batch, options.seed)
+        batch, patch = options.batch * options.accumulate, options.data.shape[0]
+        self.pairs = training_pairs(data, paired, batch, options.seed, patch)
         self.epoch = self.pairs.steps_per_epoch(process.world_size)
         self.options = options = replace(
             options,
@@ -77,6 +81,7 @@ class Trainer:
         self.learner = Learner(options, process)
         self.step = self.best_step = 0
         self.best = -math.inf  # the validation metric of best.pt, which is of best_step
+        self.costs: dict[str, float] = {}  # of the last line of metrics.csv
         self.seconds, self.start = 0.0, time.perf_counter()  # before the start, and when it was
 
         last = options.folder / "last.pt"
@@ -90,7 +95,7 @@ class Trainer:
         self.records: Records | None = None
         if process.rank == 0:
             losses, rates = self.learner.system.weights(0), self._rates()
-            columns = ["step", "epoch", "images_per_second", *rates, *losses, *METRICS]
+            columns = ["step", "epoch", *COSTS, *rates, *losses, *METRICS]
             facts = {
                 "options": asdict(options),
                 "processes": process.world_size,
@@ -119,7 +124,9 @@ class Trainer:
 
     def _run(self, stop_requested: Callable[[], bool]) -> None:
         options, (rank, world_size, device) = self.options, self.process
-        images = options.batch * world_size
+        images = self.pairs.batch_size * world_size
+        steps = range(self.step, options.steps)
+        batches = read_ahead(self._batch, steps, options.workers, device.type == "cuda")
         bar = tqdm(
             desc=options.folder.name,
             total=options.steps * images,
@@ -133,8 +140,8 @@ class Trainer:
                 self._save(is_best=False)
             meter, stop = _Meter(), False
             while self.step < options.steps and not stop:
-                pair = self.pairs.batch(self.step, self._augment(), rank, world_size)
-                losses = self.learner.learn(self.step, *(half.to(device) for half in pair))
+                source, target = (half.to(device, non_blocking=True) for half in next(batches))
+                losses = self.learner.learn(self.step, source, target)
                 self.step += 1
                 meter.add(losses, images)
                 bar.update(images)
@@ -142,17 +149,28 @@ class Trainer:
                 validate = self.step % options.validate_every == 0 or self.step == options.steps
                 is_best = False
                 if validate or self.step % options.log_every == 0:
-                    means = meter.read()
+                    means = meter.read() | self._loss_and_memory(source)
+                    self.costs = {name: round(means[name], 3) for name in COSTS if name in means}
                     bar.set_postfix({name: f"{means[name]:.3g}" for name in losses})
                     is_best = self._record(means, validate)
                     meter = _Meter()
                 if validate or stop:
                     self._save(is_best)
 
-    def _augment(self) -> str:
-        options = self.options
-        over = options.augment == "jitter" and self.step >= options.jitter * options.steps
-        return "flip" if over else options.augment
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+        options, process = self.options, self.process
+        over = options.augment == "jitter" and step >= options.jitter * options.steps
+        augment = "flip" if over else options.augment
+        return self.pairs.batch(step, augment, process.rank, process.world_size)
+
+    def _loss_and_memory(self, source: Tensor) -> dict[str, float]:
+        """Time of the NGF loss for a step's images, outside of the step, and the peak of memory."""
+        found = {"memory_mb": peak_megabytes(self.process.device)}
+        loss, count = self.learner.system.ngf_loss, self.options.accumulate
+        if self.records and loss:
+            batch = source.chunk(count)[0]
+            found["loss_ms"] = count * loss_milliseconds(loss, batch, self.learner.precision)
+        return found
 
     def _record(self, means: Mapping[str, float], validate: bool) -> bool:
         """Writes a line of metrics.csv; whether its validation is the best one so far."""
@@ -166,7 +184,12 @@ class Trainer:
         row = {"step": self.step, "epoch": self.step / self.epoch, **self._rates(), **means}
         is_best = False
         if validate:
-            fake = predict(self.learner.generator, self.validation.t1, device=self.process.device)
+            fake = predict(
+                self.learner.generator,
+                self.validation.t1,
+                device=self.process.device,
+                patch=self.options.data.shape[0],
+            )
             metrics = summary(score(fake, self.validation, self.options.metrics))
             row |= {name: statistic.mean for name, statistic in metrics.items()}
             # Never the untrained network: where histograms are matched it may look good.
@@ -197,7 +220,7 @@ class Trainer:
         if self.records:
             progress = self._progress()
             best = self.best if math.isfinite(self.best) else None
-            self.records.describe({"state": outcome, **progress, "best": best})
+            self.records.describe({"state": outcome, **progress, "best": best, **self.costs})
 
     def _progress(self) -> dict[str, float]:
         seconds = self.seconds + time.perf_counter() - self.start
@@ -222,7 +245,7 @@ class Trainer:
 
 
 class _Meter:
-    """Means of losses, and images per second, since it was made."""
+    """Means of losses, and of what a step takes, since it was made."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -237,7 +260,9 @@ class _Meter:
 
     def read(self) -> dict[str, float]:
         means = {name: total.item() / self.steps for name, total in self.sums.items()}
-        return {"images_per_second": self.images / (time.perf_counter() - self.start), **means}
+        seconds = time.perf_counter() - self.start
+        costs = {"images_per_second": self.images / seconds, "step_ms": 1e3 * seconds / self.steps}
+        return costs | means
 
 
 @contextmanager

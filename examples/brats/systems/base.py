@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ class System(nn.Module, ABC):
 
     paired = False  # whether source and target show the same slice
     discriminator_first = True  # which of the two optimizers steps first
+    ngf_loss: Callable[[Tensor, Tensor], Tensor] | None = None  # where it is part of the objective
 
     def __init__(self, options: Options) -> None:
         super().__init__()
