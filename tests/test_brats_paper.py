@@ -28,7 +28,6 @@ from matplotlib.image import imread  # noqa: E402
 
 from examples.brats import acceptance, figures, paper, runs, studies  # noqa: E402
 from examples.brats.data import Data, DataOptions, load_data  # noqa: E402
-from examples.brats.presets import PRESETS  # noqa: E402
 from examples.brats.records import read_facts  # noqa: E402
 from examples.brats.runs import Run, train_all  # noqa: E402
 from examples.brats.training import Trainer  # noqa: E402
@@ -191,7 +190,7 @@ def test_the_adversarial_term_alone_is_nec_without_its_loss() -> None:
     assert all(one.eps == 0.2 for one in options.values())
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", paper.SLICE_PRESETS)
 def test_all_systems_have_the_same_images_and_protocol(preset: str) -> None:
     planned = paper.plan(preset, [0], Path("out"), {})
     assert len({run.options.data for run in planned}) == 1

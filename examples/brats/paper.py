@@ -43,6 +43,8 @@ SYSTEMS: dict[str, tuple[str, dict[str, object]]] = {
     "CUT": ("cut", {}),
     "GAN alone": ("nec", {"lambda_ngf": 0}),
 }
+# CUT has no form in 3D.
+SLICE_PRESETS = sorted(name for name in PRESETS if name != "volumes")
 # Table 1 of Jaouen et al., ISBI 2024: PSNR in dB and SSIM on BraTS 2023.
 PUBLISHED = {
     "NEC": "24.47 / 0.893",
@@ -190,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gpu = torch.cuda.is_available()
     parser = make_parser("paper", __doc__)
     parser.add_argument("values", nargs="*", metavar="KEY=VALUE", help="options of all systems")
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="paper")
+    parser.add_argument("--preset", choices=SLICE_PRESETS, default="paper")
     parser.add_argument("--seeds", type=seeds, default=(0,), metavar="N,N,...", help="default: 0")
     parser.add_argument("--out", type=Path, default=Path("out/paper"))
     parser.add_argument(
