@@ -18,7 +18,9 @@ from pathlib import Path
 
 from .commands import exit_code, make_parser
 from .evaluate import evaluate, page
+from .paper import circumstances
 from .runs import make_run, train_all
+from .values import as_text
 
 SEEDS = 0, 1, 2
 
@@ -90,9 +92,24 @@ def _study(name: str, out: Path, jobs: int) -> None:
         for seed in SEEDS
     ]
     train_all(runs, jobs)
-    text = page(evaluate([f"{run.name}={run.options.folder}" for run in runs], "cpu"))
+    parts = [
+        f"# {name.capitalize()}",
+        circumstances(runs, ["studies", name]),
+        _settings(study),
+        page(evaluate([f"{run.name}={run.options.folder}" for run in runs], "cpu")),
+    ]
+    text = "\n\n".join(parts)
     (out / f"{name}.md").write_text(text, "utf-8")
     print(text)
+
+
+def _settings(study: Study) -> str:
+    """What each line changes of its system's preset, as a table."""
+    lines = ["| | system | options |", "|---|---|---|"]
+    for line, (system, own) in study.settings.items():
+        values = " ".join(f"{k}={as_text(v)}" for k, v in {**study.options, **own}.items())
+        lines.append(f"| {line} | {system} | {values and f'`{values}`'} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
