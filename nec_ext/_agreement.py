@@ -9,6 +9,7 @@ hang on a disagreement.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from ._arguments import Options
 from ._parts import TENSORS
 
 RECORD_BYTES = 1024
-MESSAGE_LENGTH = 300  # of an error; as JSON it may take three times as many bytes
+MESSAGE_LENGTH = 300  # of an error; printable ASCII takes twice as many bytes in JSON at most
 Record = dict[str, Any]
 
 
@@ -33,7 +34,7 @@ def describe(tensors: Sequence[Tensor | None], o: Options, dim: int) -> Record:
     def size(tensor: Tensor) -> list[int]:
         return [n for k, n in enumerate(tensor.shape) if k != dim]
 
-    record: Record = {"planes": count, "the split axis": dim}
+    record: Record = {"planes": count, "the split axis": dim, "the device": input.device.type}
     for name, tensor in zip(TENSORS, tensors, strict=True):
         if tensor is None:
             continue
@@ -51,7 +52,10 @@ def describe(tensors: Sequence[Tensor | None], o: Options, dim: int) -> Record:
 
 
 def agree(
-    record: Record, failure: Exception | None, group: dist.ProcessGroup | None
+    record: Record,
+    failure: Exception | None,
+    group: dist.ProcessGroup | None,
+    device: torch.device | None,
 ) -> tuple[list[Record], Exception | None]:
     """The records of all ranks, and what stops this one: its own failure first, then the others'.
 
@@ -59,10 +63,11 @@ def agree(
         record: what this rank has to say; not looked at where it has failed.
         failure: what has gone wrong on this rank so far.
         group: the ranks.
+        device: of the images, if that is known.
     """
     if failure is not None:
-        record = {"error": str(failure)[:MESSAGE_LENGTH]}
-    records = _gather(record, group)
+        record = {"error": re.sub("[^ -~]", "?", str(failure))[:MESSAGE_LENGTH]}
+    records = _gather(record, group, device)
     errors = (f"rank {k}: {r['error']}" for k, r in enumerate(records) if "error" in r)
     failure = failure or next((ValueError(error) for error in errors), None)
     return records, failure or _disagreement(records)
@@ -80,11 +85,13 @@ def _disagreement(records: list[Record]) -> Exception | None:
     return None
 
 
-def _gather(record: Record, group: dist.ProcessGroup | None) -> list[Record]:
+def _gather(
+    record: Record, group: dist.ProcessGroup | None, device: torch.device | None
+) -> list[Record]:
     text = json.dumps(record).encode()
     own = torch.tensor(list(text.ljust(RECORD_BYTES, b" ")), dtype=torch.uint8)
     if "nccl" in dist.get_backend(group):
-        own = own.cuda()
+        own = own.cuda(device if device and device.type == "cuda" else None)
     everyones = own.new_empty(dist.get_world_size(group), RECORD_BYTES)
     dist.all_gather(list(everyones), own, group=group)
     return [json.loads(bytes(row)) for row in everyones.tolist()]

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ._autograd import Gradients, Settings
-from ._parts import HALO, Tensors, cut, sums
+from ._parts import HALO, TENSORS, Tensors, cut, sums
 
 
 def _needed(planes: Sequence[int], rank: int, step: int) -> Iterator[tuple[int, int, int]]:
@@ -49,27 +49,28 @@ class Shard:
     ) -> None:
         self._tensors, self._dim, self._count = tensors, dim, planes[rank]
         # One message has all of them, those of the longest elements first: so all are aligned.
-        sent = [(k, t) for k, t in enumerate(tensors) if t is not None and spread[k]]
-        self._sent = sorted(sent, key=lambda item: -item[1].element_size())
+        sent = [(k, t.element_size()) for k, t in enumerate(tensors) if t is not None and spread[k]]
+        self._sent = [k for k, _ in sorted(sent, key=lambda item: -item[1])]
+        self._buffers: list[Tensor] = []
         # (buffer, planes) of the messages from below and above, outwards.
-        self._received: dict[int, list[tuple[Tensor, int]]] = {-1: [], 1: []}
-        self._operations = []
+        self._received: dict[int, list[tuple[int, int]]] = {-1: [], 1: []}
+        operations = []
         for peer in range(max(rank - HALO, 0), min(rank + HALO + 1, len(planes))):
             for step in (-1, 1):
                 for source, begin, end in _needed(planes, peer, step):
                     if source == rank:
                         message = self._packed(begin, end)
-                        self._operations.append(
+                        operations.append(
                             dist.P2POp(dist.isend, message, group=group, group_peer=peer)
                         )
         for step, messages in self._received.items():
             for source, begin, end in _needed(planes, rank, step):
-                buffer = self._sent[0][1].new_empty(self._bytes(end - begin), dtype=torch.uint8)
-                messages.append((buffer, end - begin))
-                self._operations.append(
-                    dist.P2POp(dist.irecv, buffer, group=group, group_peer=source)
-                )
-        self._works = dist.batch_isend_irecv(self._operations) if self._operations else []
+                buffer = self._own(0).new_empty(self._bytes(end - begin), dtype=torch.uint8)
+                messages.append((len(self._buffers), end - begin))
+                self._buffers.append(buffer)
+                operations.append(dist.P2POp(dist.irecv, buffer, group=group, group_peer=source))
+        self._operations = operations  # whose buffers have to live until they are done
+        self._works = dist.batch_isend_irecv(operations) if operations else []
 
     def sum(self, settings: Settings, gradients: Gradients) -> Tensor:
         """The sum of ``mask * t^2`` over the rank's planes, and their gradients.
@@ -83,6 +84,18 @@ class Shard:
     def mask_sum(self, settings: Settings) -> Tensor:
         """The sum of the mask over the rank's planes."""
         return sums(self._tensors, settings, self._dim, 0, self._count, of_mask=True)
+
+    def put_down(self) -> list[Tensor | None]:
+        """All that it holds, for autograd to keep; :meth:`take_up` has it back."""
+        self._wait()
+        held = [*self._tensors, *self._buffers]
+        self._tensors, self._buffers = [], []
+        return held
+
+    def take_up(self, held: Tensors) -> None:
+        """Goes back to what :meth:`put_down` gave."""
+        self._tensors = held[: len(TENSORS)]
+        self._buffers = [buffer for buffer in held[len(TENSORS) :] if buffer is not None]
 
     def _part_sum(self, begin: int, end: int, settings: Settings, gradients: Gradients) -> Tensor:
         slab, first = self._slab(begin, end)
@@ -110,33 +123,44 @@ class Shard:
             parts += [halo for halo, _ in self._halo(1)]
         if len(parts) == 1:
             return parts[0], offset
-        sent = [k for k, _ in self._sent]
         joined = [
-            torch.cat(pieces, self._dim) if k in sent else pieces[0]
+            torch.cat(pieces, self._dim) if k in self._sent else pieces[0]
             for k, pieces in enumerate(zip(*parts, strict=True))
         ]
         return joined, offset
 
+    def _own(self, place: int) -> Tensor:
+        """The tensor that is at this place in a message."""
+        tensor = self._tensors[self._sent[place]]
+        assert tensor is not None
+        return tensor
+
+    def _wait(self) -> None:
+        for work in self._works:
+            work.wait()
+        self._works, self._operations = [], []
+
     def _bytes(self, planes: int) -> int:
-        plane = [t.numel() // t.shape[self._dim] * t.element_size() for _, t in self._sent]
-        return planes * sum(plane)
+        each = [self._own(k) for k in range(len(self._sent))]
+        return planes * sum(t.numel() // t.shape[self._dim] * t.element_size() for t in each)
 
     def _packed(self, begin: int, end: int) -> Tensor:
         """The bytes of planes of all tensors that have a halo."""
-        parts = [t.narrow(self._dim, begin, end - begin) for _, t in self._sent]
+        each = [self._own(k) for k in range(len(self._sent))]
+        parts = [t.narrow(self._dim, begin, end - begin) for t in each]
         return torch.cat([part.contiguous().view(-1).view(torch.uint8) for part in parts])
 
     def _halo(self, step: int) -> list[tuple[list[Tensor | None], int]]:
         """The planes below or above, as they came, and how many of them: outwards."""
-        for work in self._works:
-            work.wait()
-        self._works = []
-        self._operations = []
-        return [(self._unpacked(buffer, count), count) for buffer, count in self._received[step]]
+        self._wait()
+        return [
+            (self._unpacked(self._buffers[k], count), count) for k, count in self._received[step]
+        ]
 
     def _unpacked(self, buffer: Tensor, count: int) -> list[Tensor | None]:
         tensors = list(self._tensors)
-        for k, own in self._sent:
+        for place, k in enumerate(self._sent):
+            own = self._own(place)
             shape = list(own.shape)
             shape[self._dim] = count
             size = math.prod(shape) * own.element_size()

@@ -108,22 +108,22 @@ def ngf_loss(
     if isinstance(input, DTensor):
         if group is not None:
             raise ValueError("group must be left out for a DTensor, whose mesh has it")
-        splits, whole = splits_of(input), input
-        target = local_part("target", target, whole)
-        options = {name: local_part(name, value, whole) for name, value in options.items()}
-        input = local_part("input", input, whole)
+        splits = splits_of(input)
     call, failure = _parse(input, target, options, dim)
+    device = input.device if isinstance(input, Tensor) else None
     records: dict[int, list[Record]] = {}
     for split in splits if check else ():
         own = {} if call is None else describe(call.tensors, call.options, split.dim)
-        records[split.dim], failure = agree(own, failure, split.group)
+        records[split.dim], failure = agree(own, failure, split.group, device)
+    if check and len(splits) > 1:  # what the last group found, the others have to hear of
+        failure = _told(failure, splits, device)
     if failure is not None:
         raise failure
     assert call is not None
     loss: Tensor = _ShardedLoss.apply(*call.tensors[:2], _plan(call, splits, records))  # type: ignore
     # A bad value in a map makes the loss NaN, which every rank sees.
     if check and call.options.has_maps and is_eager(loss) and loss.isnan():
-        _check_maps(call.options, splits)
+        _check_maps(call.options, splits, input.device)
     return loss
 
 
@@ -151,24 +151,36 @@ def _parse(
     input: Tensor, target: Tensor, options: dict[str, Any], dim: int
 ) -> tuple[_Call | None, Exception | None]:
     try:
+        if isinstance(input, DTensor):
+            target = local_part("target", target, input)
+            options = {name: local_part(name, value, input) for name, value in options.items()}
+            input = local_part("input", input, input)
         input, target, o = parse_options(input, target, **options)
         check_scalar_reduction(o.reduction)
         check_device("the device of input", input.device)
-        if dim not in range(2, input.dim()):
+        if not isinstance(dim, int) or dim not in range(2, input.dim()):
             raise ValueError(f"dim must be a spatial axis, 2 to {input.dim() - 1}, got {dim}")
         return _Call(*volume_tensors(input, target, o), o), None
     except Exception as error:  # whatever it is, the other ranks have to hear of it
         return None, error
 
 
-def _check_maps(o: Options, splits: list[Split]) -> None:
+def _told(
+    failure: Exception | None, splits: list[Split], device: torch.device | None
+) -> Exception | None:
+    """What stops this rank or another one of any of its groups."""
+    for split in splits:
+        _, failure = agree({}, failure, split.group, device)
+    return failure
+
+
+def _check_maps(o: Options, splits: list[Split], device: torch.device) -> None:
     failure: Exception | None = None
     try:
         check_maps(o)
     except ValueError as error:
         failure = error
-    for split in splits:
-        _, failure = agree({}, failure, split.group)
+    failure = _told(failure, splits, device)
     if failure is not None:
         raise failure
 
@@ -186,7 +198,7 @@ def _plan(call: _Call, splits: list[Split], records: dict[int, list[Record]]) ->
         else:
             planes = [HALO] * dist.get_world_size(group)
             planes[rank] = input.shape[dim]
-        if min(planes) < HALO and dim not in records:
+        if len(planes) > 1 and min(planes) < HALO and dim not in records:
             raise ValueError("every rank must have two planes or more without a check, got one")
         # A map of one plane is split where it is split on a rank that has more of them.
         told = {name: value for record in records.get(dim, []) for name, value in record.items()}
@@ -212,7 +224,7 @@ class _ShardedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, target: Tensor, plan: _Plan) -> Tensor:
         shard = plan.shard()
-        gradients, squares = _sweep(shard, input, target, plan)
+        gradients, squares = _sweep(shard, input, target, plan.settings, plan.wanted)
         if plan.masked:
             count = shard.mask_sum(plan.settings)
         else:
@@ -225,8 +237,10 @@ class _ShardedLoss(torch.autograd.Function):
         # A mean over no voxel is 0 with gradient 0.
         factor = torch.where(count == 0, 0.0, weight / count) if plan.mean else weight
         dtype = _ops.loss_dtype(input, target)
-        ctx.save_for_backward(input, target, *gradients, factor.to(dtype))
-        ctx.shard, ctx.plan, ctx.handed_out = shard, plan, False
+        # The maps and the planes of other ranks too: so all of it is free after backward.
+        ctx.save_for_backward(*gradients, factor.to(dtype), *shard.put_down())
+        ctx.shard, ctx.handed_out = shard, False
+        ctx.settings, ctx.wanted = plan.settings, plan.wanted
         return (factor * (count - 0.5 * squares)).to(dtype)
 
     @staticmethod
@@ -236,9 +250,12 @@ class _ShardedLoss(torch.autograd.Function):
                 "the gradient of nec_ext.distributed.ngf_loss cannot be differentiated: "
                 "leave create_graph out"
             )
-        input, target, *gradients, factor = ctx.saved_tensors
-        if ctx.handed_out:  # of a retained graph; the planes of the other ranks are still here
-            gradients = list(_sweep(ctx.shard, input, target, ctx.plan)[0])
+        *gradients, factor = ctx.saved_tensors[:3]
+        if ctx.handed_out:  # of a retained graph
+            held = ctx.saved_tensors[3:]
+            ctx.shard.take_up(held)
+            gradients = list(_sweep(ctx.shard, held[0], held[1], ctx.settings, ctx.wanted)[0])
+            ctx.shard.put_down()
         ctx.handed_out = True
         # Through .data, because the version of a saved tensor must not change.
         own = [g if g is None else g.data for g in gradients]
@@ -248,10 +265,12 @@ class _ShardedLoss(torch.autograd.Function):
         return own[0], own[1], None
 
 
-def _sweep(shard: Shard, input: Tensor, target: Tensor, plan: _Plan) -> tuple[Gradients, Tensor]:
+def _sweep(
+    shard: Shard, input: Tensor, target: Tensor, settings: Settings, wanted: Wanted
+) -> tuple[Gradients, Tensor]:
     """The gradients of the sum over voxels, and the sum of ``mask * t^2``."""
     gradients = (
-        torch.empty_like(input) if plan.wanted[0] else None,
-        torch.empty_like(target) if plan.wanted[1] else None,
+        torch.empty_like(input) if wanted[0] else None,
+        torch.empty_like(target) if wanted[1] else None,
     )
-    return gradients, shard.sum(plan.settings._replace(weight=1.0), gradients)
+    return gradients, shard.sum(settings._replace(weight=1.0), gradients)

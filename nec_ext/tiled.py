@@ -86,6 +86,8 @@ def ngf_loss(
     References:
         See :func:`nec_ext.ngf_loss`.
     """
+    for name, value in (("eps", eps), ("target_eps", target_eps), ("mask", mask)):
+        _check_dtype(name, _as_tensor(value))
     input, target, options = parse_options(
         _as_tensor(input),
         _as_tensor(target),
@@ -103,9 +105,16 @@ def ngf_loss(
         _check_gradient("grad_input", grad_input, input),
         _check_gradient("grad_target", grad_target, target),
     ]
-    for name, gradient in zip(("grad_input", "grad_target"), gradients, strict=True):
-        if gradient is not None and any(_overlap(gradient, image) for image in (input, target)):
-            raise ValueError(f"{name} must not share memory with an image, which is read again")
+    tensors, settings = volume_tensors(input, target, options)
+    for name, gradient, other in (
+        ("grad_input", gradients[0], gradients[1]),
+        ("grad_target", gradients[1], None),
+    ):
+        rest = [t for t in (*tensors, other) if t is not None]
+        if gradient is not None and any(_overlap(gradient, t) for t in rest):
+            raise ValueError(
+                f"{name} must not share memory with images, maps or the other gradient"
+            )
     if torch.is_grad_enabled() and (input.requires_grad or target.requires_grad):
         raise ValueError(
             "input and target must not require a gradient: "
@@ -113,7 +122,6 @@ def ngf_loss(
         )
     place = input.device if device is None else torch.device(device)
     check_device("device", place)
-    tensors, settings = volume_tensors(input, target, options)
     # The ops put the axes in the order of the strides: planes are planes for them too.
     slowest = max(range(2, input.dim()), key=input.stride)
     steps = list(settings.spacing)
@@ -161,7 +169,8 @@ class _Volume:
             if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
                 raise TypeError(f"{name} must be an int, got {type(value).__name__}")
         if tiles is None:
-            planes = self._planes_in(DEFAULT_MEMORY if max_memory is None else max_memory)
+            memory = DEFAULT_MEMORY if max_memory is None else max_memory
+            planes = self._planes_in(memory, asked=max_memory is not None)
         elif tiles < 1:
             raise ValueError(f"tiles must be at least 1, got {tiles}")
         else:
@@ -169,17 +178,18 @@ class _Volume:
         begins = range(0, self._count, planes)
         return [(begin, min(begin + planes, self._count)) for begin in begins]
 
-    def _planes_in(self, memory: int) -> int:
+    def _planes_in(self, memory: int, asked: bool) -> int:
         read = [t for t in self._tensors if t is not None]
         spread = sum(_bytes(t) // self._count for t in read if t.shape[2] == self._count)
-        fixed = sum(_bytes(t) for t in read if t.shape[2] != self._count) + 2 * HALO * spread
+        halo = min(2 * HALO, self._count - 1)
+        fixed = sum(_bytes(t) for t in read if t.shape[2] != self._count) + halo * spread
         own = spread + sum(_bytes(g) // self._count for g in self._gradients if g is not None)
-        if memory < fixed + own:
+        if asked and memory < fixed + own:
             raise ValueError(
                 f"max_memory must be at least {fixed + own} bytes, which a plane and those around "
                 f"it take, got {memory}"
             )
-        return (memory - fixed) // own
+        return max((memory - fixed) // own, 1)
 
     def sums(self, begin: int, end: int, weight: float) -> Tensor:
         """Those of ``mask * t^2`` of a tile; its gradients, times weight, go where they belong."""
@@ -260,6 +270,15 @@ def _as_tensor(value: Any) -> Any:
     with warnings.catch_warnings():  # of arrays that are not writable, to which nothing is written
         warnings.simplefilter("ignore", UserWarning)
         return torch.from_numpy(value)
+
+
+def _check_dtype(name: str, value: Any) -> None:
+    """TypeError for what the kernels do not read: it would be converted as a whole."""
+    if isinstance(value, Tensor) and value.dtype not in (*IMAGE_DTYPES, torch.bool, torch.uint8):
+        raise TypeError(
+            f"{name} must be bool, uint8 or floating-point, got {str(value.dtype)[6:]}: "
+            "to convert it would take memory for all of it"
+        )
 
 
 def _check_gradient(name: str, value: Any, image: Tensor) -> Tensor | None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -69,6 +70,18 @@ def call_with(arguments: Sequence[tuple[Any, Any, Options]]) -> float:
     input, target, options = arguments[dist.get_rank()]
     loss: Tensor = nec_ext.distributed.ngf_loss(input, target, **options)
     return loss.item()
+
+
+def held_after_backward(shape: tuple[int, ...]) -> list[bool]:
+    """Whether images and mask are still there, beside the loss."""
+    made = 2 * torch.rand(shape, requires_grad=True)  # a leaf belongs to its user
+    images = [made, torch.rand(shape), torch.rand(shape)]
+    alive = [weakref.ref(image) for image in images]
+    loss = nec_ext.distributed.ngf_loss(images[0], images[1], mask=images[2])
+    loss.backward()
+    del made
+    images.clear()
+    return [image() is not None for image in alive]
 
 
 def fail_in_rank_1(shape: tuple[int, ...], how: str) -> float:

@@ -343,8 +343,7 @@ def test_a_study_compares_its_settings(
 ) -> None:
     settings = {"one": ("nec", {"eps": 0.1}), "another": ("nec", {"eps": 0.2})}
     monkeypatch.setitem(studies.STUDIES, "stability", studies.Study(settings, TINY))
-    monkeypatch.setattr(studies, "SEEDS", (0,))
-    assert studies.main(["stability", "--out", str(tmp_path), "--jobs", "2"]) == 0
+    assert studies.main(["stability", "--out", str(tmp_path), "--jobs", "2", "--seeds", "0"]) == 0
     text = (tmp_path / "stability.md").read_text()
     assert "| one | 1 |" in text and "| another | 1 |" in text
     assert read_facts(tmp_path / "stability" / "another-0")["options"]["eps"] == 0.2

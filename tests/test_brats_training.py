@@ -11,7 +11,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,6 +30,7 @@ from brats_runs import (  # noqa: E402
     make_trainer,
     run_file,
 )
+from helpers import threads  # noqa: E402
 
 from examples.brats import training  # noqa: E402
 from examples.brats.learner import Learner  # noqa: E402
@@ -266,13 +267,19 @@ def test_failing_write_leaves_the_old_checkpoint(
     assert os.listdir(tmp_path) == ["last.pt"]
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    with threads(1):
+        yield
+
+
+@pytest.mark.usefixtures("one_thread")  # no other outlives a fork; and all sum in one order
 def test_killed_while_it_saves(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     changes = {**VOLUMES, "steps": 4, "validate_every": 2}
     make_trainer(whole, **changes).fit()
 
     def train_and_die() -> None:
-        torch.set_num_threads(1)  # no others outlive the fork
         trainer = make_trainer(killed, **changes)
 
         def save_half(state: dict[str, Any], file: BinaryIO) -> None:

@@ -197,6 +197,13 @@ def test_memory_is_that_of_a_tile(
     assert peak(max_memory=(5 * tensors + 1) * PLANE) <= (5 * tensors + 1) * PLANE + small
 
 
+def test_nothing_is_refused_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plane may take more than the default, which nobody has asked for."""
+    monkeypatch.setattr(tiled, "DEFAULT_MEMORY", 1)
+    images = CASES[1].images()
+    assert torch.equal(nec_ext.tiled.ngf_loss(*images), nec_ext.ngf_loss(*images))
+
+
 def test_gradients_alone_are_written() -> None:
     images = CASES[1].images()
     before = [image.clone() for image in images]
@@ -211,6 +218,7 @@ def test_gradients_alone_are_written() -> None:
 IMAGE = CASES[1].images()[0]
 READ_ONLY = np.zeros(IMAGE.shape, np.float32)
 READ_ONLY.flags.writeable = False
+GRADIENT = torch.ones_like(IMAGE)
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no tiles": ({"tiles": 0}, "tiles must be at least 1, got 0"),
     "tiles": ({"tiles": 2.5}, "tiles must be an int, got float"),
@@ -229,6 +237,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a read-only gradient": ({"grad_input": READ_ONLY}, "grad_input must be writable"),
     "an image itself": ({"grad_input": IMAGE, "input": IMAGE}, "grad_input must not share memory"),
+    "one place for both": ({"grad_input": GRADIENT, "grad_target": GRADIENT}, "must not share"),
+    "a gradient over the mask": ({"grad_input": GRADIENT, "mask": GRADIENT}, "must not share"),
+    "labels": ({"mask": IMAGE.short()}, "mask must be bool, uint8 or floating-point, got int16"),
     "an operator": ({"operator": "prewitt"}, "operator must be one of"),
     "an image": ({"input": 3.0}, "input must be a torch.Tensor, got float"),
     "eps": ({"eps": torch.tensor(-1.0)}, "eps must be positive and finite"),

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .commands import exit_code, make_parser
 from .evaluate import evaluate, page
-from .paper import circumstances
+from .paper import circumstances, seeds
 from .runs import make_run, train_all
 from .values import as_text
 
@@ -80,21 +80,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("study", choices=list(STUDIES))
     parser.add_argument("--out", type=Path, default=Path("out/studies"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--seeds", type=seeds, default=SEEDS, metavar="N,N,...", help="0,1,2")
     given = parser.parse_args(arguments)
-    return exit_code(lambda: _study(given.study, given.out, given.jobs))
+    return exit_code(lambda: _study(given.study, given.out, given.jobs, given.seeds))
 
 
-def _study(name: str, out: Path, jobs: int) -> None:
+def _study(name: str, out: Path, jobs: int, seeds: Sequence[int]) -> None:
     study = STUDIES[name]
     runs = [
         make_run(line, system, "cpu", seed, out / name, study.options, own)
         for line, (system, own) in study.settings.items()
-        for seed in SEEDS
+        for seed in seeds
     ]
     train_all(runs, jobs)
     parts = [
         f"# {name.capitalize()}",
-        circumstances(runs, ["studies", name]),
+        circumstances(runs, ["studies", name, "--seeds", ",".join(map(str, seeds))]),
         _settings(study),
         page(evaluate([f"{run.name}={run.options.folder}" for run in runs], "cpu")),
     ]
