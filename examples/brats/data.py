@@ -198,8 +198,10 @@ def _image_set(
             samples = _brats_slices(options, subjects, files)
         else:
             samples = _brats_volumes(options, subjects, files)
-        images = _prepare(options, name, samples)
-        _save(images, path)
+        _save(_prepare(options, name, samples), path)
+        images = _load(path)  # as files that are mapped, whose pages may go
+    if images is None:
+        raise DataError(f"{path} cannot be read back, choose another cache")
     return images
 
 

@@ -157,11 +157,14 @@ class Learner:
             raise ValueError(
                 f"it was written by {len(state['pools'])} processes, not {self.process.world_size}"
             )
+        if (state["average"] is None) != (self.average is None):
+            raise ValueError("one of it and the options has an ema, the other has none")
         try:
             self.system.load_state_dict(state["system"])
             for name, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(state["optimizers"][name])
-            self.scaler.load_state_dict(state.get("scaler", {}))  # not there before fp16 was
+            if state.get("scaler"):  # empty without fp16
+                self.scaler.load_state_dict(state["scaler"])
             if self.average:
                 self.average.load_state_dict(state["average"])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:

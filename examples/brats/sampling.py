@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -137,8 +138,15 @@ def read_ahead(
             num_workers=workers,
             pin_memory=pin_memory,
             multiprocessing_context=context,
+            worker_init_fn=_outlive_signals,
         )
     )
+
+
+def _outlive_signals(worker: int) -> None:
+    """A signal to the whole group is the trainer's to hear: it saves, and then ends its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Steps(Dataset[Pair]):

@@ -2,8 +2,8 @@
 # Copyright (c) 2026 The nec_ext authors
 """How the settings of each loss were chosen: the same search for all, on images of their own.
 
-    python -m examples.registration.sweep --seed 1         # another phantom, another warp
-    python -m examples.registration.sweep T1 T2 --seed 1   # a pair of NIfTI files
+    python -m examples.registration.sweep --seed 1 --size 54 64 54 --voxel 3   # another phantom
+    python -m examples.registration.sweep T1 T2 --seed 1                       # NIfTI files
 
 Registers with each setting and writes the mean target registration errors to sweep.md.
 """
