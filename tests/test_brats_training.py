@@ -11,7 +11,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,7 +30,6 @@ from brats_runs import (  # noqa: E402
     make_trainer,
     run_file,
 )
-from helpers import threads  # noqa: E402
 
 from examples.brats import training  # noqa: E402
 from examples.brats.learner import Learner  # noqa: E402
@@ -267,12 +266,6 @@ def test_failing_write_leaves_the_old_checkpoint(
     assert os.listdir(tmp_path) == ["last.pt"]
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    with threads(1):
-        yield
-
-
 @pytest.mark.usefixtures("one_thread")  # no other outlives a fork; and all sum in one order
 def test_killed_while_it_saves(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -322,9 +315,11 @@ def test_checkpoints_that_cannot_be_used(tmp_path: Path) -> None:
     intact = path.read_bytes()
 
     with pytest.raises(ValueError, match=r"last\.pt cannot be used: its networks or optimizers"):
-        make_trainer(tmp_path, steps=2, unet_units=2, resume=True)
+        make_trainer(tmp_path, steps=2, ema=0.9, unet_units=2, resume=True)
     with pytest.raises(ValueError, match=r"last\.pt cannot be used: its networks or optimizers"):
-        make_trainer(tmp_path, steps=2, coupled_adam=True, resume=True)
+        make_trainer(tmp_path, steps=2, ema=0.9, coupled_adam=True, resume=True)
+    with pytest.raises(ValueError, match="one of it and the options has an ema"):
+        make_trainer(tmp_path, steps=2, resume=True)
     state = load_checkpoint(path)
     save_checkpoint(path, {**state, "pools": state["pools"] * 2})
     with pytest.raises(ValueError, match="it was written by 2 processes, not 1"):
