@@ -21,6 +21,9 @@ import torch.multiprocessing as mp
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nec_ext._agreement import RECORD_BYTES
+from nec_ext._parts import HALO
+
 from .report import insert
 from .rows import Results, digits, load, machine_name, median, percent, rows_of, voxels
 from .traffic import counted
@@ -34,10 +37,8 @@ SWEEP_CASE = "256x256x256"
 EDGES = (512, 1024, 2048, 4096)
 RANKS = tuple(2**k for k in range(11))
 TABLE_RANKS = (2, 16, 128, 1024)
-HALO = 2  # planes, from each side
 LINK = 1.25e9  # bytes per second: 10 Gbit/s
 REDUCED = 2 * 8  # bytes of the two sums
-RECORD = 1024  # bytes, of every rank
 # Colours that the colour-blind tell apart (Okabe and Ito), with markers.
 STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#555555", "D"))
 
@@ -71,7 +72,7 @@ def row_of(edge: int, ranks: int, nanoseconds: float) -> dict[str, Any]:
         "planes": edge / ranks,
         "halo_bytes": sent,
         "reduce_bytes": REDUCED if ranks > 1 else 0,
-        "record_bytes": RECORD * ranks,
+        "record_bytes": RECORD_BYTES * ranks,
         "sweep_bytes": 12 * edge**3 // ranks,
         "sweep_seconds": sweep,
         "halo_of_sweep": sent / LINK / sweep,

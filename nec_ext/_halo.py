@@ -65,7 +65,7 @@ class Shard:
                         )
         for step, messages in self._received.items():
             for source, begin, end in _needed(planes, rank, step):
-                buffer = self._own(0).new_empty(self._bytes(end - begin), dtype=torch.uint8)
+                buffer = self._split()[0].new_empty(self._bytes(end - begin), dtype=torch.uint8)
                 messages.append((len(self._buffers), end - begin))
                 self._buffers.append(buffer)
                 operations.append(dist.P2POp(dist.irecv, buffer, group=group, group_peer=source))
@@ -129,11 +129,9 @@ class Shard:
         ]
         return joined, offset
 
-    def _own(self, place: int) -> Tensor:
-        """The tensor that is at this place in a message."""
-        tensor = self._tensors[self._sent[place]]
-        assert tensor is not None
-        return tensor
+    def _split(self) -> list[Tensor]:
+        """The tensors of which a message has planes, in its order."""
+        return [t for t in map(self._tensors.__getitem__, self._sent) if t is not None]
 
     def _wait(self) -> None:
         for work in self._works:
@@ -141,13 +139,12 @@ class Shard:
         self._works, self._operations = [], []
 
     def _bytes(self, planes: int) -> int:
-        each = [self._own(k) for k in range(len(self._sent))]
-        return planes * sum(t.numel() // t.shape[self._dim] * t.element_size() for t in each)
+        plane = [t.numel() // t.shape[self._dim] * t.element_size() for t in self._split()]
+        return planes * sum(plane)
 
     def _packed(self, begin: int, end: int) -> Tensor:
         """The bytes of planes of all tensors that have a halo."""
-        each = [self._own(k) for k in range(len(self._sent))]
-        parts = [t.narrow(self._dim, begin, end - begin) for t in each]
+        parts = [t.narrow(self._dim, begin, end - begin) for t in self._split()]
         return torch.cat([part.contiguous().view(-1).view(torch.uint8) for part in parts])
 
     def _halo(self, step: int) -> list[tuple[list[Tensor | None], int]]:
@@ -159,8 +156,7 @@ class Shard:
 
     def _unpacked(self, buffer: Tensor, count: int) -> list[Tensor | None]:
         tensors = list(self._tensors)
-        for place, k in enumerate(self._sent):
-            own = self._own(place)
+        for k, own in zip(self._sent, self._split(), strict=True):
             shape = list(own.shape)
             shape[self._dim] = count
             size = math.prod(shape) * own.element_size()

@@ -136,7 +136,7 @@ class _Call(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What forward and backward need to know."""
+    """What forward needs to know."""
 
     shard: Callable[[], Shard]  # begins the exchange of planes
     settings: Settings

@@ -86,17 +86,16 @@ def ngf_loss(
     References:
         See :func:`nec_ext.ngf_loss`.
     """
-    for name, value in (("eps", eps), ("target_eps", target_eps), ("mask", mask)):
-        _check_dtype(name, _as_tensor(value))
+    maps = {"eps": _as_tensor(eps), "target_eps": _as_tensor(target_eps), "mask": _as_tensor(mask)}
+    for name, value in maps.items():
+        _check_dtype(name, value)
     input, target, options = parse_options(
         _as_tensor(input),
         _as_tensor(target),
-        eps=_as_tensor(eps),
-        target_eps=_as_tensor(target_eps),
+        **maps,
         eps_mode=eps_mode,
         operator=operator,
         spacing=spacing,
-        mask=_as_tensor(mask),
         weight=weight,
         reduction=reduction,
     )
@@ -106,15 +105,15 @@ def ngf_loss(
         _check_gradient("grad_target", grad_target, target),
     ]
     tensors, settings = volume_tensors(input, target, options)
-    for name, gradient, other in (
-        ("grad_input", gradients[0], gradients[1]),
-        ("grad_target", gradients[1], None),
-    ):
-        rest = [t for t in (*tensors, other) if t is not None]
-        if gradient is not None and any(_overlap(gradient, t) for t in rest):
+    taken = [t for t in tensors if t is not None]
+    for name, gradient in zip(("grad_input", "grad_target"), gradients, strict=True):
+        if gradient is None:
+            continue
+        if any(_overlap(gradient, t) for t in taken):
             raise ValueError(
                 f"{name} must not share memory with images, maps or the other gradient"
             )
+        taken.append(gradient)
     if torch.is_grad_enabled() and (input.requires_grad or target.requires_grad):
         raise ValueError(
             "input and target must not require a gradient: "

@@ -54,11 +54,6 @@ def test_volumes_are_the_papers_method_in_3d() -> None:
     check_size(options)
 
 
-def test_amp_was_once_true_or_false() -> None:
-    for former, now in ((False, "none"), (True, "bf16")):
-        assert change(Options(), {"amp": former}).amp == now
-
-
 def test_later_layers_win(tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     config.write_text('{"eps": 0.3, "batch": 4, "data": {"size": 32}, "unet_channels": [8, 16]}')

@@ -34,7 +34,7 @@ def test_processes_sent_what_the_model_says() -> None:
         assert row["sent_bytes"] == row["expected_bytes"]
         assert row["exchanges"] == [int(count > 1)] * count
         assert row["all_reduces"] == [[scaling.REDUCED]] * count
-        assert row["records"] == [[scaling.RECORD * count]] * count
+        assert row["records"] == [[scaling.RECORD_BYTES * count]] * count
         if count > 1:
             assert 1 <= row["loopback_bytes"] / row["expected_bytes"] < 1.05
 

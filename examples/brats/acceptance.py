@@ -196,7 +196,7 @@ def table(found: Mapping[str, Sequence[Criterion]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 if all twelve are met, else 1."""
-    parser = make_parser("acceptance", __doc__)
+    parser = make_parser("brats.acceptance", __doc__)
     parser.add_argument("--out", type=Path, default=Path("out/acceptance"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     given = parser.parse_args(arguments)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""How the commands of this package begin and end."""
+"""How the commands of the examples begin and end."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from collections.abc import Callable
 
 
 def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """For ``python -m examples.brats.<name>``."""
+    """For ``python -m examples.<name>``."""
     return argparse.ArgumentParser(
-        prog=f"python -m examples.brats.{name}",
+        prog=f"python -m examples.{name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 
-def exit_code(command: Callable[[], bool | None]) -> int:
+def exit_code(
+    command: Callable[[], bool | None], stopped: str = "stopped: the same command goes on"
+) -> int:
     """Runs a command: 0; 1 if it says False, or after one sentence on an error; 130 if stopped."""
     try:
         return int(command() is False)
@@ -26,5 +28,5 @@ def exit_code(command: Callable[[], bool | None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped: the same command goes on", file=sys.stderr)
+        print(stopped, file=sys.stderr)
         return 130

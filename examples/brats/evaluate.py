@@ -248,7 +248,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0; 1 if runs or data cannot be used."""
-    parser = make_parser("evaluate", __doc__)
+    parser = make_parser("brats.evaluate", __doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, or NAME=RUN")
     parser.add_argument("--out", type=Path, default=Path("out/brats/evaluation"))
     for name in ("histogram", "blur_unit", "ssim_window"):

@@ -58,8 +58,8 @@ class Learner:
         torch.manual_seed(_seed(options.seed, step, self.process.rank))
         if step < options.warmup * options.steps:
             target = source
-        halves = source.chunk(options.accumulate), target.chunk(options.accumulate)
-        batches = list(zip(*halves, strict=True))
+        parts = source.chunk(options.accumulate), target.chunk(options.accumulate)
+        batches = list(zip(*parts, strict=True))
         single = len(batches) == 1
         with torch.set_grad_enabled(single):
             fakes = [self._generate(*batch) for batch in batches]
@@ -163,7 +163,7 @@ class Learner:
             self.system.load_state_dict(state["system"])
             for name, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(state["optimizers"][name])
-            if state.get("scaler"):  # empty without fp16
+            if state["scaler"]:  # empty without fp16
                 self.scaler.load_state_dict(state["scaler"])
             if self.average:
                 self.average.load_state_dict(state["average"])

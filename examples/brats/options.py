@@ -36,7 +36,6 @@ from .values import (
 )
 
 GROUPS = "data", "metrics"  # options of the images and of their comparison
-FORMER = {("amp", "false"): "none", ("amp", "true"): "bf16"}  # in runs from before there was fp16
 
 
 @dataclass(frozen=True)
@@ -176,12 +175,11 @@ def change(options: Options, values: Mapping[str, object]) -> Options:
             near = difflib.get_close_matches(key, kinds, cutoff=0.5)
             hint = f"did you mean {' or '.join(near)}?" if near else "see examples/brats/options.py"
             raise ValueError(f"there is no option {key!r}: {hint}")
-        text = as_text(value)
         try:
-            parsed[key] = parse_value(kinds[key], FORMER.get((key, text), text))
+            parsed[key] = parse_value(kinds[key], as_text(value))
         except ValueError:
             wanted = describe(kinds[key])
-            raise ValueError(f"{key} must be {wanted}, got {text!r}") from None
+            raise ValueError(f"{key} must be {wanted}, got {as_text(value)!r}") from None
     for group in GROUPS:
         names = [key for key in parsed if key.startswith(f"{group}.")]
         changes = {key.partition(".")[2]: parsed.pop(key) for key in names}

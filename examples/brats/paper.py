@@ -190,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0; 1 with one sentence if something cannot be used; 130 if interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     gpu = torch.cuda.is_available()
-    parser = make_parser("paper", __doc__)
+    parser = make_parser("brats.paper", __doc__)
     parser.add_argument("values", nargs="*", metavar="KEY=VALUE", help="options of all systems")
     parser.add_argument("--preset", choices=SLICE_PRESETS, default="paper")
     parser.add_argument("--seeds", type=seeds, default=(0,), metavar="N,N,...", help="default: 0")

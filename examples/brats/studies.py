@@ -76,7 +76,7 @@ STUDIES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0; 1 with one sentence if something cannot be used; 130 if interrupted."""
-    parser = make_parser("studies", __doc__)
+    parser = make_parser("brats.studies", __doc__)
     parser.add_argument("study", choices=list(STUDIES))
     parser.add_argument("--out", type=Path, default=Path("out/studies"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count())

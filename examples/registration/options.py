@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ..brats import commands
 from ..brats.volumes import DataError, Volume, read_pair
 from .images import Problem, make_problem, phantom_pair
 from .register import Settings
@@ -25,11 +25,7 @@ SETTINGS = {
 
 def make_parser(name: str, description: str | None, out: str) -> argparse.ArgumentParser:
     """With the options of the images and of the optimization."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m examples.{name}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.make_parser(name, description)
     add = parser.add_argument
     add("files", nargs="*", type=Path, metavar="T1 T2", help="NIfTI files; none: the phantom")
     add("--out", type=Path, default=Path(out), help="output folder")
@@ -103,11 +99,4 @@ def exit_code(command: Callable[[], None]) -> int:
     """Runs a command: 0; 1 after one sentence on an error; 130 if stopped."""
     # MONAI's losses index by lists, of which torch warns.
     warnings.filterwarnings("ignore", "Using a non-tuple sequence", UserWarning)
-    try:
-        command()
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return commands.exit_code(command, "stopped")
