@@ -4,11 +4,13 @@
 
 Needs no network and installs nothing: the packages are those of the Python that runs it. The
 extension is built in place. A step that fails does not keep the next ones from being tried.
+``python -m benchmarks.gpu_report FOLDER build checks`` leaves the benchmark out.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -79,15 +81,18 @@ def phases(results: Path) -> dict[str, list[Step]]:
     # The metadata beside the package is where it finds its version.
     setup = ["setup.py", "egg_info", "build_ext", "--inplace"]
     tests = ["-m", *pytest, "--durations=10", "-p", "no:cacheprovider"]
+    if importlib.util.find_spec("xdist"):
+        tests += ["-n", "4"]
     goals = ["pytest", "benchmarks", "-m", "yardstick", "--device", "cuda", "-q", "--results"]
     options = ["--error-exitcode", "1", "--print-limit", "20"]
     return {
         "build": [Step("build", 150, [PYTHON, *setup], build)],
-        "tests": [Step("tests", 200, [PYTHON, *tests], {})],
-        "sanitizers": [
+        # Side by side: none of these measures a time.
+        "checks": [Step("tests", 200, [PYTHON, *tests], {})]
+        + [
             Step(
                 tool,
-                90,
+                200,
                 [sanitizer, "--tool", tool, *options, *own, PYTHON, "tests/cuda/every_kernel.py"],
                 check,
             )
@@ -159,7 +164,7 @@ def summary(outcomes: list[Outcome], results: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def main(out: Path) -> int:
+def main(out: Path, *wanted: str) -> int:
     """Exit code 0 if every step has passed. Yardsticks that are missed are only reported."""
     if not torch.cuda.is_available():
         print("gpu-report needs a GPU, and torch sees none.")
@@ -167,7 +172,8 @@ def main(out: Path) -> int:
     results = out.resolve() / f"{machine.slug({'gpu': torch.cuda.get_device_name()})}.json"
     out.mkdir(parents=True, exist_ok=True)
     results.unlink(missing_ok=True)  # of another run
-    outcomes = run_all(phases(results), out)
+    logs = {log: steps for log, steps in phases(results).items() if not wanted or log in wanted}
+    outcomes = run_all(logs, out)
     text = summary(outcomes, results)
     (out / "summary.md").write_text(text)
     print(f"\n{text}")
@@ -175,4 +181,4 @@ def main(out: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), *sys.argv[2:]))

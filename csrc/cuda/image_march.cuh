@@ -5,30 +5,35 @@
 // into shared memory.
 #pragma once
 
-#include "shared_planes.cuh"
+#include "shared_cells.cuh"
 #include "sweep_place.cuh"
 
 namespace nec::cuda {
 
-// Planes of an image in shared memory at a time.
-constexpr int ring_planes(int ahead) { return 2 + 2 * ahead; }
-
 // `Ahead`: how many planes beyond the one at hand have to be in shared memory. `General`: of any
 // dtype and layout, else of T and of rows of whole strips.
-template <typename T, class Place, class Planes, int Ahead, bool General>
+template <typename T, class Place, class Cells, int Ahead, bool General>
 class ImageMarch {
  public:
-  static constexpr int kRing = ring_planes(Ahead);
+  // Planes of an image in shared memory: those that are looked at, and one that is being put there.
+  static constexpr int kSlots = 3 + Ahead;
 
-  // Planes up to `Ahead` after the first are put into shared memory, and the one after them is
-  // requested.
-  NEC_DEVICE void start(const SweepArguments<T>& a, const Place& at, const Planes& planes) {
+  static NEC_DEVICE int plane(int slot, int image) { return slot * 2 + image; }
+  // The slot of the plane `dz` planes further.
+  static NEC_DEVICE int slot_at(int slot, int dz) {
+    const int further = slot + dz;
+    return further < 0 ? further + kSlots : further >= kSlots ? further - kSlots : further;
+  }
+
+  // Planes up to `Ahead` after the first, which is in slot 0, are put into shared memory, and the
+  // one after them is requested.
+  NEC_DEVICE void start(const SweepArguments<T>& a, const Place& at, const Cells& cells) {
     NEC_ROLLED
     for (int k = -1; k <= Ahead; ++k) {
       seek(a, at, at.z + k);
       fetch(a, at);
       arrive(a);
-      publish(a, at, planes, k + Ahead + kRing);
+      publish(cells, slot_at(0, k));
     }
     seek(a, at, at.z + 1 + Ahead);
     fetch(a, at);
@@ -42,20 +47,16 @@ class ImageMarch {
     }
   }
 
-  // Puts the plane that has arrived into shared memory and requests the next one.
-  NEC_DEVICE void advance(const SweepArguments<T>& a, const Place& at, const Planes& planes,
-                          int step) {
-    publish(a, at, planes, step + 1 + 2 * Ahead);
-    if (at.z + step + 2 + Ahead < a.depth) {
+  // Puts the plane that has arrived into shared memory and requests the next one. The plane at hand
+  // is z, and in that slot.
+  NEC_DEVICE void advance(const SweepArguments<T>& a, const Place& at, const Cells& cells, int z,
+                          int slot) {
+    publish(cells, slot_at(slot, 1 + Ahead));
+    if (z + 2 + Ahead < a.depth) {
       NEC_UNROLL
       for (int m = 0; m < 2; ++m) rows_[m] += a.image[m].stride[2];
     }
     fetch(a, at);
-  }
-
-  // The index in shared memory of the plane `dz` planes from the one at hand.
-  static NEC_DEVICE unsigned plane(unsigned image, unsigned step, int dz) {
-    return (step + unsigned(dz + Ahead)) % kRing * 2 + image;
   }
 
   // Planes of both images: the last two that are in shared memory, and the one that is to be next.
@@ -64,13 +65,13 @@ class ImageMarch {
  private:
   static constexpr int kStrip = Strip<T>::size;
 
-  // Goes to plane z, the border replicated.
+  // Goes to plane z, the border replicated. A thread too many reads what is last.
   NEC_DEVICE void seek(const SweepArguments<T>& a, const Place& at, int z) {
-    const int y = clamp(at.y, 0, a.height - 1);
     NEC_UNROLL
     for (int m = 0; m < 2; ++m) {
-      rows_[m] = a.image[m].row(at.sample, at.channel, clamp(z, 0, a.depth - 1), y);
-      if constexpr (!General) rows_[m] += clamp(at.x, 0, a.width - kStrip) * int64_t(sizeof(T));
+      rows_[m] = a.image[m].row(at.sample, at.channel, clamp(z, 0, a.depth - 1),
+                                smaller(at.y, a.height - 1));
+      if constexpr (!General) rows_[m] += smaller(at.x, a.width - kStrip) * int64_t(sizeof(T));
     }
   }
 
@@ -85,19 +86,13 @@ class ImageMarch {
     }
   }
 
-  NEC_DEVICE void publish(const SweepArguments<T>& a, const Place& at, const Planes& planes,
-                          unsigned slot) {
-    // A strip outside of the image has been read from the nearest one inside. Of it only the voxel
-    // at the border is ever looked at.
+  NEC_DEVICE void publish(const Cells& cells, int slot) {
     NEC_UNROLL
     for (int m = 0; m < 2; ++m) {
       before[m] = here[m];
       here[m] = next[m];
-      const unsigned plane = slot % kRing * 2 + m;
-      const T first = here[m].v[0], last = here[m].v[kStrip - 1];
-      planes.strip(plane) = here[m];
-      planes.first(plane) = at.x >= a.width ? last : first;
-      planes.last(plane) = at.x < 0 ? first : last;
+      cells.put_strip(plane(slot, m), here[m]);
+      cells.put_edges(plane(slot, m), here[m]);
     }
   }
 

@@ -18,6 +18,8 @@
 // what a step writes into shared memory is read in the next one, from the other of two buffers.
 #pragma once
 
+#include <utility>
+
 #include "../math/stencil.h"
 #include "image_march.cuh"
 #include "sums.cuh"
@@ -38,14 +40,21 @@ class NgfSweep {
   static constexpr int kRows = Dim == 3 ? 1 : 0;  // at each side that are looked at
   static constexpr int kMargin = G > 0 ? 1 : 0;   // voxels around a tile where the field is needed
 
-  // Planes in shared memory: those of both images in the ring, then those of the field in two
-  // buffers. On axes, of component y the strips, of component x what lies between them.
-  static constexpr int kImages = 2 * ring_planes(kAhead);
-  static constexpr int kStripPlanes = kImages + 2 * G * (S::on_axes ? Dim - 2 : Dim);
-  static constexpr int kEdgePlanes = kImages + 2 * G * (S::on_axes ? 1 : Dim);
-  using Planes = SharedPlanes<T_, kStripPlanes, kEdgePlanes>;
-  using Window = typename Planes::Window;
-  using Images = ImageMarch<T_, Place<Dim, kMargin>, Planes, kAhead, kGeneral>;
+  // Planes in a cell of shared memory: those of both images, then those of the field. On axes, of
+  // component y the strips, of component x what lies between them.
+  static constexpr int kSlots = 3 + kAhead;
+  static constexpr int kImages = 2 * kSlots;
+  static constexpr int kFieldSlots = S::on_axes ? kSlots : 2;
+  static constexpr int kStripPlanes = kImages + kFieldSlots * G * (S::on_axes ? Dim - 2 : Dim);
+  static constexpr int kEdgePlanes = kImages + kFieldSlots * G * (S::on_axes ? 1 : Dim);
+  using Cells = SharedCells<T_, kStripPlanes, kEdgePlanes>;
+  using Window = typename Cells::Window;
+  using Images = ImageMarch<T_, Place<Dim, kMargin>, Cells, kAhead, kGeneral>;
+  static_assert(kSlots == Images::kSlots, "a step for every slot");
+
+  // The steps of a march use the slots in turn. Where each has code of its own, the slot is a
+  // constant, and what was `here` is `before` without being copied.
+  static constexpr int kUnrolled = kGeneral ? 1 : kSlots;
 
  public:
   using T = T_;
@@ -53,15 +62,15 @@ class NgfSweep {
   static constexpr int kStrip = Strip<T>::size;
   static constexpr int kMostThreads = kGeneral || G > 1 ? 384 : 512;
 
-  static constexpr int64_t shared_bytes(int64_t threads) { return Planes::bytes(threads); }
+  static constexpr int64_t shared_bytes(int64_t threads) { return Cells::bytes(threads); }
   static constexpr int64_t most_threads(int64_t bytes) {
-    const int64_t fit = Planes::most_threads(bytes);
+    const int64_t fit = Cells::most_threads(bytes);
     return fit < kMostThreads ? fit : kMostThreads;
   }
 
   static NEC_DEVICE void run(const Arguments& arguments, void* shared) {
     NgfSweep sweep(arguments, shared);
-    sweep.march();
+    sweep.march(std::make_integer_sequence<int, kUnrolled>());
     if (arguments.partials) {
       const double sum = block_sum(sweep.sum_, static_cast<double*>(shared));
       if (threadIdx.x == 0) arguments.partials[blockIdx.x] = sum;
@@ -71,20 +80,29 @@ class NgfSweep {
  private:
   const SweepArguments<T>& a_;
   const Place<Dim, kMargin> at_;
-  const Planes planes_;
+  const Cells cells_;
   Images images_;
+  int step_ = 0, slot_ = 0;
 
   char* written_[G + 1];  // rows of the gradient, of the plane that is written next
   T scale_ = 0;           // of the gradient
   double sum_ = 0;
+  // What the field goes on with beyond a border of the image, before and after, times this: that of
+  // the thread itself. 1 where there is no border.
+  T beyond_x_[2], beyond_y_[2];
   Strip<T> field_x_[G + 1];  // component x of the field of the plane before
   // Of the gradient of the plane before this one what it has so far, and of this one.
   Strip<T> running_[G + 1], carried_[G + 1];
 
   NEC_DEVICE NgfSweep(const SweepArguments<T>& a, void* shared)
-      : a_(a), at_(a, kStrip), planes_(shared, a.tiling) {
-    images_.start(a, at_, planes_);
+      : a_(a), at_(a, kStrip), cells_(shared, a.tiling.threads(), at_.to) {
+    images_.start(a, at_, cells_);
     if constexpr (G > 0) scale_ = T(a.gradient_scale * (a.factor ? *a.factor : 1.0));
+    constexpr T continuation[2] = {T(S::continuation[0]), T(S::continuation[1])};
+    beyond_x_[0] = at_.x == 0 ? continuation[0] : T(1);
+    beyond_x_[1] = at_.x + kStrip >= a.width ? continuation[1] : T(1);
+    beyond_y_[0] = at_.y == 0 ? continuation[0] : T(1);
+    beyond_y_[1] = at_.y == a.height - 1 ? continuation[1] : T(1);
     NEC_UNROLL
     for (int g = 0; g < G; ++g) {
       field_x_[g] = running_[g] = carried_[g] = Strip<T>{};
@@ -94,38 +112,46 @@ class NgfSweep {
   }
 
   // Among the planes of strips, and among those of edges.
-  static NEC_DEVICE unsigned field_plane(unsigned step, unsigned gradient, unsigned axis) {
-    const unsigned buffer = step % 2 * G + gradient;
-    return kImages + (S::on_axes ? buffer : buffer * Dim + axis);
+  static NEC_DEVICE int field_plane(int slot, int gradient, int axis) {
+    const int among_slots = slot % kFieldSlots * G + gradient;
+    return kImages + (S::on_axes ? among_slots : among_slots * Dim + axis);
   }
 
   // -----------------------------------------------------------------------------------------------
   // The march
   // -----------------------------------------------------------------------------------------------
 
-  NEC_DEVICE void march() {
-    const int steps = a_.tiling.chunk + 2 * kMargin;
-    for (int step = 0; step < steps + kAhead * kMargin; ++step) {
-      __syncthreads();
-      if (kMargin > 0 && step > 0) add_plane(step - 1);
-      if (step < steps) advance(step);
+  template <int... Phases>
+  NEC_DEVICE void march(std::integer_sequence<int, Phases...>) {
+    while ((step<Phases>() && ...)) {
     }
   }
 
-  NEC_DEVICE void advance(int step) {
+  // One step, and whether there was one left. `Phase` is the slot if there is a phase for each.
+  template <int Phase>
+  NEC_DEVICE bool step() {
+    const int steps = a_.tiling.chunk + 2 * kMargin;
+    if (step_ == steps + kAhead * kMargin) return false;
+    __syncthreads();
+    const int slot = kUnrolled > 1 ? Phase : slot_;
+    if constexpr (G > 0) add_plane(step_ - 1, Images::slot_at(slot, -1));
+    if (kAhead * kMargin == 0 || step_ < steps) advance(slot);
+    ++step_;
+    if constexpr (kUnrolled == 1) slot_ = Images::slot_at(slot, 1);
+    return true;
+  }
+
+  NEC_DEVICE void advance(int slot) {
     images_.arrive(a_);
     Strip<T> along_z[G + 1] = {};
-    Vec<Dim, T> d[kStrip] = {}, e[kStrip] = {};
-    const bool computes = at_.computes.contain(step);
-    if (computes) {
-      differences(0, step, d);
-      differences(1, step, e);
-    }
-    images_.advance(a_, at_, planes_, step);
-    if (computes) compute_field(step, d, e, along_z);
+    Vec<Dim, T> d[2][kStrip];
+    NEC_UNROLL
+    for (int m = 0; m < 2; ++m) differences<false>(m, slot, d[m]);
+    images_.advance(a_, at_, cells_, at_.z + step_, slot);
+    if (at_.computes.contain(step_)) compute_field(slot, d, along_z);
     if constexpr (S::on_axes) {
       NEC_UNROLL
-      for (int g = 0; g < G; ++g) complete(g, step, Strip<T>{}, along_z[g]);
+      for (int g = 0; g < G; ++g) complete(g, step_, Strip<T>{}, along_z[g]);
     }
   }
 
@@ -133,26 +159,36 @@ class NgfSweep {
   // The field of a plane
   // -----------------------------------------------------------------------------------------------
 
-  NEC_DEVICE void differences(int m, int step, Vec<Dim, T> (&d)[kStrip]) const {
+  // `Again`: of images that are smaller by `kSmaller`, and without registers: the planes have moved
+  // on.
+  static constexpr T kSmaller = T(1) / 16;
+  template <bool Again>
+  NEC_DEVICE void differences(int m, int slot, Vec<Dim, T> (&d)[kStrip]) const {
+    constexpr bool kRegisters = S::on_axes && !Again;
+    constexpr int kPlanes = kRegisters ? 0 : 1;
     Window w[3][3] = {};
     NEC_UNROLL
-    for (int dz = -kAhead; dz <= kAhead; ++dz) {
-      const unsigned plane = Images::plane(m, step, dz);
+    for (int dz = -kPlanes; dz <= kPlanes; ++dz) {
+      const int plane = Images::plane(Images::slot_at(slot, dz), m);
       NEC_UNROLL
       for (int dy = -kRows; dy <= kRows; ++dy) {
-        if (!S::on_axes || dy != 0) planes_.read_strip(plane, dy, w[dz + 1][dy + 1]);
-        if (!S::on_axes || dy == 0) planes_.read_sides(plane, dy, w[dz + 1][dy + 1]);
+        if (!kRegisters || dy != 0) cells_.read_strip(plane, dy, w[dz + 1][dy + 1]);
+        if (!S::on_axes || (dy == 0 && dz == 0)) cells_.read_sides(plane, dy, w[dz + 1][dy + 1]);
       }
     }
-    if constexpr (S::on_axes) {  // what is in a register need not be read
+    if constexpr (kRegisters) {
       NEC_UNROLL
-      for (int i = 0; i < kStrip; ++i) w[1][1].v[i + 1] = images_.here[m].v[i];
+      for (int i = 0; i < kStrip; ++i) {
+        w[0][1].v[i + 1] = images_.before[m].v[i];
+        w[1][1].v[i + 1] = images_.here[m].v[i];
+        w[2][1].v[i + 1] = images_.next[m].v[i];
+      }
     }
     NEC_UNROLL
     for (int i = 0; i < kStrip; ++i) {
       d[i] = S::template gradient<Dim, T>([&](int dz, int dy, int dx) {
-        if (S::on_axes && dz != 0) return dz < 0 ? images_.before[m].v[i] : images_.next[m].v[i];
-        return w[dz + 1][dy + 1].v[i + 1 + dx];
+        const T voxel = w[dz + 1][dy + 1].v[i + 1 + dx];
+        return Again ? kSmaller * voxel : voxel;
       });
       if constexpr (Arrays != Layout::plain) {
         NEC_UNROLL
@@ -161,9 +197,9 @@ class NgfSweep {
     }
   }
 
-  NEC_DEVICE void compute_field(int step, const Vec<Dim, T> (&d)[kStrip],
-                                const Vec<Dim, T> (&e)[kStrip], Strip<T> (&along_z)[G + 1]) {
-    const int z = at_.z + step;
+  NEC_DEVICE void compute_field(int slot, Vec<Dim, T> (&d)[2][kStrip],
+                                Strip<T> (&along_z)[G + 1]) {
+    const int z = at_.z + step_;
     Strip<T> eps[2], weight;
     bool in_range = a_.eps_in_range;
     NEC_UNROLL
@@ -181,21 +217,25 @@ class NgfSweep {
 
     VoxelField<Dim, T> field[kStrip];
     if (a_.mode == EpsMode::additive) {
-      in_range &= voxel_fields<EpsMode::additive>(d, e, eps[0], eps[1], field);
+      in_range &= voxel_fields<EpsMode::additive>(d[0], d[1], eps[0], eps[1], field);
     } else {
-      in_range &= voxel_fields<EpsMode::quadrature>(d, e, eps[0], eps[1], field);
+      in_range &= voxel_fields<EpsMode::quadrature>(d[0], d[1], eps[0], eps[1], field);
     }
     if (!in_range) {
       NEC_UNROLL
-      for (int i = 0; i < kStrip; ++i)
-        field[i] = normalized_voxel_field(a_.mode, d[i], e[i], eps[0].v[i], eps[1].v[i]);
+      for (int m = 0; m < 2; ++m) differences<true>(m, slot, d[m]);
+      NEC_UNROLL
+      for (int i = 0; i < kStrip; ++i) {
+        field[i] = extreme_voxel_field(a_.mode, d[0][i], d[1][i], kSmaller * eps[0].v[i],
+                                       kSmaller * eps[1].v[i], kSmaller);
+      }
     }
 
-    if (at_.writes.contain(step)) reduce(z, field, weight);
+    if (at_.writes.contain(step_)) reduce(z, field, weight);
     if constexpr (G > 0)
-      along_z[0] = publish_field(step, 0, weight, field, &VoxelField<Dim, T>::by_d);
+      along_z[0] = publish_field(slot, 0, weight, field, &VoxelField<Dim, T>::by_d);
     if constexpr (G > 1)
-      along_z[1] = publish_field(step, 1, weight, field, &VoxelField<Dim, T>::by_e);
+      along_z[1] = publish_field(slot, 1, weight, field, &VoxelField<Dim, T>::by_e);
   }
 
   NEC_DEVICE void reduce(int z, const VoxelField<Dim, T> (&field)[kStrip], const Strip<T>& weight) {
@@ -220,57 +260,35 @@ class NgfSweep {
   }
 
   // Puts a field into shared memory and returns its component along z.
-  NEC_DEVICE Strip<T> publish_field(int step, int g, const Strip<T>& weight,
+  NEC_DEVICE Strip<T> publish_field(int slot, int g, const Strip<T>& weight,
                                     const VoxelField<Dim, T> (&field)[kStrip],
                                     Vec<Dim, T> VoxelField<Dim, T>::* derivative) {
     Strip<T> along_z;
     NEC_UNROLL
     for (int axis = 0; axis < Dim; ++axis) {
+      const bool along_x = axis == Dim - 1;
       Strip<T> strip;
       NEC_UNROLL
       for (int i = 0; i < kStrip; ++i) {
         strip.v[i] = (field[i].*derivative).v[axis];
         if (kGeneral) strip.v[i] *= weight.v[i];
-        if (Arrays != Layout::plain && axis < Dim - 1) strip.v[i] *= a_.axis_scale[axis];
+        if (Arrays != Layout::plain && !along_x) strip.v[i] *= a_.axis_scale[axis];
       }
       if (axis == 0) along_z = strip;
       if (S::on_axes && axis == 0) continue;
-      publish_component(field_plane(step, g, axis), axis, strip);
-      if (axis == Dim - 1) field_x_[g] = strip;
+      if constexpr (kGeneral) {  // the row may end within the strip
+        NEC_UNROLL
+        for (int i = 1; i < kStrip; ++i) {
+          if (at_.x + i == a_.width)
+            strip.v[i] = (along_x ? T(S::continuation[1]) : T(1)) * strip.v[i - 1];
+        }
+      }
+      const int plane = field_plane(slot, g, axis);
+      if (!S::on_axes || !along_x) cells_.put_strip(plane, strip);
+      if (!S::on_axes || along_x) cells_.put_edges(plane, strip);
+      if (along_x) field_x_[g] = strip;
     }
     return along_z;
-  }
-
-  // Beyond the border the field goes on as stencil.h says: the owner of the last voxel writes that
-  // too.
-  NEC_DEVICE void publish_component(unsigned plane, int axis, Strip<T>& strip) const {
-    constexpr T continuation[2] = {T(S::continuation[0]), T(S::continuation[1])};
-    if constexpr (kGeneral) {
-      NEC_UNROLL
-      for (int i = 1; i < kStrip; ++i) {
-        if (at_.x + i == a_.width)
-          strip.v[i] = (axis == Dim - 1 ? continuation[1] : T(1)) * strip.v[i - 1];
-      }
-    }
-    publish_row(plane, axis, 0, strip, 1);
-    if (Dim == 2 || (S::on_axes && axis == Dim - 1)) return;
-    if (at_.y == 0) publish_row(plane, axis, -1, strip, axis == 1 ? continuation[0] : T(1));
-    if (at_.y == a_.height - 1)
-      publish_row(plane, axis, 1, strip, axis == 1 ? continuation[1] : T(1));
-  }
-
-  NEC_DEVICE void publish_row(unsigned plane, int axis, int dy, Strip<T> strip, T sign) const {
-    constexpr T continuation[2] = {T(S::continuation[0]), T(S::continuation[1])};
-    const bool along_x = axis == Dim - 1;
-    NEC_UNROLL
-    for (int i = 0; i < kStrip; ++i) strip.v[i] *= sign;
-    if (!S::on_axes || !along_x) planes_.strip(plane, dy) = strip;
-    if (S::on_axes && !along_x) return;
-    const T first = strip.v[0], last = strip.v[kStrip - 1];
-    planes_.first(plane, dy) = first;
-    planes_.last(plane, dy) = last;
-    if (at_.first) planes_.last(plane, dy, -1) = (along_x ? continuation[0] : T(1)) * first;
-    if (at_.last) planes_.first(plane, dy, 1) = (along_x ? continuation[1] : T(1)) * last;
   }
 
   // -----------------------------------------------------------------------------------------------
@@ -278,44 +296,43 @@ class NgfSweep {
   // -----------------------------------------------------------------------------------------------
 
   // The adjoint of the field of a step, as far as it takes the threads around.
-  NEC_DEVICE void add_plane(int step) {
-    if (at_.writes.count == 0) return;
+  NEC_DEVICE void add_plane(int step, int slot) {
     const bool inside = at_.computes.contain(step);
     NEC_UNROLL
     for (int g = 0; g < G; ++g) {
-      if constexpr (S::on_axes) {
-        if (inside) {
-          PlaneAdjoint<T> p[kStrip];
-          plane_adjoint(step, g, p);
-          NEC_UNROLL
-          for (int i = 0; i < kStrip; ++i) running_[g].v[i] += p[i].in_plane;
+      Strip<T> in_plane = {}, along_z = {};
+      if (inside) {
+        PlaneAdjoint<T> p[kStrip];
+        plane_adjoint(slot, g, p);
+        NEC_UNROLL
+        for (int i = 0; i < kStrip; ++i) {
+          in_plane.v[i] = p[i].in_plane;
+          along_z.v[i] = p[i].along_z;
+          if (S::on_axes) running_[g].v[i] += p[i].in_plane;
         }
-      } else {
-        Strip<T> in_plane = {}, along_z = {};
-        if (inside) {
-          PlaneAdjoint<T> p[kStrip];
-          plane_adjoint(step, g, p);
-          NEC_UNROLL
-          for (int i = 0; i < kStrip; ++i) {
-            in_plane.v[i] = p[i].in_plane;
-            along_z.v[i] = p[i].along_z;
-          }
-        }
-        complete(g, step, in_plane, along_z);
       }
+      if constexpr (!S::on_axes) complete(g, step, in_plane, along_z);
     }
   }
 
-  NEC_DEVICE void plane_adjoint(int step, int g, PlaneAdjoint<T> (&p)[kStrip]) const {
+  NEC_DEVICE void plane_adjoint(int slot, int g, PlaneAdjoint<T> (&p)[kStrip]) const {
     Window w[Dim][3] = {};
     NEC_UNROLL
     for (int axis = S::on_axes ? 1 : 0; axis < Dim; ++axis) {
-      const unsigned plane = field_plane(step, g, axis);
-      const bool along_x = axis == Dim - 1;
+      const int plane = field_plane(slot, g, axis);
+      const bool along_x = axis == Dim - 1, along_y = Dim == 3 && axis == 1;
       NEC_UNROLL
       for (int dy = -kRows; dy <= kRows; ++dy) {
-        if (!S::on_axes || !along_x) planes_.read_strip(plane, dy, w[axis][dy + 1]);
-        if (!S::on_axes || (along_x && dy == 0)) planes_.read_sides(plane, dy, w[axis][dy + 1]);
+        Window& row = w[axis][dy + 1];
+        if (!S::on_axes || !along_x) cells_.read_strip(plane, dy, row);
+        if (!S::on_axes || (along_x && dy == 0)) cells_.read_sides(plane, dy, row);
+        if (along_x) {
+          row.v[0] *= beyond_x_[0];
+          row.v[kStrip + 1] *= beyond_x_[1];
+        } else if (along_y && dy != 0) {
+          NEC_UNROLL
+          for (T& voxel : row.v) voxel *= beyond_y_[dy < 0 ? 0 : 1];
+        }
       }
     }
     if constexpr (S::on_axes) {

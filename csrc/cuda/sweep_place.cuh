@@ -4,7 +4,7 @@
 // What a sweep is told, and which part of it is a thread's.
 #pragma once
 
-#include "strips.cuh"
+#include "shared_cells.cuh"
 #include "tiling.h"
 
 namespace nec::cuda {
@@ -53,11 +53,11 @@ struct Steps {
 template <int Dim, int Margin>
 struct Place {
   int64_t sample;
-  int channel, x, y;  // of the first voxel of the strip, which may be outside of the image
+  int channel, x, y;  // of the first voxel of the strip
   int z;              // plane of the first step
   Steps computes;     // the field
   Steps writes;       // the gradient, or the sum
-  bool first, last;   // holds the first or the last voxel of a row
+  Neighbours to;
 
   template <typename T>
   NEC_DEVICE Place(const SweepArguments<T>& a, int strip_voxels) {
@@ -65,7 +65,7 @@ struct Place {
     const int thread = int(threadIdx.x), row = thread / t.strips, strip = thread % t.strips;
     int64_t job = Dim == 3 ? int64_t(blockIdx.x) : int64_t(blockIdx.x) * t.rows + row;
     // A thread too many reads what some other one does.
-    const bool present = row < t.rows && job < t.jobs;
+    bool present = row < t.rows && job < t.jobs;
     if (job >= t.jobs) job = 0;
     const auto next_digit = [&job](int base) {
       const int digit = int(job % base);
@@ -76,19 +76,29 @@ struct Place {
     const int chunk = next_digit(t.chunks);
     channel = next_digit(a.channels);
     sample = job;
-    x = t.first_x + (tile_x * (t.strips - 2) + strip - 1) * strip_voxels;
-    y = 0;
-    bool in_tile = present && strip > 0 && strip < t.strips - 1 && x < a.window.hi[2];
-    first = in_tile && x == 0;
-    last = in_tile && x + strip_voxels >= a.width;
-    bool around = Margin == 0 ? in_tile : present && x >= 0 && x < a.width;
+    x = t.first_x + (tile_x * (t.strips - 2) + strip) * strip_voxels;
+    present &= x < a.width;
+    // Who is at an end of a tile, and not of all tiles, is there for its neighbour.
+    bool in_tile = (strip > 0 || tile_x == 0) && (strip < t.strips - 1 || tile_x == t.tiles_x - 1);
+    in_tile &= x + strip_voxels > a.window.lo[2] && x < a.window.hi[2];
+    bool around = Margin > 0 || in_tile;
+    to.left = strip > 0 ? -1 : 0;
+    to.right = row < t.rows && strip + 1 < t.strips && x + strip_voxels < a.width ? 1 : 0;
+    y = to.up = to.down = 0;
     if constexpr (Dim == 3) {
-      const int tile = a.window.lo[1] + tile_y * t.tile_rows;
-      const int tile_end = smaller(tile + t.tile_rows, a.window.hi[1]);
-      y = tile + row - t.halo;
-      in_tile &= y >= tile && y < tile_end;
-      around &= y >= tile - Margin && y < tile_end + Margin && y >= 0 && y < a.height;
+      const int from_end = t.rows - 1 - row;
+      y = t.first_y + tile_y * (t.rows - 2 * t.halo) + row;
+      present &= y < a.height;
+      const auto is_within = [&](int halo) {
+        return (row >= halo || tile_y == 0) && (from_end >= halo || tile_y == t.tiles_y - 1);
+      };
+      in_tile &= is_within(t.halo) && y >= a.window.lo[1] && y < a.window.hi[1];
+      around &= is_within(t.halo - Margin);
+      to.up = row > 0 ? -t.strips : 0;
+      to.down = row + 1 < t.rows && y + 1 < a.height ? t.strips : 0;
     }
+    in_tile &= present;
+    around &= present;
     const int begin = a.window.lo[0] + chunk * t.chunk;
     const int end = smaller(begin + t.chunk, a.window.hi[0]);
     z = begin - Margin;

@@ -4,9 +4,10 @@
 // How a problem is cut into blocks of threads.
 //
 // A thread owns a strip: 16 bytes of a row. A block of `rows` times `strips` threads sweeps a job
-// along z, which is a tile of the plane and a chunk of planes of one image. Around the voxels whose
-// gradient it writes, the tile has one more strip at each end of a row, and `halo` more rows at
-// each side. In 2D, where a plane is a single row, every row of a block is a job of its own.
+// along z, which is a tile of the plane and a chunk of planes of one image. Between two tiles,
+// `halo` rows of each, or one strip, are there for the other one's sake. Where the image ends
+// nothing of that is needed. In 2D, where a plane is a single row, every row of a block is a job of
+// its own.
 #pragma once
 
 #include <algorithm>
@@ -31,16 +32,14 @@ struct Limits {
 };
 
 struct Tiling {
-  int strips, rows;  // of a block, a thread each
-  int halo;          // rows at each side that are only read, or only computed
-  int first_x;       // of the first tile, a multiple of a strip
-  int tile_rows;     // that a tile writes
+  int strips, rows;      // of a block, a thread each
+  int halo;              // rows at each side that are only read, or only computed
+  int first_x, first_y;  // of the first tile; x is a multiple of a strip
   int tiles_x, tiles_y;
   int chunk, chunks;  // planes
   int64_t jobs, blocks;
-  int pitch;  // threads from one plane of shared memory to the next
 
-  int threads() const { return ceil_div(strips * rows, 32) * 32; }
+  NEC_INLINE int threads() const { return (strips * rows + 31) / 32 * 32; }
 };
 
 // A step of a march takes as long for fewer threads: it waits for memory.
@@ -84,34 +83,57 @@ inline int64_t choose_chunks(const Problem& p, const Limits& limits, Tiling& t) 
   return least;
 }
 
+// Tiles along an axis and the length of each. Neighbours overlap by two halos.
+struct Cut {
+  int64_t tiles, length;
+};
+
+inline Cut cut(int64_t length, int64_t halo, int64_t tiles) {
+  const int64_t inside = length - 2 * halo, each = ceil_div(inside, tiles);
+  if (tiles == 1 || each >= inside) return {1, length};
+  return {ceil_div(inside, each), each + 2 * halo};
+}
+
+inline int64_t fewest_tiles(int64_t length, int64_t halo, int64_t longest) {
+  return length <= longest ? 1 : ceil_div(length - 2 * halo, longest - 2 * halo);
+}
+
+// Numbers of tiles that are tried, beyond the fewest.
+constexpr int64_t kMoreTilesX = 5, kMoreTilesY = 2;
+
 // The cheapest of a few tilings. It depends on the sizes and on the GPU, and on nothing else.
 inline Tiling make_tiling(const Problem& p, const Limits& limits) {
-  const auto length = [&](int axis) { return p.window.hi[axis] - p.window.lo[axis]; };
   Tiling t{};
   t.halo = limits.gradients ? 2 : 1;
-  t.first_x = int(p.window.lo[2] / limits.strip_voxels) * limits.strip_voxels;
-  const int64_t row_strips = ceil_div(p.window.hi[2] - t.first_x, limits.strip_voxels);
-  const int halo_rows = p.dim == 3 ? 2 * t.halo : 0;
-  const int64_t widest = limits.most_threads / (halo_rows + 1) - 2;
+  // What is read: the window, and around it what the image has.
+  const int64_t v = limits.strip_voxels;
+  t.first_x = int(std::max<int64_t>(p.window.lo[2] / v - 1, 0) * v);
+  const int64_t end_x = std::min(ceil_div(p.window.hi[2], v) * v + v, p.size[4]);
+  const int64_t row_strips = ceil_div(end_x - t.first_x, v);
+  const int64_t halo_rows = p.dim == 3 ? t.halo : 0;
+  t.first_y = int(std::max<int64_t>(p.window.lo[1] - halo_rows, 0));
+  const int64_t rows = std::min(p.window.hi[1] + halo_rows, p.size[3]) - t.first_y;
+
   Tiling best{};
   int64_t least = std::numeric_limits<int64_t>::max();
-  const int64_t fewest = ceil_div(row_strips, widest);
-  for (int64_t wanted = fewest; wanted < fewest + 3; ++wanted) {
-    const int64_t tile_strips = ceil_div(row_strips, wanted);
-    t.strips = int(tile_strips) + 2;
-    t.tiles_x = ceil_div(row_strips, tile_strips);
-    const int64_t most_rows = limits.most_threads / t.strips - halo_rows;
-    for (int64_t part = 1; part <= 3 && part <= most_rows; ++part) {
-      // In 3D the most rows, or a few less; in 2D a half or a third of them: small
-      // images leave multiprocessors without work otherwise.
+  const int64_t widest = limits.most_threads / (2 * halo_rows + 1);
+  const int64_t fewest_x = fewest_tiles(row_strips, 1, widest);
+  for (int64_t wanted_x = fewest_x; wanted_x <= fewest_x + kMoreTilesX; ++wanted_x) {
+    const Cut x = cut(row_strips, 1, wanted_x);
+    t.tiles_x = int(x.tiles);
+    t.strips = int(x.length);
+    const int64_t most_rows = limits.most_threads / x.length;
+    for (int64_t more = 0; more <= kMoreTilesY; ++more) {
+      // In 3D the most rows, or a few less; in 2D a half or a third of them: small images leave
+      // multiprocessors without work otherwise.
       if (p.dim == 3) {
-        t.tiles_y = ceil_div(length(1), most_rows) + part - 1;
-        t.tile_rows = ceil_div(length(1), t.tiles_y);
-        t.tiles_y = ceil_div(length(1), t.tile_rows);
+        const Cut y = cut(rows, t.halo, fewest_tiles(rows, t.halo, most_rows) + more);
+        t.tiles_y = int(y.tiles);
+        t.rows = int(y.length);
       } else {
-        t.tiles_y = t.tile_rows = 1;
+        t.tiles_y = 1;
+        t.rows = int(std::max<int64_t>(most_rows / (more + 1), 1));
       }
-      t.rows = int(p.dim == 3 ? t.tile_rows + halo_rows : most_rows / part);
       const int64_t own = choose_chunks(p, limits, t);
       if (own < least) {
         least = own;
@@ -119,7 +141,6 @@ inline Tiling make_tiling(const Problem& p, const Limits& limits) {
       }
     }
   }
-  best.pitch = best.threads() + 1;
   return best;
 }
 

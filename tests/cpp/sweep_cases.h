@@ -226,6 +226,19 @@ inline void test_values() {
       c.eps[1] = 0.15;
       check_case(c);
     }
+    // Differences beyond the largest number, and at the other end; a GPU has nothing wider than
+    // double.
+    const auto extreme = [&](DType dtype, double amplitude, double eps) {
+      Case c;
+      c.mode = mode;
+      c.dtype[0] = c.dtype[1] = dtype;
+      c.amplitude = amplitude;
+      c.eps[0] = c.eps[1] = eps;
+      check_case(c);
+    };
+    for (const double eps : {1e-30, 0.15, 1e30}) extreme(DType::float32, 2e38, eps);
+    for (const double eps : {1e-290, 0.15, 1e308}) extreme(DType::float64, 1.1e308, eps);
+    extreme(DType::float64, 1e-290, 1e-290);
     Case c;
     c.mode = mode;
     c.amplitude = 0;
