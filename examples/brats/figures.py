@@ -120,7 +120,7 @@ def planes(path: Path, volumes: Mapping[str, Array]) -> None:
     """
     columns = {title: _three_planes(volume) for title, volume in volumes.items()}
     height, width = next(iter(columns.values())).shape
-    figure, axes = _panels(1, len(columns), Box(0, 0, width, height))
+    figure, axes = _panels(1, len(columns), Box(0, 0, width, height), extra=0.25)
     for panel, (title, image) in zip(axes[0], columns.items(), strict=True):
         _show(panel, image, (-1, 1))
         panel.set_title(title)
