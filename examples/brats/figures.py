@@ -118,7 +118,7 @@ def planes(path: Path, volumes: Mapping[str, Array]) -> None:
         path: the PNG file to write.
         volumes: of one brain, by their titles.
     """
-    columns = {title: _three_planes(volume) for title, volume in volumes.items()}
+    columns = {title: three_planes(volume) for title, volume in volumes.items()}
     height, width = next(iter(columns.values())).shape
     figure, axes = _panels(1, len(columns), Box(0, 0, width, height), extra=0.25)
     for panel, (title, image) in zip(axes[0], columns.items(), strict=True):
@@ -127,7 +127,7 @@ def planes(path: Path, volumes: Mapping[str, Array]) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _three_planes(volume: Array) -> Array:
+def three_planes(volume: Array) -> Array:
     """One below the other, as rows from front to back or from top to bottom."""
     x, y, z = (n // 2 for n in volume.shape)
     images = volume[:, :, z].T, volume[:, y, ::-1].T, volume[x, :, ::-1].T
