@@ -233,6 +233,17 @@ def test_images_are_shown_front_up_and_left_on_the_right() -> None:
     assert part.tolist() == [[3, 6, 9], [4, 7, 10]]
 
 
+def test_planes_of_a_volume_are_front_up_or_top_up() -> None:
+    volume = np.zeros((3, 5, 3), np.float32)  # left, back, top
+    volume[2, 2, 1], volume[1, 4, 1], volume[1, 2, 2] = 1, 2, 3
+    image = figures.three_planes(volume)
+    gap = [figures.BACKGROUND] * 5
+    axial = [[-1, 0, 0, 0, -1]] * 2 + [[-1, 0, 0, 1, -1], [-1, 0, 0, 0, -1], [-1, 0, 2, 0, -1]]
+    coronal = [[-1, 0, 3, 0, -1], [-1, 0, 0, 1, -1], [-1, 0, 0, 0, -1]]
+    sagittal = [[0, 0, 3, 0, 0], [0, 0, 0, 0, 2], [0, 0, 0, 0, 0]]
+    assert image.tolist() == [*axial, gap, gap, *coronal, gap, gap, *sagittal, gap, gap]
+
+
 def test_density_without_spread_is_left_out(tmp_path: Path) -> None:
     rows: list[Any] = [{"system": "a", "psnr": 20.0}, {"system": "b", "psnr": 20.0}]
     rows += [{"system": "b", "psnr": 22.0 + k} for k in range(3)]

@@ -266,7 +266,9 @@ TINY = (
 )
 
 
-def test_two_processes_are_one_that_accumulates(root: Path, own_cache: Path) -> None:
+def test_two_processes_are_one_that_accumulates(
+    root: Path, own_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for k, name in enumerate(NAMES):  # larger than the window of SSIM
         for j, kind in enumerate(("t1n", "t2w")):
             save(root / name / f"{name}-{kind}.nii.gz", volume(2 * k + j, (16, 16, 12)))
@@ -296,6 +298,10 @@ def test_two_processes_are_one_that_accumulates(root: Path, own_cache: Path) -> 
         "1 test images of 1 subjects, volumes up to 12 x 10 x 12 voxels of 1 mm."
     )
     assert "| other | 1 |" in text
+    assert (page / "planes.png").stat().st_size > 1000
+    assert evaluate.main([str(runs[0]), "--out", str(page), "--case", "another"]) == 1
+    error = capsys.readouterr().err
+    assert error.endswith(f"error: there is no test image another: they are {NAMES[4]}\n")
     t1 = root / NAMES[4] / f"{NAMES[4]}-t1n.nii.gz"
     out = root.parent / "t2.nii.gz"
     assert evaluate.main([str(runs[0]), "--volume", str(t1), str(out)]) == 0

@@ -28,14 +28,25 @@ def loss_milliseconds(
 
     def once() -> float:
         first = images.to(precision, copy=True).requires_grad_()
-        _wait(images.device)
+        wait(images.device)
         start = time.perf_counter()
         loss(first, images).backward()
-        _wait(images.device)
+        wait(images.device)
         return 1e3 * (time.perf_counter() - start)
 
     once()  # caches, and what is compiled
     return min(once() for _ in range(REPEATS))
+
+
+def loss_megabytes(
+    loss: Callable[[Tensor, Tensor], Tensor], images: Tensor, precision: torch.dtype
+) -> float:
+    """The memory that the same takes on a GPU beside its two images, at most."""
+    first = images.to(precision, copy=True).requires_grad_()
+    torch.cuda.reset_peak_memory_stats(images.device)
+    before = torch.cuda.memory_allocated(images.device)
+    loss(first, images).backward()
+    return peak_megabytes(images.device) - before / 2**20
 
 
 def peak_megabytes(device: torch.device) -> float:
@@ -52,6 +63,7 @@ def in_words(costs: Mapping[str, float], loss: str) -> str:
     return f"{costs['step_ms']:.4g} ms per step{share}; at most {costs['memory_mb']:.0f} MB"
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until a GPU has done what it was asked for."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

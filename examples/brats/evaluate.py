@@ -7,8 +7,8 @@
     python -m examples.brats.evaluate out/brats/nec --volume t1n.nii.gz synthetic_t2.nii.gz
 
 Prints and writes a Markdown page, ``table.md``, and ``metrics.csv`` with a line per system, seed
-and image. A run is named by its system, or as NAME=RUN; runs of one name are the seeds of one
-system.
+and image; of volumes also a figure, ``planes.png``. A run is named by its system, or as NAME=RUN;
+runs of one name are the seeds of one system.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import torch
 
 from .commands import exit_code, make_parser
 from .data import DataError, DataOptions, ImageSet, load_data
+from .figures import planes
 from .metrics import (
     METRICS,
     MetricOptions,
@@ -35,12 +36,13 @@ from .metrics import (
     Statistic,
     by_subject,
     free_predictions,
+    post_process,
     score,
     summary,
     wilcoxon_p,
 )
 from .training import load_generator
-from .volumes import predict, synthesize
+from .volumes import Images, predict, synthesize
 
 TITLES = {
     "psnr": "PSNR (dB)",
@@ -73,11 +75,15 @@ reverse."""
 
 
 class Evaluation(NamedTuple):
-    """A row per system, seed and image; the images; the protocol under which they are compared."""
+    """A row per system, seed and image; the images; the protocol under which they are compared.
+
+    ``fakes`` are the synthetic images of the first run of every system, as its generator made them.
+    """
 
     rows: list[Row]
     images: ImageSet
     protocol: MetricOptions
+    fakes: dict[str, Images]
 
 
 def evaluate(
@@ -93,6 +99,7 @@ def evaluate(
     """
     data_options: DataOptions | None = None
     rows: list[Row] = []
+    fakes: dict[str, Images] = {}
     seen: dict[tuple[str, int], str] = {}
     for run in runs:
         name, folder = _name_and_folder(run)
@@ -121,7 +128,8 @@ def evaluate(
         patch = trained.data.shape[0]
         fake = predict(generator.to(device), data.test.t1, device=device, patch=patch)
         rows += _labelled(*key, score(fake, data.test, options))
-    return Evaluation(rows, data.test, options)
+        fakes.setdefault(key[0], fake)
+    return Evaluation(rows, data.test, options, fakes)
 
 
 def _name_and_folder(run: str) -> tuple[str, Path]:
@@ -145,7 +153,7 @@ def page(evaluation: Evaluation, published: Mapping[str, str] | None = None) -> 
         evaluation: of any runs.
         published: what a paper reports for systems, for a column of its own.
     """
-    rows, images, options = evaluation
+    rows, images, options, _ = evaluation
     shapes = [image.shape[1:] for image in images.t2]
     size = " x ".join(str(max(n)) for n in zip(*shapes, strict=True))
     # Slices have one size, volumes do not.
@@ -241,6 +249,30 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         writer.writerows(rows)
 
 
+def draw_planes(evaluation: Evaluation, path: Path, case: str | None = None) -> None:
+    """A volume by the first run of every system, as they are compared.
+
+    Args:
+        evaluation: of volumes.
+        path: the PNG file to write.
+        case: which volume; None: one for which the first system has its median PSNR.
+    """
+    rows, images, protocol, fakes = evaluation
+    psnr = {(row["system"], row["id"]): row["psnr"] for row in reversed(rows)}  # the first seed's
+    if case is None:
+        ranked = sorted(images.names, key=lambda name: psnr[next(iter(fakes)), name])
+        case = ranked[len(ranked) // 2]
+    if case not in images.names:
+        raise DataError(f"there is no test image {case}: they are {', '.join(images.names)}")
+    k = images.names.index(case)
+    t1, t2, brain = (group[k][0].numpy() for group in (images.t1, images.t2, images.brain))
+    shown = {"T1, the source": t1, "T2, the truth": t2}
+    for system, made in fakes.items():
+        compared = post_process(made[k][0].numpy(), t2, brain, images.spacing, protocol)
+        shown[f"{system}\n{psnr[system, case]:.1f} dB"] = compared
+    planes(path, shown)
+
+
 # ------------------------------------------------------------------------------------------------
 # Command line
 # ------------------------------------------------------------------------------------------------
@@ -255,6 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known = typing.get_args(typing.get_type_hints(MetricOptions)[name])
         parser.add_argument(f"--{name.replace('_', '-')}", choices=known, help="default: the run's")
     parser.add_argument("--blur", type=float, help="of the synthetic image; default: the run's")
+    parser.add_argument("--case", help="volume of the figure; default: one of median PSNR")
     parser.add_argument(
         "--volume",
         nargs=2,
@@ -285,7 +318,9 @@ def _evaluate(given: argparse.Namespace, device: str) -> None:
     write_csv(evaluation.rows, given.out / "metrics.csv")
     (given.out / "table.md").write_text(text, "utf-8")
     print(text)
-    print(f"written: {given.out}/table.md and metrics.csv")
+    if isinstance(evaluation.images.t2, list):
+        draw_planes(evaluation, given.out / "planes.png", given.case)
+    print(f"written: {given.out}")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import nec_ext
 from ..demo_figure import FIELD_EPS
 from .data import ImageSet
 from .metrics import Row
+from .volumes import BACKGROUND
 
 Array = NDArray[np.float32]
 
@@ -108,6 +109,36 @@ def side_by_side(path: Path, images: ImageSet, fakes: Mapping[str, Tensor], inde
         whole.set_title(name)
         _show(part, zoom.cut(image), (-1, 1))
     figure.savefig(path, dpi=120)
+
+
+def planes(path: Path, volumes: Mapping[str, Array]) -> None:
+    """The middle axial, coronal and sagittal plane of volumes ``(X, Y, Z)``, a column for each.
+
+    Args:
+        path: the PNG file to write.
+        volumes: of one brain, by their titles.
+    """
+    columns = {title: three_planes(volume) for title, volume in volumes.items()}
+    height, width = next(iter(columns.values())).shape
+    figure, axes = _panels(1, len(columns), Box(0, 0, width, height), extra=0.25)
+    for panel, (title, image) in zip(axes[0], columns.items(), strict=True):
+        _show(panel, image, (-1, 1))
+        panel.set_title(title)
+    figure.savefig(path, dpi=120)
+
+
+def three_planes(volume: Array) -> Array:
+    """One below the other, as rows from front to back or from top to bottom."""
+    x, y, z = (n // 2 for n in volume.shape)
+    images = volume[:, :, z].T, volume[:, y, ::-1].T, volume[x, :, ::-1].T
+    width = max(image.shape[1] for image in images)
+
+    def centred(image: Array) -> Array:
+        left = (width - image.shape[1]) // 2
+        sides = left, width - image.shape[1] - left
+        return np.pad(image, ((0, MARGIN), sides), constant_values=BACKGROUND)
+
+    return np.concatenate([centred(image) for image in images])
 
 
 def psnr_distribution(path: Path, rows: Sequence[Row]) -> None:
