@@ -82,13 +82,14 @@ def phases(results: Path) -> dict[str, list[Step]]:
     setup = ["setup.py", "egg_info", "build_ext", "--inplace"]
     tests = ["-m", *pytest, "--durations=10", "-p", "no:cacheprovider"]
     if importlib.util.find_spec("xdist"):
-        tests += ["-n", "4"]
+        # pytest-benchmark would refuse, and workers have to collect sets in the same order.
+        tests += ["-n", "4", "-p", "no:benchmark"]
     goals = ["pytest", "benchmarks", "-m", "yardstick", "--device", "cuda", "-q", "--results"]
     options = ["--error-exitcode", "1", "--print-limit", "20"]
     return {
         "build": [Step("build", 150, [PYTHON, *setup], build)],
         # Side by side: none of these measures a time.
-        "checks": [Step("tests", 200, [PYTHON, *tests], {})]
+        "checks": [Step("tests", 200, [PYTHON, *tests], {"PYTHONHASHSEED": "0"})]
         + [
             Step(
                 tool,

@@ -24,7 +24,7 @@ ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
 TYPES = {"f": "float32", "d": "float64"}
 OPERATORS = ("central", "forward", "sobel")
 GRADIENTS = ("loss alone", "one gradient", "both gradients")
-LAYOUTS = ("plain", "spaced", "general")
+LAYOUTS = ("plain", "loose", "general")
 # A kernel's name as the compiler mangles it, what it keeps in memory, and its registers.
 NAME = re.compile(
     r"Compiling entry function '\S*NgfSweepI([fd])Li(\d)E\S*?OperatorE(\d)E\S*?GradientsE(\d)E"

@@ -10,9 +10,8 @@
 
 namespace nec::cuda {
 
-// `Ahead`: how many planes beyond the one at hand have to be in shared memory. `General`: of any
-// dtype and layout, else of T and of rows of whole strips.
-template <typename T, class Place, class Cells, int Ahead, bool General>
+// `Ahead`: how many planes beyond the one at hand have to be in shared memory.
+template <typename T, class Place, class Cells, int Ahead, Layout Arrays>
 class ImageMarch {
  public:
   // Planes of an image in shared memory: those that are looked at, and one that is being put there.
@@ -41,7 +40,7 @@ class ImageMarch {
 
   // Waits for the plane that has been requested.
   NEC_DEVICE void arrive(const SweepArguments<T>& a) {
-    if constexpr (General) {
+    if constexpr (Arrays == Layout::general) {
       NEC_UNROLL
       for (int m = 0; m < 2; ++m) next[m] = arriving_[m].arrive(a.image[m].dtype);
     }
@@ -52,6 +51,9 @@ class ImageMarch {
   NEC_DEVICE void advance(const SweepArguments<T>& a, const Place& at, const Cells& cells, int z,
                           int slot) {
     publish(cells, slot_at(slot, 1 + Ahead));
+    // Keeps the compiler from requesting the next plane first: the wait for this one would be for
+    // both, since a thread counts what is on its way in a handful of counters.
+    __syncwarp();
     if (z + 2 + Ahead < a.depth) {
       NEC_UNROLL
       for (int m = 0; m < 2; ++m) rows_[m] += a.image[m].stride[2];
@@ -71,15 +73,18 @@ class ImageMarch {
     for (int m = 0; m < 2; ++m) {
       rows_[m] = a.image[m].row(at.sample, at.channel, clamp(z, 0, a.depth - 1),
                                 smaller(at.y, a.height - 1));
-      if constexpr (!General) rows_[m] += smaller(at.x, a.width - kStrip) * int64_t(sizeof(T));
+      if constexpr (Arrays == Layout::plain)
+        rows_[m] += smaller(at.x, a.width - kStrip) * int64_t(sizeof(T));
     }
   }
 
   NEC_DEVICE void fetch(const SweepArguments<T>& a, const Place& at) {
     NEC_UNROLL
     for (int m = 0; m < 2; ++m) {
-      if constexpr (General) {
+      if constexpr (Arrays == Layout::general) {
         arriving_[m].request(a.image[m], rows_[m], at.x, a.width);
+      } else if constexpr (Arrays == Layout::loose) {
+        next[m] = convert<T>(load_packed<T, kStrip>(a.image[m], rows_[m], at.x, a.width));
       } else {
         next[m] = *reinterpret_cast<const Strip<T>*>(rows_[m]);
       }

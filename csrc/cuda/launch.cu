@@ -50,9 +50,15 @@ int64_t launch_sweep_of(const Problem& problem, double gradient_scale, const dou
 
 template <class Body>
 void launch_small(const typename Body::Arguments& arguments, int64_t blocks, Stream stream,
-                  const char* name) {
+                  const char* name, Start start = Start::in_order) {
   launch<Body, kSumThreads>(arguments, blocks, kSumThreads, kSumThreads * int64_t(sizeof(double)),
-                            stream, name);
+                            stream, name, start);
+}
+
+// Adds up what the kernel before it has left.
+template <class Body>
+void launch_finish(const typename Body::Arguments& arguments, Stream stream, const char* name) {
+  launch_small<Body>(arguments, 1, stream, name, Start::early);
 }
 
 int64_t enough_blocks(const Rows& rows, int64_t most) {
@@ -101,17 +107,17 @@ void launch_loss(const Problem& problem, const Total& total, double* workspace, 
   if (problem.mask) {
     scalars = workspace;
     const Partials mask = launch_mask_of(problem, partials, stream);
-    launch_small<FinishMask>({partials, mask.count, mask.repeats, factor, scalars}, 1, stream,
-                             "launch of the mask's total failed");
+    launch_finish<FinishMask>({partials, mask.count, mask.repeats, factor, scalars}, stream,
+                              "launch of the mask's total failed");
   }
   // The factor of a mask's mean is known to the GPU alone.
   const bool known = total.normalize && !scalars;
   const int64_t blocks =
       launch_sweep_of(problem, known ? factor.value(0) : 1.0,
                       total.normalize && scalars ? scalars + 1 : nullptr, partials, stream);
-  launch_small<FinishLoss>({partials, blocks, scalars, total.voxels, factor, total.wide_scalars,
-                            total.loss, total.factor},
-                           1, stream, "launch of the loss's total failed");
+  launch_finish<FinishLoss>({partials, blocks, scalars, total.voxels, factor, total.wide_scalars,
+                             total.loss, total.factor},
+                            stream, "launch of the loss's total failed");
 }
 
 void launch_sum(const Problem& problem, bool of_mask, double* workspace, double* sum,
@@ -121,8 +127,8 @@ void launch_sum(const Problem& problem, bool of_mask, double* workspace, double*
           ? launch_mask_of(problem, workspace, stream)
           : Partials{launch_sweep_of(problem, problem.gradient_scale, nullptr, workspace, stream),
                      1};
-  launch_small<FinishSum>({workspace, partials.count, partials.repeats, sum}, 1, stream,
-                          "launch of the total failed");
+  launch_finish<FinishSum>({workspace, partials.count, partials.repeats, sum}, stream,
+                           "launch of the total failed");
 }
 
 void launch_maps(const Problem& problem, Stream stream) {

@@ -49,9 +49,22 @@ void allow_shared(int64_t bytes, const char* name) {
         name);
 }
 
+inline int attribute_of_device(cudaDeviceAttr attribute, const char* name) {
+  int device = 0, value = 0;
+  check(cudaGetDevice(&device), "no current device");
+  check(cudaDeviceGetAttribute(&value, attribute, device), name);
+  return value;
+}
+
+// When a kernel begins.
+enum class Start {
+  in_order,  // after everything before it in the stream
+  early,     // as soon as all blocks of the kernel before it run; its body waits for their results
+};
+
 template <class Body, int Threads>
 void launch(const typename Body::Arguments& arguments, int64_t blocks, int threads,
-            int64_t shared_bytes, Stream stream, const char* name) {
+            int64_t shared_bytes, Stream stream, const char* name, Start start = Start::in_order) {
   if (blocks > std::numeric_limits<int>::max())
     throw std::invalid_argument("nec_ext: too many images for one launch");
   cudaLaunchConfig_t config{};
@@ -59,6 +72,14 @@ void launch(const typename Body::Arguments& arguments, int64_t blocks, int threa
   config.blockDim.x = unsigned(threads);
   config.dynamicSmemBytes = size_t(shared_bytes);
   config.stream = static_cast<cudaStream_t>(stream);
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &early;
+  // GPUs before Hopper cannot.
+  if (start == Start::early &&
+      attribute_of_device(cudaDevAttrComputeCapabilityMajor, "compute capability") >= 9)
+    config.numAttrs = 1;
   check(cudaLaunchKernelEx(&config, kernel<Body, Threads>, arguments), name);
 }
 

@@ -32,7 +32,7 @@ namespace nec::cuda {
 template <typename T_, int Dim, class S, Gradients Wanted, Layout Arrays>
 class NgfSweep {
   static constexpr int G = int(Wanted);
-  static constexpr bool kGeneral = Arrays == Layout::general;
+  static constexpr bool kGeneral = Arrays == Layout::general, kPlain = Arrays == Layout::plain;
   // An operator that looks along the axes only finds the planes before and after in registers, and
   // the component of the field along z too. Any other finds them in shared memory, where a plane
   // has to be one step earlier.
@@ -49,7 +49,7 @@ class NgfSweep {
   static constexpr int kEdgePlanes = kImages + kFieldSlots * G * (S::on_axes ? 1 : Dim);
   using Cells = SharedCells<T_, kStripPlanes, kEdgePlanes>;
   using Window = typename Cells::Window;
-  using Images = ImageMarch<T_, Place<Dim, kMargin>, Cells, kAhead, kGeneral>;
+  using Images = ImageMarch<T_, Place<Dim, kMargin>, Cells, kAhead, Arrays>;
   static_assert(kSlots == Images::kSlots, "a step for every slot");
 
   // The steps of a march use the slots in turn. Where each has code of its own, the slot is a
@@ -69,6 +69,7 @@ class NgfSweep {
   }
 
   static NEC_DEVICE void run(const Arguments& arguments, void* shared) {
+    let_next_kernel_start();
     NgfSweep sweep(arguments, shared);
     sweep.march(std::make_integer_sequence<int, kUnrolled>());
     if (arguments.partials) {
@@ -84,7 +85,7 @@ class NgfSweep {
   Images images_;
   int step_ = 0, slot_ = 0;
 
-  char* written_[G + 1];  // rows of the gradient, of the plane that is written next
+  char* rows_[G + 1];  // of the gradient, in the plane that is complete next
   T scale_ = 0;           // of the gradient
   double sum_ = 0;
   // What the field goes on with beyond a border of the image, before and after, times this: that of
@@ -106,8 +107,9 @@ class NgfSweep {
     NEC_UNROLL
     for (int g = 0; g < G; ++g) {
       field_x_[g] = running_[g] = carried_[g] = Strip<T>{};
-      written_[g] = at_.row(a.gradient[g], at_.z + kMargin);
-      if constexpr (!kGeneral) written_[g] += at_.x * int64_t(sizeof(T));
+      // The first step completes the plane before, and on axes it is the first to complete one.
+      rows_[g] = at_.row(a.gradient[g], at_.z - (S::on_axes ? 1 : 2));
+      if constexpr (kPlain) rows_[g] += at_.x * int64_t(sizeof(T));
     }
   }
 
@@ -148,8 +150,16 @@ class NgfSweep {
     NEC_UNROLL
     for (int m = 0; m < 2; ++m) differences<false>(m, slot, d[m]);
     images_.advance(a_, at_, cells_, at_.z + step_, slot);
-    if (at_.computes.contain(step_)) compute_field(slot, d, along_z);
+    const bool inside = at_.computes.contain(step_);
+    // Without a branch, what one warp waits for is hidden by more of its own work. Only maps must
+    // not be read outside.
+    if (!kGeneral || inside) compute_field(slot, d, along_z);
     if constexpr (S::on_axes) {
+      NEC_UNROLL
+      for (Strip<T>& strip : along_z) {
+        NEC_UNROLL
+        for (T& voxel : strip.v) voxel = inside ? voxel : T(0);
+      }
       NEC_UNROLL
       for (int g = 0; g < G; ++g) complete(g, step_, Strip<T>{}, along_z[g]);
     }
@@ -190,7 +200,7 @@ class NgfSweep {
         const T voxel = w[dz + 1][dy + 1].v[i + 1 + dx];
         return Again ? kSmaller * voxel : voxel;
       });
-      if constexpr (Arrays != Layout::plain) {
+      if constexpr (!kPlain) {
         NEC_UNROLL
         for (int k = 0; k < Dim - 1; ++k) d[i].v[k] *= a_.axis_scale[k];
       }
@@ -243,7 +253,7 @@ class NgfSweep {
     NEC_UNROLL
     for (int i = 0; i < kStrip; ++i) {
       const bool counts =
-          !kGeneral || (at_.x + i >= a_.window.lo[2] && at_.x + i < a_.window.hi[2]);
+          kPlain || (at_.x + i >= a_.window.lo[2] && at_.x + i < a_.window.hi[2]);
       if (counts) sum += weight.v[i] * field[i].squared_alignment;
     }
     sum_ += double(sum);
@@ -272,11 +282,11 @@ class NgfSweep {
       for (int i = 0; i < kStrip; ++i) {
         strip.v[i] = (field[i].*derivative).v[axis];
         if (kGeneral) strip.v[i] *= weight.v[i];
-        if (Arrays != Layout::plain && !along_x) strip.v[i] *= a_.axis_scale[axis];
+        if (!kPlain && !along_x) strip.v[i] *= a_.axis_scale[axis];
       }
       if (axis == 0) along_z = strip;
       if (S::on_axes && axis == 0) continue;
-      if constexpr (kGeneral) {  // the row may end within the strip
+      if constexpr (!kPlain) {  // the row may end within the strip
         NEC_UNROLL
         for (int i = 1; i < kStrip; ++i) {
           if (at_.x + i == a_.width)
@@ -295,13 +305,14 @@ class NgfSweep {
   // The gradient
   // -----------------------------------------------------------------------------------------------
 
-  // The adjoint of the field of a step, as far as it takes the threads around.
+  // The adjoint of the field of a step, as far as it takes the threads around. On axes it is that
+  // of a plane alone: where there was no field, what is added is never written.
   NEC_DEVICE void add_plane(int step, int slot) {
     const bool inside = at_.computes.contain(step);
     NEC_UNROLL
     for (int g = 0; g < G; ++g) {
       Strip<T> in_plane = {}, along_z = {};
-      if (inside) {
+      if (S::on_axes || inside) {
         PlaneAdjoint<T> p[kStrip];
         plane_adjoint(slot, g, p);
         NEC_UNROLL
@@ -379,19 +390,24 @@ class NgfSweep {
         if constexpr (!S::on_axes) running_[g].v[i] += more * in_plane.v[i];
       }
     }
-    if (at_.writes.contain(step - 1)) store(g, gradient);
+    store(g, at_.writes.contain(step - 1), gradient);
   }
 
-  NEC_DEVICE void store(int g, Strip<T> gradient) {
+  NEC_DEVICE void store(int g, bool written, Strip<T> gradient) {
     NEC_UNROLL
     for (int i = 0; i < kStrip; ++i) gradient.v[i] *= scale_;
     const Array& array = a_.gradient[g];
-    if constexpr (kGeneral) {
-      store_strip(array, written_[g], at_.x, a_.window.lo[2], a_.window.hi[2], gradient);
-    } else {
-      *reinterpret_cast<Strip<T>*>(written_[g]) = gradient;
+    const int x = at_.x, low = a_.window.lo[2], high = a_.window.hi[2];
+    if (written) {
+      if constexpr (kGeneral) {
+        store_strip(array, rows_[g], x, low, high, gradient);
+      } else if constexpr (!kPlain) {
+        store_strip_as<T>(array, rows_[g], x, low, high, gradient);
+      } else {
+        *reinterpret_cast<Strip<T>*>(rows_[g]) = gradient;
+      }
     }
-    written_[g] += array.stride[2];
+    rows_[g] += array.stride[2];
   }
 };
 

@@ -16,6 +16,19 @@
 
 namespace nec::cuda {
 
+// The small kernel after a large one is launched while that still runs, where a GPU can do so. The
+// large one says at its start that it may, the small one waits before it reads anything.
+NEC_DEVICE void let_next_kernel_start() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+NEC_DEVICE void wait_for_previous_kernel() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();
+#endif
+}
+
 // 16 bytes: the most that a thread reads or writes with one instruction.
 template <typename T>
 struct alignas(16) Strip {

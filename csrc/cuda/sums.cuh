@@ -61,6 +61,7 @@ template <typename T>
 struct MaskSum {
   using Arguments = MaskSumArguments;
   static NEC_DEVICE void run(const Arguments& a, void* shared) {
+    let_next_kernel_start();
     double sum = 0;
     a.mask.for_each_strip(Strip<T>::size, [&](const char* row, int x) {
       const int size = a.mask.size[kAxes - 1];
@@ -107,6 +108,7 @@ struct Scale {
 // -------------------------------------------------------------------------------------------------
 
 NEC_DEVICE double sum_partials(const double* partials, int64_t count, double* shared) {
+  wait_for_previous_kernel();
   double sum = 0;
   for (int64_t i = threadIdx.x; i < count; i += blockDim.x) sum += partials[i];
   return block_sum(sum, shared);

@@ -9,19 +9,13 @@
 namespace nec::cuda {
 
 struct DeviceLimits {
-  int multiprocessors = 0, shared_bytes = 0;  // of a block
+  int multiprocessors, shared_bytes;  // of a block
 };
 
 inline DeviceLimits current_device() {
-  int device = 0;
-  DeviceLimits limits;
-  check(cudaGetDevice(&device), "no current device");
-  check(cudaDeviceGetAttribute(&limits.multiprocessors, cudaDevAttrMultiProcessorCount, device),
-        "multiprocessors of the device");
-  check(
-      cudaDeviceGetAttribute(&limits.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-      "shared memory of the device");
-  return limits;
+  return {attribute_of_device(cudaDevAttrMultiProcessorCount, "multiprocessors of the device"),
+          attribute_of_device(cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                              "shared memory of the device")};
 }
 
 template <class Sweep>

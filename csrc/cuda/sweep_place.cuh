@@ -36,7 +36,7 @@ struct SweepArguments {
 // How much of the above a kernel has to look at.
 enum class Layout {
   plain,    // float32, rows of whole strips, whole images, nothing per voxel, one spacing
-  spaced,   // the same with another spacing along each axis
+  loose,    // the same with rows of any length and stride, and a spacing along each axis
   general,  // everything
 };
 

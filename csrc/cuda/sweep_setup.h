@@ -20,17 +20,16 @@ inline Gradients wanted_gradients(const Problem& p) {
 
 template <typename T>
 Layout layout_of(const Problem& p) {
-  const auto plain = [&](const View& view) {
-    return !view || (view.dtype == DType::float32 && make_array(view, Strip<T>::size).whole_strips);
-  };
-  bool all_plain = sizeof(T) == 4 && p.size[4] % Strip<T>::size == 0;
-  for (int k = 0; k < 2; ++k) all_plain &= plain(p.image[k]) && plain(p.gradient[k]);
-  all_plain &= p.is_whole(p.terms) && p.is_whole(p.window);
-  if (!all_plain || p.eps_view[0] || p.eps_view[1] || p.mask || p.upstream || p.loss_map)
-    return Layout::general;
-  for (int k = 1; k < p.dim; ++k)
-    if (p.axis_scale[k] != p.axis_scale[0]) return Layout::spaced;
-  return Layout::plain;
+  bool plain = sizeof(T) == 4 && p.is_whole(p.terms) && p.is_whole(p.window);
+  plain &= !p.eps_view[0] && !p.eps_view[1] && !p.mask && !p.upstream && !p.loss_map;
+  bool whole_strips = p.size[4] % Strip<T>::size == 0;
+  for (const View& view : {p.image[0], p.image[1], p.gradient[0], p.gradient[1]}) {
+    plain &= !view || view.dtype == DType::float32;
+    whole_strips &= !view || make_array(view, Strip<T>::size).whole_strips;
+  }
+  if (!plain) return Layout::general;
+  for (int k = 1; k < p.dim; ++k) whole_strips &= p.axis_scale[k] == p.axis_scale[0];
+  return whole_strips ? Layout::plain : Layout::loose;
 }
 
 // Calls f(Kernel<Sweep>()) with the sweep of a problem.
@@ -39,7 +38,7 @@ auto with_layout(const Problem& p, const F& f) {
   if constexpr (sizeof(T) == 4) {
     const Layout layout = layout_of<T>(p);
     if (layout == Layout::plain) return f(Kernel<NgfSweep<T, Dim, S, Wanted, Layout::plain>>());
-    if (layout == Layout::spaced) return f(Kernel<NgfSweep<T, Dim, S, Wanted, Layout::spaced>>());
+    if (layout == Layout::loose) return f(Kernel<NgfSweep<T, Dim, S, Wanted, Layout::loose>>());
   }
   return f(Kernel<NgfSweep<T, Dim, S, Wanted, Layout::general>>());
 }

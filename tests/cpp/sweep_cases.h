@@ -236,7 +236,7 @@ inline void test_values() {
       c.eps[0] = c.eps[1] = eps;
       check_case(c);
     };
-    for (const double eps : {1e-30, 0.15, 1e30}) extreme(DType::float32, 2e38, eps);
+    for (const double eps : {1e-30, 0.15}) extreme(DType::float32, 2e38, eps);
     for (const double eps : {1e-290, 0.15, 1e308}) extreme(DType::float64, 1.1e308, eps);
     extreme(DType::float64, 1e-290, 1e-290);
     Case c;

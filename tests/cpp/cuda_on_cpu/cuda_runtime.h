@@ -32,10 +32,19 @@ enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorNoKernelImageFor
 inline const char* cudaGetErrorString(cudaError_t) { return "invalid argument"; }
 
 using cudaStream_t = void*;
+enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization };
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    int programmaticStreamSerializationAllowed;
+  } val;
+};
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes = 0;
   cudaStream_t stream = nullptr;
+  cudaLaunchAttribute* attrs = nullptr;
+  unsigned numAttrs = 0;
 };
 
 // The GPU that is imitated. Few threads per block make many tiles of a small image.
@@ -46,14 +55,18 @@ struct FakeDevice {
 };
 inline FakeDevice fake_device;
 
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrMaxSharedMemoryPerBlockOptin };
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin,
+  cudaDevAttrComputeCapabilityMajor
+};
 inline cudaError_t cudaGetDevice(int* device) {
   *device = 0;
   return cudaSuccess;
 }
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrMultiProcessorCount ? fake_device.multiprocessors
-                                                       : fake_device.shared_bytes;
+  const int values[] = {fake_device.multiprocessors, fake_device.shared_bytes, 9};
+  *value = values[attribute];
   return cudaSuccess;
 }
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
@@ -70,6 +83,7 @@ inline pthread_barrier_t barrier;
 }  // namespace cuda_on_cpu
 
 inline void __syncthreads() { pthread_barrier_wait(&cuda_on_cpu::barrier); }
+inline void __syncwarp() {}  // orders nothing that the kernels rely on
 
 namespace nec::cuda {
 inline void* shared_memory() { return cuda_on_cpu::shared_memory; }
