@@ -218,6 +218,7 @@ def test_gradients_alone_are_written() -> None:
 IMAGE = CASES[1].images()[0]
 READ_ONLY = np.zeros(IMAGE.shape, np.float32)
 READ_ONLY.flags.writeable = False
+SWAPPED = READ_ONLY.astype(READ_ONLY.dtype.newbyteorder())
 GRADIENT = torch.ones_like(IMAGE)
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no tiles": ({"tiles": 0}, "tiles must be at least 1, got 0"),
@@ -226,6 +227,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "memory": ({"max_memory": 3}, "max_memory must be at least"),
     "memory in words": ({"max_memory": "1 GB"}, "max_memory must be an int, got str"),
     "a device": ({"device": "meta"}, "device must be a CPU or a CUDA GPU, got meta"),
+    "no device": ({"device": "gpu"}, "device must be the name of a device, got 'gpu'"),
+    "a number": ({"device": 0.5}, "device must be the name of a device, got 0.5"),
+    "an absent GPU": ({"device": "cuda:99"}, "device must be a GPU that is there, got cuda:99"),
     "per voxel": ({"reduction": "none"}, "reduction must be 'mean' or 'sum'"),
     "a leaf": ({"input": IMAGE.clone().requires_grad_()}, "must not require a gradient"),
     "a shape": ({"grad_input": IMAGE[..., :3]}, "grad_input must have the shape and device"),
@@ -239,6 +243,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "an image itself": ({"grad_input": IMAGE, "input": IMAGE}, "grad_input must not share memory"),
     "one place for both": ({"grad_input": GRADIENT, "grad_target": GRADIENT}, "must not share"),
     "a gradient over the mask": ({"grad_input": GRADIENT, "mask": GRADIENT}, "must not share"),
+    "another byte order": (
+        {"input": SWAPPED},
+        f"input must be an array of a torch dtype in native byte order, with strides of whole "
+        f"elements, none negative, got {SWAPPED.dtype.str} with strides",
+    ),
+    "a long double": ({"eps": READ_ONLY.astype(np.longdouble)}, "eps must be an array of a torch"),
+    "a turned array": ({"mask": READ_ONLY[:, :, ::-1]}, "mask must be an array of a torch dtype"),
+    "a turned gradient": ({"grad_input": SWAPPED}, "grad_input must be an array of a torch dtype"),
     "labels": ({"mask": IMAGE.short()}, "mask must be bool, uint8 or floating-point, got int16"),
     "an operator": ({"operator": "prewitt"}, "operator must be one of"),
     "an image": ({"input": 3.0}, "input must be a torch.Tensor, got float"),
