@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 
 import nec_ext
 from benchmarks.traffic import counted
+from nec_ext._agreement import backends_of
 
 Options = dict[str, Any]
 _groups: dict[int, dist.ProcessGroup] = {}
@@ -134,6 +136,58 @@ def backwards(shape: tuple[int, ...]) -> list[Tensor | str]:
     return [*found, "nothing"]
 
 
+def batched_gradients(
+    shape: tuple[int, ...], dtype: torch.dtype, upstreams: Tensor
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    """Gradients of all upstreams at once, one by one, and at once again."""
+    input = torch.linspace(0, 1, torch.Size(shape).numel()).view(shape).sin().to(dtype)
+    input.requires_grad_()
+    loss = nec_ext.distributed.ngf_loss(input, input.detach().flip(2).exp())
+
+    def gradient(upstream: Tensor, batched: bool) -> Tensor:
+        return torch.autograd.grad(
+            loss, input, upstream, retain_graph=True, is_grads_batched=batched
+        )[0]
+
+    first = gradient(upstreams, True)
+    single = [gradient(upstream, False).clone() for upstream in upstreams]
+    return first, single, gradient(upstreams, True)
+
+
+def transformed(shape: tuple[int, ...], transform: str, check: bool) -> None:
+    """The loss under a transform of torch.func."""
+    image = torch.rand(shape)
+
+    def loss(input: Tensor) -> Tensor:
+        result: Tensor = nec_ext.distributed.ngf_loss(input, image, check=check)
+        return result
+
+    if transform == "vmap":
+        torch.func.vmap(loss)(torch.rand(2, *shape))
+    elif transform == "grad":
+        torch.func.grad(loss)(image)
+    else:
+        torch.func.jvp(loss, (image,), (image,))
+
+
+def with_backends(having: Sequence[dict[str, str]], check: bool) -> None:
+    """The loss of images on the CPU where each rank's group is said to have these backends."""
+    image, own = torch.rand(1, 1, 4, 4), having[dist.get_rank()]
+    with mock.patch("nec_ext.distributed.backends_of", return_value=own):
+        nec_ext.distributed.ngf_loss(image, image, check=check)
+
+
+def backends_by_device() -> list[dict[str, str]]:
+    """Of groups that are asked for in three ways, with a loss of the last two."""
+    found = [backends_of(None)]
+    for name in ("cpu:gloo,cuda:gloo", "cpu:gloo"):
+        group = dist.new_group(backend=name)
+        call_with([(torch.rand(1, 1, 4, 4), torch.rand(1, 1, 4, 4), {"group": group})] * 3)
+        found.append(backends_of(group))
+        dist.destroy_process_group(group)
+    return found
+
+
 def mesh_of(*shape: int) -> DeviceMesh:
     if shape not in _meshes:
         names = ("data", "space")[: len(shape)]
@@ -194,6 +248,23 @@ def trained(images: tuple[Tensor, Tensor], sizes: Sequence[int]) -> tuple[float,
     return whole, split
 
 
+def wrong_on_two_axes(kind: str) -> None:
+    """A DTensor whose samples and planes are split, and what is wrong with it on the last rank."""
+    mesh, image = mesh_of(2, 2), torch.linspace(-1, 1, 240).view(4, 1, 6, 10)
+    last = dist.get_rank() == 3
+    input = distribute_tensor(image, mesh, [Shard(0), Shard(2)])
+    options: Options = {}
+    if kind == "option":
+        options["operator"] = "prewitt" if last else "central"
+    elif kind == "values":
+        mask = input.to_local().square() * (-1 if last else 1)
+        options["mask"] = DTensor.from_local(mask, mesh, input.placements)
+    else:  # a sample less, which the ranks of the same planes may have
+        samples = input.to_local()[: 1 if last else 2]
+        input = DTensor.from_local(samples, mesh, input.placements)
+    nec_ext.distributed.ngf_loss(input, input, **options)
+
+
 def wrong_distributed_tensor(kind: str) -> None:
     mesh, image = mesh_of(dist.get_world_size()), torch.rand(3, 1, 6, 6)
     split = distribute_tensor(image, mesh, [Shard(2)])
@@ -201,6 +272,10 @@ def wrong_distributed_tensor(kind: str) -> None:
         nec_ext.distributed.ngf_loss(split, split, group=dist.group.WORLD)
     elif kind == "target":
         nec_ext.distributed.ngf_loss(split, image)
+    elif kind == "plain":
+        nec_ext.distributed.ngf_loss(image, split)
+    elif kind == "plain with a map":
+        nec_ext.distributed.ngf_loss(image, image, mask=split)
     elif kind == "empty":
         nobody = distribute_tensor(image[:2], mesh, [Shard(0)])
         nec_ext.distributed.ngf_loss(nobody, nobody)

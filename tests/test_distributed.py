@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -240,6 +239,22 @@ def test_backward_again(ranks: Ranks) -> None:
         assert "cannot be differentiated" in error
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_batched_gradients(ranks: Ranks, dtype: torch.dtype) -> None:
+    """Before, between and after gradients that are asked for one by one."""
+    upstreams = torch.stack([random_upstream(()), torch.tensor(1.0), -2 * random_upstream(())])
+    for found in ranks.run(sharding.batched_gradients, (1, 1, 7, 6, 5), dtype, upstreams):
+        single = torch.stack(found[1])
+        assert single.abs().amax((1, 2, 3, 4, 5)).min() > 0
+        for batched in (found[0], found[2]):
+            assert batched.dtype == dtype
+            torch.testing.assert_close(batched, single)
+
+
+def test_nothing_is_held_after_backward(ranks: Ranks) -> None:
+    assert ranks.run(sharding.held_after_backward, (1, 2, 4, 5, 6)) == [[False] * 3] * 3
+
+
 # -------------------------------------------------------------------------------------------------
 # What is refused, by all
 # -------------------------------------------------------------------------------------------------
@@ -265,7 +280,7 @@ def both(image: Tensor) -> list[Arguments]:
 WRONG = {
     "an option": (own_arguments(operator="prewitt"), "operator must be one of"),
     "an option beyond ASCII": (own_arguments(operator="\u2192" * 300), "operator must be one of"),
-    "an axis of a fraction": (own_arguments(dim=2.0), "dim must be a spatial axis, 2 to 4"),
+    "an axis of a fraction": (own_arguments(dim=2.0), "dim must be an int, got float"),
     "a type": (own_arguments(input=3.0, rank=0), "input must be a torch.Tensor"),
     "no planes": (both(IMAGE[:, :, :0]), "input must not be empty"),
     "images that differ": (own_arguments(target=IMAGE[:, :, :3]), "must have the shape of input"),
@@ -293,10 +308,6 @@ WRONG = {
 }  # fmt: skip
 
 
-def test_nothing_is_held_after_backward(ranks: Ranks) -> None:
-    assert ranks.run(sharding.held_after_backward, SHAPE) == [[False] * 3] * 3
-
-
 @pytest.mark.parametrize("name", WRONG)
 def test_all_ranks_refuse(ranks: Ranks, name: str) -> None:
     arguments, sentence = WRONG[name]
@@ -309,23 +320,21 @@ def test_all_ranks_refuse(ranks: Ranks, name: str) -> None:
     assert good == [pytest.approx(good[0])] * 3
 
 
+@pytest.mark.parametrize("transform", ["vmap", "grad", "jvp"])
+def test_transforms_of_functions_are_refused(ranks: Ranks, transform: str) -> None:
+    for check in (True, False):
+        for error in ranks.errors(sharding.transformed, SHAPE, transform, check):
+            assert error == (
+                "RuntimeError: nec_ext.distributed.ngf_loss has no vmap, grad or other transform "
+                "of torch.func"
+            )
+
+
 def test_one_plane_without_a_check(ranks: Ranks) -> None:
     thin = IMAGE[:, :, :1]
     arguments = [(thin, thin, {"check": False})] * 3
     for error in ranks.errors(sharding.call_with, arguments):
         assert "two planes" in error
-
-
-def test_a_record_holds_the_longest_description() -> None:
-    """Of numbers with all digits, maps of the longest dtype and long axes."""
-    from nec_ext._agreement import MESSAGE_LENGTH, RECORD_BYTES, describe
-    from nec_ext._arguments import Options
-
-    image = torch.empty((), dtype=torch.bfloat16).expand([2**12] * 5)
-    third = 1 / 3e-200
-    o = Options(image, image, "quadrature", "central", (third,) * 3, image, -third, "mean")
-    assert len(json.dumps(describe([image] * 5, o, 2))) <= RECORD_BYTES
-    assert len(json.dumps({"error": '"' * MESSAGE_LENGTH})) <= RECORD_BYTES
 
 
 @pytest.mark.parametrize(("how", "outcome"), [("dies", "died"), ("raises", "raised")])
