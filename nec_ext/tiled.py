@@ -128,7 +128,7 @@ def ngf_loss(
     volume = _Volume(
         [t if t is None else t.movedim(slowest, 2) for t in tensors],
         [g if g is None else g.movedim(slowest, 2) for g in gradients],
-        settings._replace(spacing=tuple(steps), weight=1.0),
+        settings._replace(spacing=tuple(steps)),
         place,
     )
     parts = volume.tiles(tiles, max_memory)
@@ -209,7 +209,7 @@ class _Volume:
         return result
 
     def mask_sums(self, begin: int, end: int) -> Tensor:
-        """Those of the mask of a tile."""
+        """Those of the mask of a tile, without the weight."""
         tensors = cut(self._tensors, 2, begin, end)
         if not self._in_place:  # the sum needs no more of the others than their shape and dtype
             *others, mask = tensors
