@@ -120,8 +120,11 @@ def _gather(
     record: Record, group: dist.ProcessGroup | None, device: torch.device | None
 ) -> list[Record]:
     text = json.dumps(record).encode()
-    own = torch.tensor(list(text.ljust(RECORD_BYTES, b" ")), dtype=torch.uint8)
-    own = own.to(record_device(backends_of(group), device))
+    own = torch.tensor(
+        list(text.ljust(RECORD_BYTES, b" ")),
+        dtype=torch.uint8,
+        device=record_device(backends_of(group), device),
+    )
     everyones = own.new_empty(dist.get_world_size(group), RECORD_BYTES)
     dist.all_gather(list(everyones), own, group=group)
     return [json.loads(bytes(row)) for row in everyones.tolist()]

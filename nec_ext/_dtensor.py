@@ -26,6 +26,8 @@ class Split(NamedTuple):
 def splits_of(input: DTensor) -> list[Split]:
     """The axes that a DTensor splits, at most one of them spatial."""
     mesh, splits = input.device_mesh, []
+    if mesh.get_coordinate() is None:
+        raise ValueError(f"input must be on a mesh that has this rank, got {mesh}")
     for axis, placement in enumerate(input.placements):
         if type(placement) is Shard:
             splits.append(Split(mesh.get_group(axis), placement.dim))

@@ -140,7 +140,9 @@ def ngf_loss(
     if reduction == "mean":
         factor = 0.0 if voxels == 0 else factor / voxels
     squares = _total([volume.sums(*tile, factor) for tile in parts])
-    loss = torch.tensor(factor * (voxels - 0.5 * squares), dtype=_ops.loss_dtype(input, target))
+    loss = torch.tensor(
+        factor * (voxels - 0.5 * squares), dtype=_ops.loss_dtype(input, target), device="cpu"
+    )
     # A bad value in a map makes the loss NaN: only then is it worth looking for one.
     if options.has_maps and loss.isnan():
         for tile in parts:

@@ -67,6 +67,18 @@ def split_loss(
     return evaluate(nec_ext.distributed.ngf_loss, *parts, upstream, wanted, **options)
 
 
+def some_gradients(images: tuple[Tensor, Tensor], upstream: Tensor) -> Result:
+    """Rank 0 wants the gradient of its input, rank 1 none, rank 2 that of its target."""
+    rank = dist.get_rank()
+    parts = [part_of(image, (4, 4, 5), 2) for image in images]
+    if rank == 1:
+        with torch.no_grad():
+            leaves = [part.requires_grad_() for part in parts]
+            return Result(nec_ext.distributed.ngf_loss(*leaves), None, None)
+    wanted = "input" if rank == 0 else "target"
+    return evaluate(nec_ext.distributed.ngf_loss, *parts, upstream, wanted)
+
+
 def call_with(arguments: Sequence[tuple[Any, Any, Options]]) -> float:
     """The loss of arguments that are each rank's own."""
     input, target, options = arguments[dist.get_rank()]
@@ -111,12 +123,16 @@ def traffic(shape: tuple[int, ...], options: Options) -> dict[str, dict[str, lis
 def memory(shape: tuple[int, ...], wanted: str, options: Options) -> tuple[int, int]:
     """Peak and final bytes of a training step above those before, with a mask and an eps map."""
     images = [
-        torch.rand(shape, requires_grad=wanted in (name, "both")) for name in ("input", "target")
+        torch.rand(shape, requires_grad=wanted in (name, "both", "neither"))
+        for name in ("input", "target")
     ]
     maps = {name: torch.rand(shape) + 0.1 for name in MAPS}
 
     def step() -> Any:
-        loss = nec_ext.distributed.ngf_loss(*images, **maps, **options)
+        with torch.set_grad_enabled(wanted != "neither"):
+            loss = nec_ext.distributed.ngf_loss(*images, **maps, **options)
+        if wanted == "neither":
+            return loss
         return torch.autograd.grad(2 * loss, [image for image in images if image.requires_grad])
 
     return allocations(step)[:2]
@@ -186,6 +202,17 @@ def backends_by_device() -> list[dict[str, str]]:
         found.append(backends_of(group))
         dist.destroy_process_group(group)
     return found
+
+
+class Subclass(Tensor):
+    """One of torch's own making."""
+
+
+def with_default_device(shape: tuple[int, ...]) -> float:
+    """The loss where tensors are made on another device unless they are told otherwise."""
+    image = torch.linspace(-1, 1, torch.Size(shape).numel()).view(shape)
+    with torch.device("meta"):
+        return call_with([(image, image, {})] * 3)
 
 
 def mesh_of(*shape: int) -> DeviceMesh:
@@ -263,6 +290,12 @@ def wrong_on_two_axes(kind: str) -> None:
         samples = input.to_local()[: 1 if last else 2]
         input = DTensor.from_local(samples, mesh, input.placements)
     nec_ext.distributed.ngf_loss(input, input, **options)
+
+
+def on_a_mesh_of_two() -> float:
+    image = distribute_tensor(torch.rand(1, 1, 6, 6), DeviceMesh("cpu", [0, 1]), [Shard(2)])
+    loss: Tensor = nec_ext.distributed.ngf_loss(image, image)
+    return loss.item()
 
 
 def wrong_distributed_tensor(kind: str) -> None:

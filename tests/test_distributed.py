@@ -164,12 +164,13 @@ def test_without_a_check(ranks: Ranks) -> None:
             check_split(ranks, images_of(split), split.sizes, split.dim, check=False, **options)
 
 
-def test_masks_of_zeros(ranks: Ranks) -> None:
+def test_masks_of_zeros_and_small_weights(ranks: Ranks) -> None:
     """On one rank, and on all of them: there the loss and its gradient are 0."""
     split = SPLITS[2]
     mask = maps(split.shape, "mask")["mask"]
     mask[:, :, :7] = 0
     check_split(ranks, images_of(split), split.sizes, mask=mask)
+    check_split(ranks, images_of(split), split.sizes, mask=1e-6 * mask)  # with a sum below 1
     zeros = torch.zeros(split.shape)
     arguments = images_of(split), split.sizes, 2, UPSTREAM, "both", {"mask": zeros}
     for result in ranks.run(sharding.split_loss, *arguments):
@@ -182,6 +183,21 @@ def test_nan_shows_on_every_rank(ranks: Ranks) -> None:
     for options in ({}, maps(SPLITS[2].shape, "mask")):  # a map that is good is not to blame
         found = ranks.run(sharding.split_loss, images, (6, 1, 6), 2, UPSTREAM, "input", options)
         assert all(result.loss.isnan() for result in found)
+
+
+def test_a_default_device(ranks: Ranks) -> None:
+    found = ranks.run(sharding.with_default_device, SHAPE)
+    assert found == ranks.run(sharding.call_with, own_arguments())
+
+
+def test_ranks_that_want_other_gradients(ranks: Ranks) -> None:
+    images = images_of(SPLITS[2])
+    expected = expected_result(*images, UPSTREAM)
+    found = ranks.run(sharding.some_gradients, images, UPSTREAM)
+    assert all(torch.equal(result.loss, found[0].loss) for result in found)
+    assert_result_close(found[0], Result(expected.loss, expected.grad_input[:, :, :4], None))
+    assert_result_close(found[1], Result(expected.loss, None, None))
+    assert_result_close(found[2], Result(expected.loss, None, expected.grad_target[:, :, 8:]))
 
 
 def test_data_parallel_networks(ranks: Ranks) -> None:
@@ -218,11 +234,11 @@ def test_masks_travel_with_the_images(ranks: Ranks) -> None:
     assert found[0]["forward"]["messages"] == [2 * 30 * (4 + 4 + 1)]
 
 
-@pytest.mark.parametrize("wanted", WANTED)
+@pytest.mark.parametrize("wanted", [*WANTED, "neither"])
 def test_memory_above_the_images_is_their_gradients(ranks: Ranks, wanted: str) -> None:
     shape = (1, 1, 96, 64, 64)
     plane = 64 * 64 * 4
-    gradients = (2 if wanted == "both" else 1) * 96 * plane
+    gradients = {"both": 2, "neither": 0}.get(wanted, 1) * 96 * plane
     for rank, (peak, level) in enumerate(ranks.run(sharding.memory, shape, wanted, {})):
         # 2 planes of 5 tensors received from each side, and a slab of 6.
         planes = (2 if rank == 1 else 1) * 5 * 2 + 5 * 6
@@ -262,6 +278,7 @@ def test_nothing_is_held_after_backward(ranks: Ranks) -> None:
 SAME = "must be the same on every rank"
 SHAPE = (1, 2, 4, 5, 6)
 IMAGE = torch.linspace(-1, 1, 240).view(SHAPE)
+SUBCLASS = IMAGE.as_subclass(sharding.Subclass)
 Arguments = tuple[Any, Any, dict[str, Any]]
 
 
@@ -303,6 +320,10 @@ WRONG = {
     ),
     "a negative mask": (
         [(IMAGE, IMAGE, {"mask": sign * IMAGE.abs()}) for sign in (1, -1, 1)],
+        "mask must not be negative",
+    ),
+    "a negative mask, and a tensor of another class": (
+        [(image, IMAGE, {"mask": -IMAGE.abs()}) for image in (IMAGE, SUBCLASS, IMAGE)],
         "mask must not be negative",
     ),
 }  # fmt: skip

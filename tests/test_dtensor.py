@@ -102,6 +102,12 @@ def check_distributed(
         assert kept or plain
 
 
+def test_a_rank_that_its_mesh_lacks(ranks: Ranks) -> None:
+    first, second, third = ranks.outcomes(sharding.on_a_mesh_of_two)
+    assert (first[0], first) == ("returned", second)
+    assert third[1].startswith("ValueError: input must be on a mesh that has this rank, got ")
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("dims", [(None,), (0,), (1,), (2,)], ids=str)
 def test_plain_loss_of_distributed_tensors(
