@@ -86,13 +86,14 @@ def call_with(arguments: Sequence[tuple[Any, Any, Options]]) -> float:
     return loss.item()
 
 
-def held_after_backward(shape: tuple[int, ...]) -> list[bool]:
-    """Whether images and mask are still there, beside the loss."""
+def held_after_backward(shape: tuple[int, ...], times: int) -> list[bool]:
+    """Whether images and mask are still there, beside the loss, after the last of some."""
     made = 2 * torch.rand(shape, requires_grad=True)  # a leaf belongs to its user
     images = [made, torch.rand(shape), torch.rand(shape)]
     alive = [weakref.ref(image) for image in images]
     loss = nec_ext.distributed.ngf_loss(images[0], images[1], mask=images[2])
-    loss.backward()
+    for left in reversed(range(times)):
+        loss.backward(retain_graph=left > 0)
     del made
     images.clear()
     return [image() is not None for image in alive]

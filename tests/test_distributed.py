@@ -49,8 +49,12 @@ def check_split(
     assert found[len(sizes) :] == [None] * (3 - len(sizes))
     results: list[Result] = found[: len(sizes)]
     assert all(torch.equal(result.loss, results[0].loss) for result in results)
+    has_double = torch.float64 in (images[0].dtype, images[1].dtype)
     for result, size in zip(results, sizes, strict=True):
-        assert all(gradient.shape[dim] == size for gradient in result.tensors[1:])
+        assert result.loss.dtype == (torch.float64 if has_double else torch.float32)
+        for gradient, image in zip(result[1:], images, strict=True):
+            assert gradient is None or gradient.dtype == image.dtype
+            assert gradient is None or gradient.shape[dim] == size
     joined = [
         None if gradients[0] is None else torch.cat(gradients, dim)
         for gradients in list(zip(*results, strict=True))[1:]
@@ -124,6 +128,7 @@ def test_planes_from_the_rank_after_next(ranks: Ranks, sizes: tuple[int, ...]) -
         (torch.float16, torch.float16),
         (torch.bfloat16, torch.float32),
         (torch.float64, torch.float16),
+        (torch.float16, torch.float64),  # which in a message has to come first
     ],
     ids=str,
 )
@@ -162,6 +167,8 @@ def test_without_a_check(ranks: Ranks) -> None:
         if min(split.sizes) >= 2:
             options = maps(split.shape, "eps", "mask")
             check_split(ranks, images_of(split), split.sizes, split.dim, check=False, **options)
+    alone = Split((1, 2, 1, 7, 6), 2, (1,))  # for which nobody has to have two planes
+    check_split(ranks, images_of(alone), alone.sizes, check=False)
 
 
 def test_masks_of_zeros_and_small_weights(ranks: Ranks) -> None:
@@ -267,8 +274,9 @@ def test_batched_gradients(ranks: Ranks, dtype: torch.dtype) -> None:
             torch.testing.assert_close(batched, single)
 
 
-def test_nothing_is_held_after_backward(ranks: Ranks) -> None:
-    assert ranks.run(sharding.held_after_backward, (1, 2, 4, 5, 6)) == [[False] * 3] * 3
+@pytest.mark.parametrize("times", [1, 2])
+def test_nothing_is_held_after_backward(ranks: Ranks, times: int) -> None:
+    assert ranks.run(sharding.held_after_backward, (1, 2, 4, 5, 6), times) == [[False] * 3] * 3
 
 
 # -------------------------------------------------------------------------------------------------
