@@ -29,7 +29,7 @@ def splits_of(input: DTensor) -> list[Split]:
     if mesh.get_coordinate() is None:
         raise ValueError(f"input must be on a mesh that has this rank, got {mesh}")
     for axis, placement in enumerate(input.placements):
-        if type(placement) is Shard:
+        if type(placement) is Shard:  # of which a strided one is a subclass in some versions
             splits.append(Split(mesh.get_group(axis), placement.dim))
         elif not placement.is_replicate():
             raise ValueError(f"input must be placed by Shard and Replicate, got {placement}")

@@ -17,7 +17,7 @@ from helpers import Result, evaluate
 from test_memory import allocations
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
 import nec_ext
 from benchmarks.traffic import counted
@@ -306,6 +306,12 @@ def wrong_distributed_tensor(kind: str) -> None:
         nec_ext.distributed.ngf_loss(split, split, group=dist.group.WORLD)
     elif kind == "target":
         nec_ext.distributed.ngf_loss(split, image)
+    elif kind == "mesh":
+        turned = DTensor.from_local(split.to_local(), DeviceMesh("cpu", [2, 1, 0]), [Shard(2)])
+        nec_ext.distributed.ngf_loss(split, turned)
+    elif kind == "partial":
+        partial = DTensor.from_local(image, mesh, [Partial()])
+        nec_ext.distributed.ngf_loss(partial, partial)
     elif kind == "plain":
         nec_ext.distributed.ngf_loss(image, split)
     elif kind == "plain with a map":

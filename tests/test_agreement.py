@@ -15,6 +15,7 @@ from ranks import Ranks
 from nec_ext._agreement import (
     MESSAGE_LENGTH,
     RECORD_BYTES,
+    _disagreement,
     check_backend,
     describe,
     record_device,
@@ -23,7 +24,7 @@ from nec_ext._arguments import Options
 
 GLOO = {"cpu": "gloo", "cuda": "gloo"}  # as of the backend "gloo"
 NCCL = {"cuda": "nccl"}
-BOTH = {"cpu": "gloo", "cuda": "nccl"}
+BOTH = {"cuda": "nccl", "cpu": "gloo"}
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 1)
 
 
@@ -34,6 +35,15 @@ def test_a_record_holds_the_longest_description() -> None:
     o = Options(image, image, "quadrature", "central", (third,) * 3, image, -third, "mean")
     assert len(json.dumps(describe([image] * 5, o, 2))) <= RECORD_BYTES
     assert len(json.dumps({"error": '"' * MESSAGE_LENGTH})) <= RECORD_BYTES
+
+
+def test_devices_of_different_types() -> None:
+    image = torch.empty(1, 1, 4, 4)
+    tensors = [[image.to(device)] * 2 + [None] * 3 for device in ("cpu", "meta")]
+    error = _disagreement([describe(own, Options(), 2) for own in tensors])
+    assert (
+        str(error) == "the device must be the same on every rank: rank 0 has cpu, rank 1 has meta"
+    )
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,8 @@ def test_plain_loss_of_distributed_tensors(
     [
         ("group", "group must be left out"),
         ("target", "target must be a DTensor"),
+        ("mesh", "target must be on the mesh of input"),
+        ("partial", "input must be placed by Shard and Replicate, got P"),
         ("plain", "target must not be a DTensor, as input is none"),
         ("plain with a map", "mask must not be a DTensor, as input is none"),
         ("placements", "target must be placed as input is"),
