@@ -309,6 +309,8 @@ def wrong_distributed_tensor(kind: str) -> None:
     elif kind == "mesh":
         turned = DTensor.from_local(split.to_local(), DeviceMesh("cpu", [2, 1, 0]), [Shard(2)])
         nec_ext.distributed.ngf_loss(split, turned)
+    elif kind == "replicated":
+        nec_ext.distributed.ngf_loss(split, distribute_tensor(image, mesh, [Replicate()]))
     elif kind == "partial":
         partial = DTensor.from_local(image, mesh, [Partial()])
         nec_ext.distributed.ngf_loss(partial, partial)

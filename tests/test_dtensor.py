@@ -127,6 +127,7 @@ def test_plain_loss_of_distributed_tensors(
         ("plain", "target must not be a DTensor, as input is none"),
         ("plain with a map", "mask must not be a DTensor, as input is none"),
         ("placements", "target must be placed as input is"),
+        ("replicated", "target must be placed as input is"),
         ("none", "reduction must be 'mean' or 'sum'"),
         ("empty", "input must not be empty"),
     ],
