@@ -109,9 +109,7 @@ def test_a_run_of_before_an_option_has_its_default(tmp_path: Path) -> None:
     assert not runs.finished(half)
 
 
-def test_a_run_of_other_defaults_is_another_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_of_other_defaults_is_another_run(tmp_path: Path) -> None:
     """What was written down counts, whatever the default is now."""
     save_facts(tiny_run(tmp_path), nce_width=128)
     with pytest.raises(ValueError, match=r"holds a run with another nce_width, 128: choose anoth"):
