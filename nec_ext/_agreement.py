@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,37 @@ from ._parts import TENSORS
 RECORD_BYTES = 1024
 MESSAGE_LENGTH = 300  # of an error; printable ASCII takes twice as many bytes in JSON at most
 Record = dict[str, Any]
+
+
+def backends_of(group: dist.ProcessGroup | None) -> dict[str, str]:
+    """By type of device, the backend that exchanges its tensors; TypeError if it is no group."""
+    if not isinstance(group, dist.ProcessGroup | None):
+        raise TypeError(f"group must be a process group that has this rank, got {group!r}")
+    # As in "cpu:gloo,cuda:nccl". Other names of a backend do not say what it does on which device.
+    pairs = (pair.split(":") for pair in dist.get_backend_config(group).split(","))
+    return dict(pairs)
+
+
+def check_backend(backends: Mapping[str, str], device: torch.device) -> None:
+    """ValueError unless planes on the device can be exchanged. Gloo would read them on the CPU."""
+    backend = backends.get(device.type)
+    if backend is None or (backend == "gloo" and device.type != "cpu"):
+        having = ",".join(map(":".join, backends.items()))
+        raise ValueError(
+            f"group must have a backend for images on {device.type}, as cpu:gloo,cuda:nccl has, "
+            f"got {having}"
+        )
+
+
+def record_device(backends: Mapping[str, str], images: torch.device | None) -> torch.device:
+    """Where records are exchanged: on the CPU where it can be, which need not wait for a GPU.
+
+    On the same type of device on all ranks, whatever their images are on.
+    """
+    if "cpu" in backends:
+        return torch.device("cpu")
+    kind = next(iter(backends))
+    return images if images is not None and images.type == kind else torch.device(kind)
 
 
 def describe(tensors: Sequence[Tensor | None], o: Options, dim: int) -> Record:
@@ -89,9 +120,11 @@ def _gather(
     record: Record, group: dist.ProcessGroup | None, device: torch.device | None
 ) -> list[Record]:
     text = json.dumps(record).encode()
-    own = torch.tensor(list(text.ljust(RECORD_BYTES, b" ")), dtype=torch.uint8)
-    if "nccl" in dist.get_backend(group):
-        own = own.cuda(device if device and device.type == "cuda" else None)
+    own = torch.tensor(
+        list(text.ljust(RECORD_BYTES, b" ")),
+        dtype=torch.uint8,
+        device=record_device(backends_of(group), device),
+    )
     everyones = own.new_empty(dist.get_world_size(group), RECORD_BYTES)
     dist.all_gather(list(everyones), own, group=group)
     return [json.loads(bytes(row)) for row in everyones.tolist()]

@@ -119,13 +119,22 @@ def parse_eps(name: str, eps: float | Tensor, image: Tensor) -> float | Tensor:
     return parse_eps_value(name, eps)
 
 
+def _as_float(value: Any) -> float:
+    """Infinity for an int that is too large: no option may be either."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
 def parse_eps_value(name: str, eps: float) -> float:
     """A positive float."""
     if isinstance(eps, bool) or not isinstance(eps, Real):
         raise TypeError(f"{name} must be a float or a tensor, got {type(eps).__name__}")
-    if not 0 < eps < math.inf:
+    number = _as_float(eps)
+    if not 0 < number < math.inf:
         raise ValueError(f"{name} must be positive and finite, got {eps}")
-    return float(eps)
+    return number
 
 
 def parse_spacing(spacing: float | Sequence[float] | None, ndim: int) -> tuple[float, ...]:
@@ -136,7 +145,7 @@ def parse_spacing(spacing: float | Sequence[float] | None, ndim: int) -> tuple[f
         if isinstance(spacing, str):  # a sequence, of characters
             raise TypeError
         each: Any = (spacing,) * ndim if isinstance(spacing, Real) else spacing
-        steps = tuple(map(float, each))
+        steps = tuple(map(_as_float, each))
     except (TypeError, ValueError):
         raise TypeError(
             f"spacing must be a number or one per spatial axis, got {spacing!r}"
@@ -154,9 +163,10 @@ def parse_weight(weight: float) -> float:
     """A finite float."""
     if isinstance(weight, bool) or not isinstance(weight, Real):
         raise TypeError(f"weight must be a float, got {type(weight).__name__}")
-    if not -math.inf < weight < math.inf:
+    number = _as_float(weight)
+    if not -math.inf < number < math.inf:
         raise ValueError(f"weight must be finite, got {weight}")
-    return float(weight)
+    return number
 
 
 def parse_options(

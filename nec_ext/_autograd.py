@@ -134,7 +134,9 @@ class _FusedLoss(torch.autograd.Function):
                 _, grad_input, grad_target, _ = _forward(
                     input, target, tuple(maps), ctx.settings, ctx.reduction, ctx.wanted
                 )
-            gradients = _scale_stored((grad_input, grad_target), upstream, factor, ctx)
+            stored = _only(ctx.wanted, (grad_input, grad_target))
+            unscaled_by = None if _is_normalized(input, target, ctx.wanted) else factor
+            gradients = scale_stored(stored, upstream, unscaled_by, ctx)
         return (*gradients, *(None,) * 6)
 
 
@@ -156,24 +158,26 @@ def _recompute(
     return _only(wanted, gradients)
 
 
-def _scale_stored(
-    stored: tuple[Tensor, Tensor], upstream: Tensor, factor: Tensor, ctx: Any
-) -> Gradients:
-    unscaled_by = None if _is_normalized(*stored, ctx.wanted) else factor
+def scale_stored(stored: Gradients, upstream: Tensor, factor: Tensor | None, ctx: Any) -> Gradients:
+    """What forward has stored times ``upstream`` and ``factor``, in the same memory if it can be.
+
+    Then ``ctx.handed_out`` says so.
+    """
     if torch.compiler.is_compiling() or _is_batched(upstream):
-        scale = _product(upstream, unscaled_by)
-        return _only(ctx.wanted, [(g * scale).to(g.dtype) for g in stored])
+        scale = _product(upstream, factor)
+        grad_input, grad_target = (g if g is None else (g * scale).to(g.dtype) for g in stored)
+        return grad_input, grad_target
     ctx.handed_out = True
     # Through .data, because the version of a saved tensor must not change: the node may be asked
     # again.
-    gradients = _only(ctx.wanted, [g.data for g in stored])
-    for gradient in gradients:
+    grad_input, grad_target = (g if g is None else g.data for g in stored)
+    for gradient in (grad_input, grad_target):
         if gradient is not None:
-            scale_in_place(gradient, upstream, unscaled_by)
-    return gradients
+            _scale_in_place(gradient, upstream, factor)
+    return grad_input, grad_target
 
 
-def scale_in_place(gradient: Tensor, upstream: Tensor, factor: Tensor | None) -> None:
+def _scale_in_place(gradient: Tensor, upstream: Tensor, factor: Tensor | None) -> None:
     """Leaves a gradient alone that is multiplied by 1, as that of ``loss.backward()`` is."""
     if gradient.is_cuda:  # where only the GPU knows the numbers
         _ops.ngf_scale_(gradient, upstream, factor)

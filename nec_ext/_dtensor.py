@@ -26,8 +26,10 @@ class Split(NamedTuple):
 def splits_of(input: DTensor) -> list[Split]:
     """The axes that a DTensor splits, at most one of them spatial."""
     mesh, splits = input.device_mesh, []
+    if mesh.get_coordinate() is None:
+        raise ValueError(f"input must be on a mesh that has this rank, got {mesh}")
     for axis, placement in enumerate(input.placements):
-        if type(placement) is Shard:
+        if type(placement) is Shard:  # of which a strided one is a subclass in some versions
             splits.append(Split(mesh.get_group(axis), placement.dim))
         elif not placement.is_replicate():
             raise ValueError(f"input must be placed by Shard and Replicate, got {placement}")
@@ -37,16 +39,18 @@ def splits_of(input: DTensor) -> list[Split]:
     return splits
 
 
-def local_part(name: str, value: Any, input: DTensor) -> Any:
+def local_part(name: str, value: Any, input: Any) -> Any:
     """The rank's part of a DTensor that is placed as the input is; anything else as it is.
 
     The gradient of the part is that of the DTensor there. A map may be replicated where the input
     is split if it is the same along that axis.
     """
     if not isinstance(value, DTensor):
-        if name == "target" and isinstance(value, Tensor):
+        if name == "target" and isinstance(value, Tensor) and isinstance(input, DTensor):
             raise TypeError("target must be a DTensor, as input is")
         return value
+    if not isinstance(input, DTensor):
+        raise TypeError(f"{name} must not be a DTensor, as input is none")
     for own, placement in zip(value.placements, input.placements, strict=False):
         missing = input.dim() - value.dim()
         same = isinstance(placement, Shard) and own == Shard(placement.dim - missing)

@@ -86,8 +86,7 @@ class Shard:
         return sums(self._tensors, settings, self._dim, 0, self._count, of_mask=True)
 
     def put_down(self) -> list[Tensor | None]:
-        """All that it holds, for autograd to keep; :meth:`take_up` has it back."""
-        self._wait()
+        """What it holds after :meth:`sum`, for autograd to keep; :meth:`take_up` has it back."""
         held = [*self._tensors, *self._buffers]
         self._tensors, self._buffers = [], []
         return held

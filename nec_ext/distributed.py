@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from . import _ops
-from ._agreement import Record, agree, describe
-from ._arguments import DEFAULT_EPS, Options, check_maps, is_eager, parse_options
-from ._autograd import Gradients, Settings, Wanted, scale_in_place
+from ._agreement import Record, agree, backends_of, check_backend, describe
+from ._arguments import DEFAULT_EPS, Options, check_maps, parse_options
+from ._autograd import Gradients, Settings, Wanted, scale_stored
 from ._dtensor import Split, local_part, splits_of
 from ._halo import Shard
 from ._parts import HALO, TENSORS, check_device, check_scalar_reduction, volume_tensors
@@ -68,11 +68,13 @@ def ngf_loss(
         input: ``(B, C, H, W)`` or ``(B, C, D, H, W)``, this rank's planes of the generated image.
             Ranks may have different numbers of planes, at least one each.
         target: the source image, of the same shape and on the same device.
-        group: the ranks that share the images, in the order of their planes. Default: all.
+        group: the ranks that share the images, in the order of their planes, with a backend for
+            the device of the images, which for a GPU is not gloo. Default: all.
         dim: the axis that is split: 2 for D (or, in 2D, H), 3 and 4 for the others.
-        check: whether ranks first compare their arguments, 1 KB each, which waits for the device.
-            Without, arguments that are not valid or do not fit may make the ranks wait for each
-            other in vain, and every rank needs two planes.
+        check: whether ranks first compare their arguments, 1 KB each: they wait for each other, and
+            for the GPU if the group has no backend for the CPU. Without, arguments that are not
+            valid or do not fit may make the ranks wait for each other in vain, and every rank needs
+            two planes.
         eps, target_eps, mask: as in :func:`nec_ext.ngf_loss`; a tensor that varies along ``dim`` is
             split as the images are, any other is the same on every rank.
         eps_mode, operator, spacing, weight: as in :func:`nec_ext.ngf_loss`, the same on every rank.
@@ -85,7 +87,7 @@ def ngf_loss(
     Raises:
         TypeError, ValueError: as :func:`nec_ext.ngf_loss`, and if ranks differ in anything but
             the number of their planes; on every rank.
-        RuntimeError: the gradient itself is to be differentiated.
+        RuntimeError: the gradient itself is to be differentiated, or ``torch.func`` transforms it.
 
     Example:
         >>> part = volume.chunk(dist.get_world_size(), dim=2)[dist.get_rank()]
@@ -109,7 +111,8 @@ def ngf_loss(
         if group is not None:
             raise ValueError("group must be left out for a DTensor, whose mesh has it")
         splits = splits_of(input)
-    call, failure = _parse(input, target, options, dim)
+    backends = [backends_of(split.group) for split in splits]
+    call, failure = _parse(input, target, options, dim, backends)
     device = input.device if isinstance(input, Tensor) else None
     records: dict[int, list[Record]] = {}
     for split in splits if check else ():
@@ -121,8 +124,10 @@ def ngf_loss(
         raise failure
     assert call is not None
     loss: Tensor = _ShardedLoss.apply(*call.tensors[:2], _plan(call, splits, records))  # type: ignore
-    # A bad value in a map makes the loss NaN, which every rank sees.
-    if check and call.options.has_maps and is_eager(loss) and loss.isnan():
+    # A bad value in a map makes the loss NaN, which every rank sees. What is asked here has to be
+    # the same on all of them, as the type of the tensors need not be.
+    on_cpu = input.device.type == "cpu" and not torch.compiler.is_compiling()
+    if check and call.options.has_maps and on_cpu and loss.isnan():
         _check_maps(call.options, splits, input.device)
     return loss
 
@@ -148,17 +153,24 @@ class _Plan(NamedTuple):
 
 
 def _parse(
-    input: Tensor, target: Tensor, options: dict[str, Any], dim: int
+    input: Tensor, target: Tensor, options: dict[str, Any], dim: int, backends: list[dict[str, str]]
 ) -> tuple[_Call | None, Exception | None]:
     try:
-        if isinstance(input, DTensor):
-            target = local_part("target", target, input)
-            options = {name: local_part(name, value, input) for name, value in options.items()}
-            input = local_part("input", input, input)
+        if torch._C._are_functorch_transforms_active():
+            raise RuntimeError(
+                "nec_ext.distributed.ngf_loss has no vmap, grad or other transform of torch.func"
+            )
+        target = local_part("target", target, input)
+        options = {name: local_part(name, value, input) for name, value in options.items()}
+        input = local_part("input", input, input)
         input, target, o = parse_options(input, target, **options)
         check_scalar_reduction(o.reduction)
         check_device("the device of input", input.device)
-        if not isinstance(dim, int) or dim not in range(2, input.dim()):
+        for known in backends:
+            check_backend(known, input.device)
+        if isinstance(dim, bool) or not isinstance(dim, int):
+            raise TypeError(f"dim must be an int, got {type(dim).__name__}")
+        if dim not in range(2, input.dim()):
             raise ValueError(f"dim must be a spatial axis, 2 to {input.dim() - 1}, got {dim}")
         return _Call(*volume_tensors(input, target, o), o), None
     except Exception as error:  # whatever it is, the other ranks have to hear of it
@@ -256,13 +268,7 @@ class _ShardedLoss(torch.autograd.Function):
             ctx.shard.take_up(held)
             gradients = list(_sweep(ctx.shard, held[0], held[1], ctx.settings, ctx.wanted)[0])
             ctx.shard.put_down()
-        ctx.handed_out = True
-        # Through .data, because the version of a saved tensor must not change.
-        own = [g if g is None else g.data for g in gradients]
-        for gradient in own:
-            if gradient is not None:
-                scale_in_place(gradient, upstream, factor)
-        return own[0], own[1], None
+        return (*scale_stored((gradients[0], gradients[1]), upstream, factor, ctx), None)
 
 
 def _sweep(

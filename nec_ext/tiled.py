@@ -86,12 +86,13 @@ def ngf_loss(
     References:
         See :func:`nec_ext.ngf_loss`.
     """
-    maps = {"eps": _as_tensor(eps), "target_eps": _as_tensor(target_eps), "mask": _as_tensor(mask)}
+    maps = {"eps": eps, "target_eps": target_eps, "mask": mask}
     for name, value in maps.items():
-        _check_dtype(name, value)
+        maps[name] = _as_tensor(name, value)
+        _check_dtype(name, maps[name])
     input, target, options = parse_options(
-        _as_tensor(input),
-        _as_tensor(target),
+        _as_tensor("input", input),
+        _as_tensor("target", target),
         **maps,
         eps_mode=eps_mode,
         operator=operator,
@@ -119,8 +120,7 @@ def ngf_loss(
             "input and target must not require a gradient: "
             "detach them and pass grad_input and grad_target"
         )
-    place = input.device if device is None else torch.device(device)
-    check_device("device", place)
+    place = input.device if device is None else _parse_device(device)
     # The ops put the axes in the order of the strides: planes are planes for them too.
     slowest = max(range(2, input.dim()), key=input.stride)
     steps = list(settings.spacing)
@@ -128,7 +128,7 @@ def ngf_loss(
     volume = _Volume(
         [t if t is None else t.movedim(slowest, 2) for t in tensors],
         [g if g is None else g.movedim(slowest, 2) for g in gradients],
-        settings._replace(spacing=tuple(steps), weight=1.0),
+        settings._replace(spacing=tuple(steps)),
         place,
     )
     parts = volume.tiles(tiles, max_memory)
@@ -140,7 +140,9 @@ def ngf_loss(
     if reduction == "mean":
         factor = 0.0 if voxels == 0 else factor / voxels
     squares = _total([volume.sums(*tile, factor) for tile in parts])
-    loss = torch.tensor(factor * (voxels - 0.5 * squares), dtype=_ops.loss_dtype(input, target))
+    loss = torch.tensor(
+        factor * (voxels - 0.5 * squares), dtype=_ops.loss_dtype(input, target), device="cpu"
+    )
     # A bad value in a map makes the loss NaN: only then is it worth looking for one.
     if options.has_maps and loss.isnan():
         for tile in parts:
@@ -209,7 +211,7 @@ class _Volume:
         return result
 
     def mask_sums(self, begin: int, end: int) -> Tensor:
-        """Those of the mask of a tile."""
+        """Those of the mask of a tile, without the weight."""
         tensors = cut(self._tensors, 2, begin, end)
         if not self._in_place:  # the sum needs no more of the others than their shape and dtype
             *others, mask = tensors
@@ -262,13 +264,30 @@ def _is_same(wanted: torch.device, own: torch.device) -> bool:
     return wanted.type == own.type and wanted.index in (None, own.index)
 
 
-def _as_tensor(value: Any) -> Any:
+def _parse_device(device: Any) -> torch.device:
+    try:
+        place = torch.device(device)
+    except (TypeError, RuntimeError):
+        raise ValueError(f"device must be the name of a device, got {device!r}") from None
+    check_device("device", place)
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device must be a GPU that is there, got {place}")
+    return place
+
+
+def _as_tensor(name: str, value: Any) -> Any:
     """Arrays of numpy as tensors of the same memory; anything else as it is."""
     if isinstance(value, (Tensor, Real)) or not hasattr(value, "__array_interface__"):
         return value
     with warnings.catch_warnings():  # of arrays that are not writable, to which nothing is written
         warnings.simplefilter("ignore", UserWarning)
-        return torch.from_numpy(value)
+        try:
+            return torch.from_numpy(value)
+        except (TypeError, ValueError):  # whose sentences do not say which array
+            raise TypeError(
+                f"{name} must be an array of a torch dtype in native byte order, with strides of "
+                f"whole elements, none negative, got {value.dtype.str} with strides {value.strides}"
+            ) from None
 
 
 def _check_dtype(name: str, value: Any) -> None:
@@ -283,7 +302,7 @@ def _check_dtype(name: str, value: Any) -> None:
 def _check_gradient(name: str, value: Any, image: Tensor) -> Tensor | None:
     if value is None:
         return None
-    gradient = _as_tensor(value)
+    gradient = _as_tensor(name, value)
     if not isinstance(gradient, Tensor):
         raise TypeError(f"{name} must be a tensor or an array, got {type(value).__name__}")
     if gradient.dtype not in IMAGE_DTYPES:

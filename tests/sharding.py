@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -16,10 +17,11 @@ from helpers import Result, evaluate
 from test_memory import allocations
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
 import nec_ext
 from benchmarks.traffic import counted
+from nec_ext._agreement import backends_of
 
 Options = dict[str, Any]
 _groups: dict[int, dist.ProcessGroup] = {}
@@ -65,6 +67,18 @@ def split_loss(
     return evaluate(nec_ext.distributed.ngf_loss, *parts, upstream, wanted, **options)
 
 
+def some_gradients(images: tuple[Tensor, Tensor], upstream: Tensor) -> Result:
+    """Rank 0 wants the gradient of its input, rank 1 none, rank 2 that of its target."""
+    rank = dist.get_rank()
+    parts = [part_of(image, (4, 4, 5), 2) for image in images]
+    if rank == 1:
+        with torch.no_grad():
+            leaves = [part.requires_grad_() for part in parts]
+            return Result(nec_ext.distributed.ngf_loss(*leaves), None, None)
+    wanted = "input" if rank == 0 else "target"
+    return evaluate(nec_ext.distributed.ngf_loss, *parts, upstream, wanted)
+
+
 def call_with(arguments: Sequence[tuple[Any, Any, Options]]) -> float:
     """The loss of arguments that are each rank's own."""
     input, target, options = arguments[dist.get_rank()]
@@ -72,13 +86,14 @@ def call_with(arguments: Sequence[tuple[Any, Any, Options]]) -> float:
     return loss.item()
 
 
-def held_after_backward(shape: tuple[int, ...]) -> list[bool]:
-    """Whether images and mask are still there, beside the loss."""
+def held_after_backward(shape: tuple[int, ...], times: int) -> list[bool]:
+    """Whether images and mask are still there, beside the loss, after the last of some."""
     made = 2 * torch.rand(shape, requires_grad=True)  # a leaf belongs to its user
     images = [made, torch.rand(shape), torch.rand(shape)]
     alive = [weakref.ref(image) for image in images]
     loss = nec_ext.distributed.ngf_loss(images[0], images[1], mask=images[2])
-    loss.backward()
+    for left in reversed(range(times)):
+        loss.backward(retain_graph=left > 0)
     del made
     images.clear()
     return [image() is not None for image in alive]
@@ -109,12 +124,16 @@ def traffic(shape: tuple[int, ...], options: Options) -> dict[str, dict[str, lis
 def memory(shape: tuple[int, ...], wanted: str, options: Options) -> tuple[int, int]:
     """Peak and final bytes of a training step above those before, with a mask and an eps map."""
     images = [
-        torch.rand(shape, requires_grad=wanted in (name, "both")) for name in ("input", "target")
+        torch.rand(shape, requires_grad=wanted in (name, "both", "neither"))
+        for name in ("input", "target")
     ]
     maps = {name: torch.rand(shape) + 0.1 for name in MAPS}
 
     def step() -> Any:
-        loss = nec_ext.distributed.ngf_loss(*images, **maps, **options)
+        with torch.set_grad_enabled(wanted != "neither"):
+            loss = nec_ext.distributed.ngf_loss(*images, **maps, **options)
+        if wanted == "neither":
+            return loss
         return torch.autograd.grad(2 * loss, [image for image in images if image.requires_grad])
 
     return allocations(step)[:2]
@@ -132,6 +151,69 @@ def backwards(shape: tuple[int, ...]) -> list[Tensor | str]:
     except RuntimeError as error:
         return [*found, str(error)]
     return [*found, "nothing"]
+
+
+def batched_gradients(
+    shape: tuple[int, ...], dtype: torch.dtype, upstreams: Tensor
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    """Gradients of all upstreams at once, one by one, and at once again."""
+    input = torch.linspace(0, 1, torch.Size(shape).numel()).view(shape).sin().to(dtype)
+    input.requires_grad_()
+    loss = nec_ext.distributed.ngf_loss(input, input.detach().flip(2).exp())
+
+    def gradient(upstream: Tensor, batched: bool) -> Tensor:
+        return torch.autograd.grad(
+            loss, input, upstream, retain_graph=True, is_grads_batched=batched
+        )[0]
+
+    first = gradient(upstreams, True)
+    single = [gradient(upstream, False).clone() for upstream in upstreams]
+    return first, single, gradient(upstreams, True)
+
+
+def transformed(shape: tuple[int, ...], transform: str, check: bool) -> None:
+    """The loss under a transform of torch.func."""
+    image = torch.rand(shape)
+
+    def loss(input: Tensor) -> Tensor:
+        result: Tensor = nec_ext.distributed.ngf_loss(input, image, check=check)
+        return result
+
+    if transform == "vmap":
+        torch.func.vmap(loss)(torch.rand(2, *shape))
+    elif transform == "grad":
+        torch.func.grad(loss)(image)
+    else:
+        torch.func.jvp(loss, (image,), (image,))
+
+
+def with_backends(having: Sequence[dict[str, str]], check: bool) -> None:
+    """The loss of images on the CPU where each rank's group is said to have these backends."""
+    image, own = torch.rand(1, 1, 4, 4), having[dist.get_rank()]
+    with mock.patch("nec_ext.distributed.backends_of", return_value=own):
+        nec_ext.distributed.ngf_loss(image, image, check=check)
+
+
+def backends_by_device() -> list[dict[str, str]]:
+    """Of groups that are asked for in three ways, with a loss of the last two."""
+    found = [backends_of(None)]
+    for name in ("cpu:gloo,cuda:gloo", "cpu:gloo"):
+        group = dist.new_group(backend=name)
+        call_with([(torch.rand(1, 1, 4, 4), torch.rand(1, 1, 4, 4), {"group": group})] * 3)
+        found.append(backends_of(group))
+        dist.destroy_process_group(group)
+    return found
+
+
+class Subclass(Tensor):
+    """One of torch's own making."""
+
+
+def with_default_device(shape: tuple[int, ...]) -> float:
+    """The loss where tensors are made on another device unless they are told otherwise."""
+    image = torch.linspace(-1, 1, torch.Size(shape).numel()).view(shape)
+    with torch.device("meta"):
+        return call_with([(image, image, {})] * 3)
 
 
 def mesh_of(*shape: int) -> DeviceMesh:
@@ -194,6 +276,29 @@ def trained(images: tuple[Tensor, Tensor], sizes: Sequence[int]) -> tuple[float,
     return whole, split
 
 
+def wrong_on_two_axes(kind: str) -> None:
+    """A DTensor whose samples and planes are split, and what is wrong with it on the last rank."""
+    mesh, image = mesh_of(2, 2), torch.linspace(-1, 1, 240).view(4, 1, 6, 10)
+    last = dist.get_rank() == 3
+    input = distribute_tensor(image, mesh, [Shard(0), Shard(2)])
+    options: Options = {}
+    if kind == "option":
+        options["operator"] = "prewitt" if last else "central"
+    elif kind == "values":
+        mask = input.to_local().square() * (-1 if last else 1)
+        options["mask"] = DTensor.from_local(mask, mesh, input.placements)
+    else:  # a sample less, which the ranks of the same planes may have
+        samples = input.to_local()[: 1 if last else 2]
+        input = DTensor.from_local(samples, mesh, input.placements)
+    nec_ext.distributed.ngf_loss(input, input, **options)
+
+
+def on_a_mesh_of_two() -> float:
+    image = distribute_tensor(torch.rand(1, 1, 6, 6), DeviceMesh("cpu", [0, 1]), [Shard(2)])
+    loss: Tensor = nec_ext.distributed.ngf_loss(image, image)
+    return loss.item()
+
+
 def wrong_distributed_tensor(kind: str) -> None:
     mesh, image = mesh_of(dist.get_world_size()), torch.rand(3, 1, 6, 6)
     split = distribute_tensor(image, mesh, [Shard(2)])
@@ -201,6 +306,18 @@ def wrong_distributed_tensor(kind: str) -> None:
         nec_ext.distributed.ngf_loss(split, split, group=dist.group.WORLD)
     elif kind == "target":
         nec_ext.distributed.ngf_loss(split, image)
+    elif kind == "mesh":
+        turned = DTensor.from_local(split.to_local(), DeviceMesh("cpu", [2, 1, 0]), [Shard(2)])
+        nec_ext.distributed.ngf_loss(split, turned)
+    elif kind == "replicated":
+        nec_ext.distributed.ngf_loss(split, distribute_tensor(image, mesh, [Replicate()]))
+    elif kind == "partial":
+        partial = DTensor.from_local(image, mesh, [Partial()])
+        nec_ext.distributed.ngf_loss(partial, partial)
+    elif kind == "plain":
+        nec_ext.distributed.ngf_loss(image, split)
+    elif kind == "plain with a map":
+        nec_ext.distributed.ngf_loss(image, image, mask=split)
     elif kind == "empty":
         nobody = distribute_tensor(image[:2], mesh, [Shard(0)])
         nec_ext.distributed.ngf_loss(nobody, nobody)

@@ -142,7 +142,7 @@ def test_sentences_on_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     (tmp_path / "broken.json").write_text('{"eps": ')
     (tmp_path / "run.json").write_text(json.dumps({"options": asdict(make_options("cut"))}))
     for words, sentence in (
-        (["nec", "--config", str(tmp_path / "list.json")], "must hold a JSON object of options"),
+        (["nec", "--config", str(tmp_path / "list.json")], "must hold a JSON object"),
         (["nec", "--config", str(tmp_path / "broken.json")], "cannot be read as JSON: Expecting"),
         (["nec", "--resume", str(tmp_path)], f"{tmp_path} is a run of cut, not of nec"),
     ):

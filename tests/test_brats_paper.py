@@ -1,16 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""examples/brats: trainings side by side, the page with its figures, and what is judged of them."""
+"""examples/brats: the page of all systems with its figures, and what is judged of them."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
-import os
-import signal
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,11 +22,10 @@ for module in ("monai", "nibabel", "scipy", "skimage", "tqdm", "matplotlib"):
 from brats_runs import SMALL, random_data, small_options  # noqa: E402
 from matplotlib.image import imread  # noqa: E402
 
-from examples.brats import acceptance, figures, paper, runs, studies  # noqa: E402
+from examples.brats import acceptance, figures, paper, studies  # noqa: E402
 from examples.brats.data import Data, DataOptions, load_data  # noqa: E402
 from examples.brats.records import read_facts  # noqa: E402
-from examples.brats.runs import Run, train_all  # noqa: E402
-from examples.brats.training import Trainer  # noqa: E402
+from examples.brats.runs import Run, make_run  # noqa: E402
 
 TINY = {**SMALL, "data.phantom_sizes": "4/4/2/3"}
 
@@ -41,102 +36,6 @@ def as_arguments(values: dict[str, object]) -> list[str]:
 
 
 pytestmark = pytest.mark.usefixtures("own_cache")
-
-# ------------------------------------------------------------------------------------------------
-# Trainings side by side
-# ------------------------------------------------------------------------------------------------
-
-
-def tiny_run(folder: Path, **changes: object) -> Run:
-    return runs.make_run("GAN alone", "nec", "cpu", 3, folder, TINY, changes)
-
-
-def test_a_run_has_its_own_folder_and_seed(tmp_path: Path) -> None:
-    run = tiny_run(tmp_path)
-    assert run.options.folder == tmp_path / "gan-alone-3"
-    assert run.options.seed == 3
-    assert run.log == tmp_path / "gan-alone-3.log"
-    dotted = runs.make_run("ramp 0.3, no delay", "nec", "cpu", 0, tmp_path)
-    assert dotted.log == tmp_path / "ramp-0-3-no-delay-0.log"
-
-
-def test_trains_once_and_goes_on_with_what_was_interrupted(tmp_path: Path) -> None:
-    whole, half = tiny_run(tmp_path / "whole"), tiny_run(tmp_path / "half")
-    data = load_data(half.options.data)
-
-    class Stopped(Trainer):
-        def _save(self, is_best: bool) -> None:
-            super()._save(is_best)
-            if self.step == 2:
-                raise KeyboardInterrupt
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in the processes: sums have an order of their own with more
-    with pytest.raises(KeyboardInterrupt):
-        Stopped(half.options, data).fit()
-    torch.set_num_threads(threads)
-    assert not runs.finished(half)
-    train_all([whole, half], jobs=2)
-    assert runs.finished(whole) and runs.finished(half)
-    states = [torch.load(run.options.folder / "last.pt")["system"] for run in (whole, half)]
-    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
-
-    before = whole.log.stat().st_mtime_ns
-    train_all([whole, half], jobs=2)
-    assert whole.log.stat().st_mtime_ns == before
-
-
-def test_a_folder_with_another_run_is_left_alone(tmp_path: Path) -> None:
-    run = tiny_run(tmp_path)
-    Trainer(run.options, load_data(run.options.data)).fit()
-    with pytest.raises(ValueError, match=r"gan-alone-3 holds a run with another eps, 0\.15:"):
-        train_all([tiny_run(tmp_path, eps=0.3)], jobs=1)
-
-
-def test_zero_steps_mean_those_of_the_epochs(tmp_path: Path) -> None:
-    run = tiny_run(tmp_path, steps=0, epochs=1, validate_every=0)
-    Trainer(run.options, load_data(run.options.data)).fit()
-    assert runs.finished(run)
-    assert read_facts(run.options.folder)["options"]["steps"] == 2
-
-
-def test_a_run_that_fails_is_named_when_the_others_are_done(tmp_path: Path) -> None:
-    bad = tiny_run(tmp_path / "bad", lr_generator=1e30, log_every=1)
-    good = tiny_run(tmp_path / "good")
-    with pytest.raises(ValueError, match=r"^GAN alone, seed 3 failed: error: .* became [^;]*$"):
-        train_all([bad, good], jobs=1)
-    assert runs.finished(good)
-
-
-def test_a_killed_run_is_named_with_its_signal(tmp_path: Path) -> None:
-    run = tiny_run(tmp_path)
-    assert runs._reason(run, -signal.SIGKILL) == f"SIGKILL, see {run.log}"
-
-
-def test_sigterm_stops_the_trainings_and_they_can_go_on(tmp_path: Path) -> None:
-    run = tiny_run(tmp_path, steps=100_000)
-
-    def stop() -> None:
-        while read_facts(run.options.folder).get("step", 0) < 2:
-            time.sleep(0.1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    before = signal.getsignal(signal.SIGTERM)
-    threading.Thread(target=stop, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        train_all([run], jobs=1)
-    facts = read_facts(run.options.folder)
-    assert facts["state"] == "interrupted"
-    assert torch.load(run.options.folder / "last.pt")["step"] == facts["step"]
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_facts_of_a_damaged_run_are_an_error(tmp_path: Path) -> None:
-    assert read_facts(tmp_path) == {}
-    (tmp_path / "run.json").write_text("{")
-    with pytest.raises(ValueError, match=r"run\.json cannot be read as JSON"):
-        read_facts(tmp_path)
-
 
 # ------------------------------------------------------------------------------------------------
 # The page
@@ -204,7 +103,7 @@ def test_seeds_are_one_word() -> None:
 
 
 def test_the_page_does_not_tell_where_files_are(tmp_path: Path) -> None:
-    run = tiny_run(tmp_path)
+    run = make_run("GAN alone", "nec", "cpu", 3, tmp_path, TINY)
     run.options.folder.mkdir()
     facts = {"device": "cpu", "commit": "12ab-dirty", "torch": "2", "monai": "1"}
     (run.options.folder / "run.json").write_text(json.dumps(facts))

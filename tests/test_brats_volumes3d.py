@@ -4,9 +4,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +24,7 @@ for module in ("monai", "nibabel", "scipy", "skimage", "tqdm"):
 
 import nibabel  # noqa: E402
 from brats_files import NAMES, SHAPE, by_hand, options, save, volume  # noqa: E402
-from brats_runs import VOLUMES, random_volumes, small_options  # noqa: E402
+from brats_runs import VOLUMES, lines, random_volumes, run_file, small_options  # noqa: E402
 from skimage.metrics import structural_similarity  # noqa: E402
 
 from examples.brats import evaluate, train, volumes  # noqa: E402
@@ -149,8 +154,22 @@ def test_a_fifth_of_a_crop_is_brain_in_both() -> None:
     ]
     assert min(map(min, shares)) >= 0.2
     assert min(map(min, shares)) < 0.4  # no more is asked for
-    nowhere = Patches(8, [brains[0] & False], brains[1:])
-    assert nowhere.draw((0, 0), rng).tolist() == [0.5] * 3
+
+
+def test_the_middle_where_no_crop_is_a_fifth_brain() -> None:
+    left, right, small = (torch.zeros(1, 40, 40, 40, dtype=torch.bool) for _ in range(3))
+    left[:, :16], right[:, -16:] = True, True
+    small.view(-1)[:102] = True  # of the 102.4 voxels that are a fifth
+    rng = np.random.default_rng(0)
+    apart = Patches(8, [left], [right])  # the same crop has one of them at most
+    assert apart.draw((0, 0), rng).tolist() == [0.5] * 3
+    before = rng.bit_generator.state
+    for brains in ([left, small], [small, right], [small, small]):  # which is not even looked for
+        assert Patches(8, brains[:1], brains[1:]).draw((0, 0), rng).tolist() == [0.5] * 3
+    assert rng.bit_generator.state == before
+    enough = torch.zeros(1, 8, 8, 8, dtype=torch.bool)
+    enough.view(-1)[:103] = True
+    assert Patches(8, [enough], [enough]).draw((0, 0), rng).tolist() != [0.5] * 3
 
 
 def test_a_volume_that_is_too_small_is_padded() -> None:
@@ -306,6 +325,60 @@ def test_two_processes_are_one_that_accumulates(
     out = root.parent / "t2.nii.gz"
     assert evaluate.main([str(runs[0]), "--volume", str(t1), str(out)]) == 0
     assert nibabel.load(out).shape == (16, 16, 12)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("ps"), reason="no ps lists the processes")
+def test_a_signal_to_the_trainer_and_its_workers(
+    tmp_path: Path, own_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a batch system or a terminal sends it, to all processes at once."""
+    run = tmp_path / "run"
+    phantom = "data.size=32", "data.phantom_sizes=2/2/2/2", f"out={run}", f"data.cache={own_cache}"
+    # The last option of a name counts.
+    words = ["nec", *TINY, *phantom, "data.split=paper", "workers=2", "steps=100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "examples.brats.train", *words],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a group of its own, whose number is that of its first process
+    )
+    try:
+        wait_until(lambda: len(lines(run)) > 2 if (run / "last.pt").exists() else process.poll())
+        members = set(group_of(process.pid))
+        os.killpg(process.pid, signal.SIGTERM)
+        out, error = process.communicate(timeout=60)
+        assert process.returncode == 130, error
+        assert len(members) == 3
+        wait_until(lambda: not group_of(process.pid))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    step = run_file(run)["step"]
+    assert step >= 2
+    assert out == f"stopped after step {step}: --resume {run} goes on\n"
+    assert run_file(run)["state"] == "interrupted"
+    assert load_checkpoint(run / "last.pt")["step"] == step
+    assert train.main(["--resume", str(run), f"steps={step + 2}"]) == 0
+    assert run_file(run)["step"] == step + 2
+    assert [int(row["step"]) for row in lines(run)] == list(range(step + 3))
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def group_of(number: int) -> list[int]:
+    """The processes of a group that have not ended."""
+    listed = subprocess.run(["ps", "-eo", "pgid=,pid=,stat="], capture_output=True, text=True)
+    rows = (row.split() for row in listed.stdout.splitlines())
+    return [int(pid) for group, pid, state in rows if int(group) == number and state[0] != "Z"]
 
 
 def test_what_has_no_form_in_3d_says_so(capsys: pytest.CaptureFixture[str]) -> None:

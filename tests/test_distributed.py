@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,8 +49,12 @@ def check_split(
     assert found[len(sizes) :] == [None] * (3 - len(sizes))
     results: list[Result] = found[: len(sizes)]
     assert all(torch.equal(result.loss, results[0].loss) for result in results)
+    has_double = torch.float64 in (images[0].dtype, images[1].dtype)
     for result, size in zip(results, sizes, strict=True):
-        assert all(gradient.shape[dim] == size for gradient in result.tensors[1:])
+        assert result.loss.dtype == (torch.float64 if has_double else torch.float32)
+        for gradient, image in zip(result[1:], images, strict=True):
+            assert gradient is None or gradient.dtype == image.dtype
+            assert gradient is None or gradient.shape[dim] == size
     joined = [
         None if gradients[0] is None else torch.cat(gradients, dim)
         for gradients in list(zip(*results, strict=True))[1:]
@@ -125,6 +128,7 @@ def test_planes_from_the_rank_after_next(ranks: Ranks, sizes: tuple[int, ...]) -
         (torch.float16, torch.float16),
         (torch.bfloat16, torch.float32),
         (torch.float64, torch.float16),
+        (torch.float16, torch.float64),  # which in a message has to come first
     ],
     ids=str,
 )
@@ -163,14 +167,17 @@ def test_without_a_check(ranks: Ranks) -> None:
         if min(split.sizes) >= 2:
             options = maps(split.shape, "eps", "mask")
             check_split(ranks, images_of(split), split.sizes, split.dim, check=False, **options)
+    alone = Split((1, 2, 1, 7, 6), 2, (1,))  # for which nobody has to have two planes
+    check_split(ranks, images_of(alone), alone.sizes, check=False)
 
 
-def test_masks_of_zeros(ranks: Ranks) -> None:
+def test_masks_of_zeros_and_small_weights(ranks: Ranks) -> None:
     """On one rank, and on all of them: there the loss and its gradient are 0."""
     split = SPLITS[2]
     mask = maps(split.shape, "mask")["mask"]
     mask[:, :, :7] = 0
     check_split(ranks, images_of(split), split.sizes, mask=mask)
+    check_split(ranks, images_of(split), split.sizes, mask=1e-6 * mask)  # with a sum below 1
     zeros = torch.zeros(split.shape)
     arguments = images_of(split), split.sizes, 2, UPSTREAM, "both", {"mask": zeros}
     for result in ranks.run(sharding.split_loss, *arguments):
@@ -183,6 +190,21 @@ def test_nan_shows_on_every_rank(ranks: Ranks) -> None:
     for options in ({}, maps(SPLITS[2].shape, "mask")):  # a map that is good is not to blame
         found = ranks.run(sharding.split_loss, images, (6, 1, 6), 2, UPSTREAM, "input", options)
         assert all(result.loss.isnan() for result in found)
+
+
+def test_a_default_device(ranks: Ranks) -> None:
+    found = ranks.run(sharding.with_default_device, SHAPE)
+    assert found == ranks.run(sharding.call_with, own_arguments())
+
+
+def test_ranks_that_want_other_gradients(ranks: Ranks) -> None:
+    images = images_of(SPLITS[2])
+    expected = expected_result(*images, UPSTREAM)
+    found = ranks.run(sharding.some_gradients, images, UPSTREAM)
+    assert all(torch.equal(result.loss, found[0].loss) for result in found)
+    assert_result_close(found[0], Result(expected.loss, expected.grad_input[:, :, :4], None))
+    assert_result_close(found[1], Result(expected.loss, None, None))
+    assert_result_close(found[2], Result(expected.loss, None, expected.grad_target[:, :, 8:]))
 
 
 def test_data_parallel_networks(ranks: Ranks) -> None:
@@ -219,11 +241,11 @@ def test_masks_travel_with_the_images(ranks: Ranks) -> None:
     assert found[0]["forward"]["messages"] == [2 * 30 * (4 + 4 + 1)]
 
 
-@pytest.mark.parametrize("wanted", WANTED)
+@pytest.mark.parametrize("wanted", [*WANTED, "neither"])
 def test_memory_above_the_images_is_their_gradients(ranks: Ranks, wanted: str) -> None:
     shape = (1, 1, 96, 64, 64)
     plane = 64 * 64 * 4
-    gradients = (2 if wanted == "both" else 1) * 96 * plane
+    gradients = {"both": 2, "neither": 0}.get(wanted, 1) * 96 * plane
     for rank, (peak, level) in enumerate(ranks.run(sharding.memory, shape, wanted, {})):
         # 2 planes of 5 tensors received from each side, and a slab of 6.
         planes = (2 if rank == 1 else 1) * 5 * 2 + 5 * 6
@@ -240,6 +262,23 @@ def test_backward_again(ranks: Ranks) -> None:
         assert "cannot be differentiated" in error
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_batched_gradients(ranks: Ranks, dtype: torch.dtype) -> None:
+    """Before, between and after gradients that are asked for one by one."""
+    upstreams = torch.stack([random_upstream(()), torch.tensor(1.0), -2 * random_upstream(())])
+    for found in ranks.run(sharding.batched_gradients, (1, 1, 7, 6, 5), dtype, upstreams):
+        single = torch.stack(found[1])
+        assert single.abs().amax((1, 2, 3, 4, 5)).min() > 0
+        for batched in (found[0], found[2]):
+            assert batched.dtype == dtype
+            torch.testing.assert_close(batched, single)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_nothing_is_held_after_backward(ranks: Ranks, times: int) -> None:
+    assert ranks.run(sharding.held_after_backward, (1, 2, 4, 5, 6), times) == [[False] * 3] * 3
+
+
 # -------------------------------------------------------------------------------------------------
 # What is refused, by all
 # -------------------------------------------------------------------------------------------------
@@ -247,6 +286,7 @@ def test_backward_again(ranks: Ranks) -> None:
 SAME = "must be the same on every rank"
 SHAPE = (1, 2, 4, 5, 6)
 IMAGE = torch.linspace(-1, 1, 240).view(SHAPE)
+SUBCLASS = IMAGE.as_subclass(sharding.Subclass)
 Arguments = tuple[Any, Any, dict[str, Any]]
 
 
@@ -265,7 +305,7 @@ def both(image: Tensor) -> list[Arguments]:
 WRONG = {
     "an option": (own_arguments(operator="prewitt"), "operator must be one of"),
     "an option beyond ASCII": (own_arguments(operator="\u2192" * 300), "operator must be one of"),
-    "an axis of a fraction": (own_arguments(dim=2.0), "dim must be a spatial axis, 2 to 4"),
+    "an axis of a fraction": (own_arguments(dim=2.0), "dim must be an int, got float"),
     "a type": (own_arguments(input=3.0, rank=0), "input must be a torch.Tensor"),
     "no planes": (both(IMAGE[:, :, :0]), "input must not be empty"),
     "images that differ": (own_arguments(target=IMAGE[:, :, :3]), "must have the shape of input"),
@@ -290,11 +330,11 @@ WRONG = {
         [(IMAGE, IMAGE, {"mask": sign * IMAGE.abs()}) for sign in (1, -1, 1)],
         "mask must not be negative",
     ),
+    "a negative mask, and a tensor of another class": (
+        [(image, IMAGE, {"mask": -IMAGE.abs()}) for image in (IMAGE, SUBCLASS, IMAGE)],
+        "mask must not be negative",
+    ),
 }  # fmt: skip
-
-
-def test_nothing_is_held_after_backward(ranks: Ranks) -> None:
-    assert ranks.run(sharding.held_after_backward, SHAPE) == [[False] * 3] * 3
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -309,23 +349,21 @@ def test_all_ranks_refuse(ranks: Ranks, name: str) -> None:
     assert good == [pytest.approx(good[0])] * 3
 
 
+@pytest.mark.parametrize("transform", ["vmap", "grad", "jvp"])
+def test_transforms_of_functions_are_refused(ranks: Ranks, transform: str) -> None:
+    for check in (True, False):
+        for error in ranks.errors(sharding.transformed, SHAPE, transform, check):
+            assert error == (
+                "RuntimeError: nec_ext.distributed.ngf_loss has no vmap, grad or other transform "
+                "of torch.func"
+            )
+
+
 def test_one_plane_without_a_check(ranks: Ranks) -> None:
     thin = IMAGE[:, :, :1]
     arguments = [(thin, thin, {"check": False})] * 3
     for error in ranks.errors(sharding.call_with, arguments):
         assert "two planes" in error
-
-
-def test_a_record_holds_the_longest_description() -> None:
-    """Of numbers with all digits, maps of the longest dtype and long axes."""
-    from nec_ext._agreement import MESSAGE_LENGTH, RECORD_BYTES, describe
-    from nec_ext._arguments import Options
-
-    image = torch.empty((), dtype=torch.bfloat16).expand([2**12] * 5)
-    third = 1 / 3e-200
-    o = Options(image, image, "quadrature", "central", (third,) * 3, image, -third, "mean")
-    assert len(json.dumps(describe([image] * 5, o, 2))) <= RECORD_BYTES
-    assert len(json.dumps({"error": '"' * MESSAGE_LENGTH})) <= RECORD_BYTES
 
 
 @pytest.mark.parametrize(("how", "outcome"), [("dies", "died"), ("raises", "raised")])

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,8 +12,15 @@ import sharding
 import torch
 from helpers import Result, assert_result_close, expected_result
 from inputs import Case
-from ranks import Ranks
+from ranks import Ranks, started
 from test_distributed import maps
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+    """Processes for a mesh of 2 x 2."""
+    with started(4, tmp_path_factory.mktemp("four")) as ranks:
+        yield ranks
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -45,6 +53,37 @@ def test_distributed_tensors(
     check_distributed(ranks, shape, mesh, dims, options, plain=False)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dims", [(0, 2), (3, 1), (0, 4), (0, 0), (1, 0), (2, None)], ids=str)
+def test_two_axes_of_a_mesh(four: Ranks, dims: tuple[int | None, ...], masked: bool) -> None:
+    shape = (5, 3, 5, 6, 7)
+    options = maps(shape, "mask", "target_eps") if masked else {}
+    check_distributed(four, shape, (2, 2), dims, options, plain=False)
+
+
+@pytest.mark.parametrize("dims", [(2, 3), (4, 2), (2, 2)], ids=str)
+def test_two_spatial_axes(four: Ranks, dims: tuple[int, int]) -> None:
+    images = Case("dtensor", (1, 1, 4, 5, 6)).images()
+    arguments = sharding.distributed_tensors, images, (2, 2), dims, {}, False
+    for error in four.errors(*arguments):
+        assert error == f"ValueError: input must be split along one spatial axis, got {list(dims)}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("option", "operator must be one of"),
+        ("values", "mask must not be negative"),
+        # Ranks 2 and 3 see it in the second exchange of records, and have to tell 0 and 1.
+        ("samples", "the shape of input along the other axes must be the same on every rank"),
+    ],
+)
+def test_all_ranks_of_a_mesh_hear_of_it(four: Ranks, kind: str, sentence: str) -> None:
+    for error in four.errors(sharding.wrong_on_two_axes, kind):
+        assert error.startswith("ValueError: ")
+        assert sentence in error
+
+
 def check_distributed(
     ranks: Ranks,
     shape: tuple[int, ...],
@@ -63,6 +102,12 @@ def check_distributed(
         assert kept or plain
 
 
+def test_a_rank_that_its_mesh_lacks(ranks: Ranks) -> None:
+    first, second, third = ranks.outcomes(sharding.on_a_mesh_of_two)
+    assert (first[0], first) == ("returned", second)
+    assert third[1].startswith("ValueError: input must be on a mesh that has this rank, got ")
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("dims", [(None,), (0,), (1,), (2,)], ids=str)
 def test_plain_loss_of_distributed_tensors(
@@ -77,7 +122,12 @@ def test_plain_loss_of_distributed_tensors(
     [
         ("group", "group must be left out"),
         ("target", "target must be a DTensor"),
+        ("mesh", "target must be on the mesh of input"),
+        ("partial", "input must be placed by Shard and Replicate, got P"),
+        ("plain", "target must not be a DTensor, as input is none"),
+        ("plain with a map", "mask must not be a DTensor, as input is none"),
         ("placements", "target must be placed as input is"),
+        ("replicated", "target must be placed as input is"),
         ("none", "reduction must be 'mean' or 'sum'"),
         ("empty", "input must not be empty"),
     ],

@@ -61,11 +61,13 @@ IMAGE_CASES: list[tuple[Any, type[Exception], str]] = [
     ),
     (torch.empty(2, 3, 0, 5), ValueError, "must not be empty, got shape (2, 3, 0, 5)"),
 ]
+TOO_LARGE = 10**309  # for a float
 EPS_CASES: list[tuple[Any, type[Exception], str]] = [
     (0.0, ValueError, "must be positive and finite, got 0.0"),
     (-0.15, ValueError, "must be positive and finite, got -0.15"),
     (math.nan, ValueError, "must be positive and finite, got nan"),
     (math.inf, ValueError, "must be positive and finite, got inf"),
+    (TOO_LARGE, ValueError, f"must be positive and finite, got {TOO_LARGE}"),
     ("0.15", TypeError, "must be a float or a tensor, got str"),
     (True, TypeError, "must be a float or a tensor, got bool"),
     ([0.1, 0.2], TypeError, "must be a float or a tensor, got list"),
@@ -104,6 +106,7 @@ SPACING_CASES: list[tuple[Any, type[Exception], str]] = [
     (math.nan, ValueError, "must be positive and finite, got nan"),
     (math.inf, ValueError, "must be positive and finite, got inf"),
     ((1.0, 0.0), ValueError, "must be positive and finite, got (1.0, 0.0)"),
+    (TOO_LARGE, ValueError, f"must be positive and finite, got {TOO_LARGE}"),
     ((1.0, 2.0, 3.0), ValueError, f"{SPACING} for each of 2 spatial axes, got (1.0, 2.0, 3.0)"),
     ((1.0, None), TypeError, f"{SPACING} per spatial axis, got (1.0, None)"),
     (("a", "b"), TypeError, f"{SPACING} per spatial axis, got ('a', 'b')"),
@@ -113,6 +116,7 @@ SPACING_CASES: list[tuple[Any, type[Exception], str]] = [
 WEIGHT_CASES: list[tuple[Any, type[Exception], str]] = [
     (math.nan, ValueError, "must be finite, got nan"),
     (-math.inf, ValueError, "must be finite, got -inf"),
+    (-TOO_LARGE, ValueError, f"must be finite, got -{TOO_LARGE}"),
     ("1", TypeError, "must be a float, got str"),
     (None, TypeError, "must be a float, got NoneType"),
     (torch.tensor(1.0), TypeError, "must be a float, got Tensor"),

@@ -22,7 +22,7 @@ from helpers import (
     expected_result,
     threads,
 )
-from inputs import Case, channels_last, cropped, generator, transposed
+from inputs import Case, channels_last, contiguous, cropped, generator, transposed
 from test_memory import allocations
 from torch import Tensor
 
@@ -53,7 +53,7 @@ def options_of(case: Case) -> dict[str, Any]:
     return {
         "eps": 0.1 + torch.rand(case.shape, generator=rng),
         "target_eps": 0.1 + torch.rand(case.shape[1:], generator=rng)[:, :1],
-        "mask": torch.rand(case.shape, generator=rng),
+        "mask": torch.rand(case.shape, generator=rng, dtype=torch.float64),
         "spacing": [0.7, 1.3, 2.5][: len(case.shape) - 2],
         "weight": 1.7,
     }
@@ -113,6 +113,20 @@ def test_layouts(case: Case, layout: Any, way: str) -> None:
         assert_same_bits(results[0], evaluate(nec_ext.ngf_loss, *images, 1.0, **options))
 
 
+@pytest.mark.parametrize("layout", [contiguous, transposed, channels_last])
+@pytest.mark.parametrize("case", CASES[:2], ids=lambda case: case.name)
+def test_planes_are_added_in_their_order(case: Case, layout: Any, way: str) -> None:
+    """It shows in the last bits of a loss that is far from 1."""
+    input = case._replace(layout=layout).images(torch.float64)[0]
+    options = {"eps": 1e-6, "spacing": [0.7, 1.3, 2.5][: input.dim() - 2]}
+    images = input, 1.3 * input
+    losses = [nec_ext.tiled.ngf_loss(*images, tiles=tiles, **options) for tiles in TILES]
+    assert losses[0] < 0.6
+    assert all(torch.equal(loss, losses[0]) for loss in losses)
+    if way == "in place" or layout is contiguous:
+        assert torch.equal(losses[0], nec_ext.ngf_loss(*images, **options))
+
+
 @pytest.mark.parametrize(
     "dtypes", [(torch.float16, torch.float16), (torch.bfloat16, torch.float32)], ids=str
 )
@@ -134,6 +148,14 @@ def test_masks_of_zeros(way: str) -> None:
     images = CASES[1].images()
     found = tiled_result(*images, tiles=2, mask=torch.zeros(CASES[1].shape, dtype=torch.bool))
     assert all(tensor.count_nonzero() == 0 for tensor in found.tensors)
+
+
+def test_masks_of_small_weights(way: str) -> None:
+    """Whose sum is below 1."""
+    images = CASES[1].images(torch.float64)
+    mask = 1e-6 * options_of(CASES[1])["mask"]
+    found = tiled_result(*images, tiles=2, mask=mask)
+    assert_same_bits(found, evaluate(nec_ext.ngf_loss, *images, 1.0, mask=mask))
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -197,6 +219,47 @@ def test_memory_is_that_of_a_tile(
     assert peak(max_memory=(5 * tensors + 1) * PLANE) <= (5 * tensors + 1) * PLANE + small
 
 
+def test_memory_of_what_few_or_all_planes_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a plane of three lie two others; a map that is the same for all is there once."""
+    monkeypatch.setattr(tiled, "_is_same", lambda wanted, own: False)
+    images = [image[:, :, :3] for image in MEMORY.images()]
+    gradient, mask = torch.zeros_like(images[0]), torch.ones(64, 64)
+    for options, planes in (({}, 2 * 3 + 1), ({"mask": mask}, 2 * 3 + 1 + 1)):
+        with pytest.raises(ValueError, match=f"at least {planes * PLANE} bytes"):
+            nec_ext.tiled.ngf_loss(
+                *images, grad_input=gradient, max_memory=planes * PLANE - 1, **options
+            )
+        nec_ext.tiled.ngf_loss(*images, grad_input=gradient, max_memory=planes * PLANE, **options)
+
+
+@pytest.mark.parametrize(
+    ("tiles", "expected"), [(1, 1), (2, 2), (4, 3), (5, 5), (8, 5), (9, 9), (99, 9)]
+)
+def test_no_more_tiles_than_asked_for(
+    tiles: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nine planes; all tiles but the last are of one size."""
+    ends: list[int] = []
+    original = tiled.sums
+
+    def counted(*arguments: Any, **options: Any) -> Tensor:
+        ends.append(arguments[4])
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(tiled, "sums", counted)
+    nec_ext.tiled.ngf_loss(*CASES[1].images(), tiles=tiles)
+    assert len(ends) == expected
+    assert ends[-1] == 9
+
+
+def test_where_images_are_is_in_place() -> None:
+    assert tiled._is_same(torch.device("cpu"), torch.device("cpu"))
+    assert tiled._is_same(torch.device("cuda"), torch.device("cuda", 1))
+    assert tiled._is_same(torch.device("cuda", 1), torch.device("cuda", 1))
+    assert not tiled._is_same(torch.device("cuda", 0), torch.device("cuda", 1))
+    assert not tiled._is_same(torch.device("cuda", 0), torch.device("cpu"))
+
+
 def test_nothing_is_refused_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plane may take more than the default, which nobody has asked for."""
     monkeypatch.setattr(tiled, "DEFAULT_MEMORY", 1)
@@ -215,9 +278,49 @@ def test_gradients_alone_are_written() -> None:
     assert all(torch.equal(*pair) for pair in zip(images, before, strict=True))
 
 
+def test_images_that_require_a_gradient_without_one() -> None:
+    input, target = (image.requires_grad_() for image in CASES[1].images())
+    with torch.no_grad():
+        found = tiled_result(input, target)
+        assert not found.loss.requires_grad
+    assert_same_bits(found, evaluate(nec_ext.ngf_loss, input, target, 1.0))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_memory_of_one_buffer(order: int) -> None:
+    """A gradient may begin where an image ends, and no element before."""
+    input, target = CASES[1].images()
+    count = input.numel()
+    buffer = torch.zeros(2 * count)
+    first, second = buffer[:count].view_as(input), buffer[count:].view_as(input)
+    image, gradient = (first, second)[::order]
+    image.copy_(input)
+    nec_ext.tiled.ngf_loss(image, target, grad_input=gradient)
+    assert torch.equal(gradient, evaluate(nec_ext.ngf_loss, input, target, 1.0).grad_input)
+    first, second = buffer[:count].view_as(input), buffer[count - 1 : -1].view_as(input)
+    image, gradient = (first, second)[::order]
+    with pytest.raises(ValueError, match="grad_input must not share memory"):
+        nec_ext.tiled.ngf_loss(image, target, grad_input=gradient)
+
+
+@pytest.mark.parametrize("name", ["eps", "target_eps", "mask"])
+def test_a_bad_value_in_the_last_tile(name: str) -> None:
+    """It is looked for tile by tile too."""
+    images = MEMORY.images()
+    bad = torch.ones(MEMORY.shape)
+    bad[..., -1, -1, -1] = -2
+
+    def call() -> None:
+        with pytest.raises(ValueError, match=f"{name} must .* got a value of -2.0"):
+            nec_ext.tiled.ngf_loss(*images, tiles=16, **{name: bad})
+
+    assert allocations(call)[0] <= 80 * 1024
+
+
 IMAGE = CASES[1].images()[0]
 READ_ONLY = np.zeros(IMAGE.shape, np.float32)
 READ_ONLY.flags.writeable = False
+SWAPPED = READ_ONLY.astype(READ_ONLY.dtype.newbyteorder())
 GRADIENT = torch.ones_like(IMAGE)
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no tiles": ({"tiles": 0}, "tiles must be at least 1, got 0"),
@@ -226,8 +329,20 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "memory": ({"max_memory": 3}, "max_memory must be at least"),
     "memory in words": ({"max_memory": "1 GB"}, "max_memory must be an int, got str"),
     "a device": ({"device": "meta"}, "device must be a CPU or a CUDA GPU, got meta"),
+    "no device": ({"device": "gpu"}, "device must be the name of a device, got 'gpu'"),
+    "a number": ({"device": 0.5}, "device must be the name of a device, got 0.5"),
+    "an absent GPU": ({"device": "cuda:99"}, "device must be a GPU that is there, got cuda:99"),
     "per voxel": ({"reduction": "none"}, "reduction must be 'mean' or 'sum'"),
     "a leaf": ({"input": IMAGE.clone().requires_grad_()}, "must not require a gradient"),
+    "a leaf as target": ({"target": IMAGE.clone().requires_grad_()}, "must not require a gradient"),
+    "another device": (
+        {"grad_input": IMAGE.to("meta")},
+        "of its image, (2, 2, 9, 7, 8) on cpu, got (2, 2, 9, 7, 8) on meta",
+    ),
+    "a gradient's gradient": (
+        {"grad_input": torch.zeros_like(IMAGE).requires_grad_()},
+        "grad_input must be writable, every voxel on its own, without a gradient",
+    ),
     "a shape": ({"grad_input": IMAGE[..., :3]}, "grad_input must have the shape and device"),
     "a dtype": ({"grad_target": IMAGE.int()}, "grad_target must be float32, float64, float16"),
     "a list": ({"grad_target": [0.0]}, "grad_target must be a tensor or an array, got list"),
@@ -239,6 +354,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "an image itself": ({"grad_input": IMAGE, "input": IMAGE}, "grad_input must not share memory"),
     "one place for both": ({"grad_input": GRADIENT, "grad_target": GRADIENT}, "must not share"),
     "a gradient over the mask": ({"grad_input": GRADIENT, "mask": GRADIENT}, "must not share"),
+    "another byte order": (
+        {"input": SWAPPED},
+        f"input must be an array of a torch dtype in native byte order, with strides of whole "
+        f"elements, none negative, got {SWAPPED.dtype.str} with strides",
+    ),
+    "a long double": ({"eps": READ_ONLY.astype(np.longdouble)}, "eps must be an array of a torch"),
+    "a turned array": ({"mask": READ_ONLY[:, :, ::-1]}, "mask must be an array of a torch dtype"),
+    "a turned gradient": ({"grad_input": SWAPPED}, "grad_input must be an array of a torch dtype"),
     "labels": ({"mask": IMAGE.short()}, "mask must be bool, uint8 or floating-point, got int16"),
     "an operator": ({"operator": "prewitt"}, "operator must be one of"),
     "an image": ({"input": 3.0}, "input must be a torch.Tensor, got float"),
@@ -253,6 +376,12 @@ def test_wrong_arguments(name: str) -> None:
     with pytest.raises((TypeError, ValueError), match=re.escape(sentence)) as caught:
         nec_ext.tiled.ngf_loss(**{"input": IMAGE, "target": IMAGE.flip(2), **arguments})
     assert "\n" not in str(caught.value)
+
+
+def test_a_default_device() -> None:
+    with torch.device("meta"):
+        loss = nec_ext.tiled.ngf_loss(IMAGE, IMAGE.flip(2), tiles=2)
+    assert torch.equal(loss, nec_ext.ngf_loss(IMAGE, IMAGE.flip(2)))
 
 
 @pytest.mark.parametrize("numpy_scalar", [np.float32(0.2), np.float64(0.2)])

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-import json
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 from .data import DataOptions
+from .files import read_json
 from .metrics import MetricOptions
 from .presets import PAPER, PRESETS
 from .values import (
@@ -40,7 +40,11 @@ GROUPS = "data", "metrics"  # options of the images and of their comparison
 
 @dataclass(frozen=True)
 class Options:
-    """One run. A ``Share`` is one of all steps."""
+    """One run. A ``Share`` is one of all steps.
+
+    The default of a new option is what was done before there was one, and an option whose meaning
+    changes gets another name, or other values: :func:`saved_options` relies on it.
+    """
 
     system: Literal["nec", "pix2pix", "cyclegan", "cut"] = "nec"
     preset: Literal["paper", "release", "cpu", "cpu-brats", "volumes"] = "paper"
@@ -187,6 +191,20 @@ def change(options: Options, values: Mapping[str, object]) -> Options:
     return dataclasses.replace(options, **parsed)
 
 
+def saved_options(saved: Mapping[str, object], path: Path) -> Options:
+    """The options that a run has left under ``options`` in a file; what it lacks has its default.
+
+    ValueError, which names the file, if they are not options of this version.
+    """
+    values = saved.get("options")
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{path} must hold the options of a run")
+    try:
+        return change(Options(), values)
+    except ValueError as error:
+        raise ValueError(f"{path} is of another version: {error}") from error
+
+
 def flat(values: Mapping[str, object]) -> dict[str, object]:
     """``{"data": {"size": 64}}`` as ``{"data.size": 64}``."""
     found = {key: value for key, value in values.items() if key not in GROUPS}
@@ -241,23 +259,14 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, bool]:
             raise ValueError("a run goes on with its own options: leave out preset and --config")
         if "epochs" in values:
             raise ValueError("a run goes on to a step: give steps in place of epochs")
-        saved = change(Options(), _read_json(found.resume / "run.json").get("options", {}))
+        path = found.resume / "run.json"
+        saved = saved_options(read_json(path), path)
         if systems and systems != [saved.system]:
             raise ValueError(f"{found.resume} is a run of {saved.system}, not of {systems[0]}")
         return change(saved, {**values, "system": saved.system, "out": found.resume}), True
-    named = {**(flat(_read_json(found.config)) if found.config else {}), **values}
+    named = {**(flat(read_json(found.config)) if found.config else {}), **values}
     if not systems and "system" in named:
         systems = [str(named["system"])]
     if len(systems) != 1:
         raise ValueError(f"name one system, of {', '.join(PAPER)}: got {' '.join(systems) or None}")
     return make_options(systems[0], str(named.get("preset", "paper")), named), False
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold a JSON object of options")
-    return values

@@ -27,7 +27,7 @@ from torch.nn.functional import pad
 
 import nec_ext
 
-from .files import write_atomically
+from .files import read_json, write_atomically
 from .volumes import BACKGROUND, Images
 
 State = dict[str, Any]
@@ -56,12 +56,7 @@ def load_checkpoint(path: Path) -> State:
 def read_facts(folder: Path) -> dict[str, Any]:
     """What run.json says; empty if there is none."""
     path = folder / "run.json"
-    try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+    return read_json(path) if path.exists() else {}
 
 
 # ------------------------------------------------------------------------------------------------

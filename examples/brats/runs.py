@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from .data import load_data
 from .networks import check_size
-from .options import Options, change, flat, make_options
+from .options import Options, flat, make_options, saved_options
 from .records import read_facts
 from .values import as_text
 
@@ -97,10 +97,8 @@ def finished(run: Run) -> bool:
     facts = read_facts(run.options.folder)
     if not facts:
         return False
-    known = change(Options(), facts["options"])  # what is new since then is as it was
-    asked, found = (
-        flat(json.loads(json.dumps(asdict(options)))) for options in (run.options, known)
-    )
+    known = saved_options(facts, run.options.folder / "run.json")
+    asked, found = (flat(asdict(options)) for options in (run.options, known))
     for key in ("steps", "validate_every"):  # where 0 becomes what an epoch has
         asked[key] = asked[key] or found[key]
     elsewhere = {"out", "device", "data.cache"}  # the same run, in another place
@@ -110,7 +108,7 @@ def finished(run: Run) -> bool:
             f"{run.options.folder} holds a run with another {different[0]}, "
             f"{as_text(found[different[0]])}: choose another folder"
         )
-    return bool(facts["state"] == "finished")
+    return facts.get("state") == "finished"
 
 
 def _start(run: Run, jobs: int) -> subprocess.Popen[bytes]:

@@ -21,7 +21,7 @@ from .volumes import BACKGROUND, Images
 
 JITTER = 286 / 256  # CycleGAN's and CUT's: enlarged so far before a random crop
 FOREGROUND = 0.2  # of a crop has to be brain
-TRIES = 100  # at such a crop; then the middle of the volume has to do
+TRIES = 20  # at such a crop, which nearly every place is; then the middle has to do
 
 Pair = tuple[Tensor, Tensor]
 
@@ -43,13 +43,14 @@ class Patches:
         self.pad = SpatialPad((size,) * 3, value=BACKGROUND)
 
     def draw(self, indices: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
-        """A place where both of these volumes have enough brain."""
+        """A place where both of these volumes have enough brain; the middle if none was found."""
         brains = [brain[index] for brain, index in zip(self.brains, indices, strict=True)]
-        for _ in range(TRIES):
-            place = rng.random(3)
-            inside = (int(self._part(brain, place).sum()) for brain in brains)
-            if min(inside) >= FOREGROUND * self.size**3:
-                return place
+        wanted = FOREGROUND * self.size**3
+        if min(map(_count, brains)) >= wanted:  # else no crop has
+            for _ in range(TRIES):
+                place = rng.random(3)
+                if min(_count(self._part(brain, place)) for brain in brains) >= wanted:
+                    return place
         return np.full(3, 0.5)
 
     def cut(self, volume: Tensor, place: NDArray[np.float64]) -> Tensor:
@@ -62,6 +63,10 @@ class Patches:
             if spare > 0:
                 volume = volume.narrow(axis, round(share * spare), self.size)
         return volume
+
+
+def _count(brain: Tensor) -> int:
+    return np.count_nonzero(brain.numpy())  # ten times as fast as a sum of torch
 
 
 class TrainingPairs:

@@ -26,7 +26,7 @@ from .distributed import Process, any_process, name_of, wait_for_all
 from .learner import Learner
 from .metrics import METRICS, score, summary
 from .networks import check_size, make_generator
-from .options import Options, change
+from .options import Options, saved_options
 from .records import Records, load_checkpoint, save_checkpoint
 from .sampling import read_ahead
 from .systems import SYSTEMS
@@ -42,8 +42,9 @@ def load_generator(run: Path) -> tuple[nn.Module, Options]:
 
     With ``ema`` it is the averaged one. ValueError with one sentence if there is none.
     """
-    state = load_checkpoint(run / "best.pt")
-    options = change(Options(), state["options"])
+    path = run / "best.pt"
+    state = load_checkpoint(path)
+    options = saved_options(state, path)
     generator = make_generator(options)
     generator.load_state_dict(state["generator"])
     return generator.eval(), options
