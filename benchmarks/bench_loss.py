@@ -85,11 +85,11 @@ def in_time(race: Race, calls: dict[str, Call]) -> dict[str, Call]:
 def test_step(race: Race, size: str, dtype: torch.dtype) -> None:
     """The loss and its gradient by ``input``."""
     images = race.images((SIZES | GPU_SIZES)[size], dtype)
-    functions = {"fused": nec_ext.ngf_loss, **hand_written()}
     traced = {"fused, torch.compile": torch.compile(nec_ext.ngf_loss, fullgraph=True)}
-    race.check({**functions, **traced}, nec_ext.reference.ngf_loss, *images)
+    written = {"fused": nec_ext.ngf_loss, **hand_written(), **traced}
+    functions = race.check(written, nec_ext.reference.ngf_loss, *images)
     calls = {
-        **steps({**functions, **traced}, *images),
+        **steps(functions, *images),
         "fused, both gradients": both_gradients(*images),
         **steps(other_losses(images[0].dim() - 2), *images),
         "torch.add": lambda: torch.add(*images),
@@ -122,21 +122,24 @@ def test_forward(race: Race, size: str, dtype: torch.dtype) -> None:
     """The loss alone, under no_grad."""
     images = race.images((SIZES | GPU_SIZES)[size], dtype)
     written = hand_written()
+    formulas = ("torch.compile", "torch.compile, voxels", "eager")
     functions = {
         "fused": nec_ext.ngf_loss,
-        **{name: written[name] for name in ("torch.compile", "eager")},
+        **{name: written[name] for name in formulas},
         **other_losses(images[0].dim() - 2),
     }
     calls: dict[str, Call] = {
         name: partial(forward_only, function, *images) for name, function in functions.items()
     }
+    calls = {name: calls[name] for name in race.compiled(in_time(race, calls))}
     # Reads both images and writes nothing.
     calls["two torch.sum"] = lambda: [image.sum() for image in images]
-    race.times(in_time(race, calls), budget=6)
+    race.times(calls, budget=6)
     volume = images[0].numel() * images[0].element_size()
     race.row["memory"] = {
         name: {"peak": race.peak(calls[name]) / volume}
-        for name in ("fused", "torch.compile", "eager")
+        for name in ("fused", *formulas)
+        if name in calls
     }
     if dtype == torch.float32 and size in LARGE:
         goal = FORWARD_GOALS[race.device]

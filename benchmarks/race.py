@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._dynamo.exc import BackendCompilerFailed
 
 from .measure import (
     LossFunction,
@@ -21,6 +22,7 @@ from .measure import (
     saved_memory,
     seconds,
 )
+from .rows import fastest, median
 
 FEWEST_ROUNDS, MOST_ROUNDS = 7, 100
 # Relative error of the loss, and relative L2 error of its gradient, that a peer may have. The
@@ -63,12 +65,25 @@ class Race:
         )
         return input.to(dtype), target.to(dtype)
 
+    def compiled(self, calls: dict[str, Callable[..., Any]], *args: Any) -> dict[str, Any]:
+        """Results of calls for the first time, but of those that torch cannot compile.
+
+        The row gets ``not compiled``: the names of these.
+        """
+        results = {}
+        for name, call in calls.items():
+            try:
+                results[name] = call(*args)
+            except BackendCompilerFailed:
+                self.row.setdefault("not compiled", []).append(name)
+        return results
+
     def times(self, calls: dict[str, Call], budget: float = 10.0) -> None:
         """Times all calls, in rounds in which each has one turn, for about so many seconds.
 
         The row gets ``ms``: quartiles of each call in milliseconds.
         """
-        for call in calls.values():  # compiles, and maps the memory that will be used again
+        for call in calls.values():  # maps the memory that will be used again
             call()
         times: dict[str, list[float]] = {name: [] for name in calls}
         first, *others = calls
@@ -96,15 +111,16 @@ class Race:
 
     def check(
         self, functions: dict[str, LossFunction], exact: LossFunction, *images: Tensor
-    ) -> None:
+    ) -> dict[str, LossFunction]:
         """Compares losses and gradients with those of ``exact`` in float64; raises if one is wrong.
 
-        The row gets ``errors``: relative error of the loss, relative L2 error of the gradient.
+        Returns those that can be compiled. The row gets ``errors``: relative error of the loss,
+        relative L2 error of the gradient.
         """
         exact_loss, exact_gradient = loss_and_gradient(exact, *(image.double() for image in images))
         self.row["errors"] = {}
-        for name, function in functions.items():
-            loss, gradient = loss_and_gradient(function, *images)
+        results = self.compiled(steps(functions, *images))
+        for name, (loss, gradient) in results.items():
             found = {
                 "loss": abs(loss.item() / exact_loss.item() - 1),
                 "gradient": ((gradient - exact_gradient).norm() / exact_gradient.norm()).item(),
@@ -113,6 +129,7 @@ class Race:
             if not all(error <= bound for error, bound in zip(found.values(), bounds, strict=True)):
                 raise AssertionError(f"{name} is wrong: {found}")
             self.row["errors"][name] = found
+        return {name: functions[name] for name in results}
 
     def memory(self, functions: dict[str, LossFunction], *images: Tensor) -> None:
         """Measures a step of each function.
@@ -134,8 +151,8 @@ class Race:
         return peak_memory(call, self.device)
 
     def ratio(self, peer: str, to: str = "fused") -> float:
-        """Median time of a peer, as a multiple of another's."""
-        return float(self.row["ms"][peer][1] / self.row["ms"][to][1])
+        """Median time of a peer in its fastest formulation, as a multiple of another's."""
+        return median(self.row, fastest(self.row, peer)) / median(self.row, to)
 
     def at_least(self, name: str, measured: float, goal: float) -> None:
         """Judges a figure."""

@@ -33,11 +33,11 @@ from .rows import (
 )
 from .sections import (
     PER_VOXEL,
+    fastest_column,
     head,
     largest,
     markdown,
     memory_column,
-    ratio_column,
     sections,
     shares,
     table,
@@ -64,6 +64,8 @@ def row_lines(row: Row) -> list[str]:
             for call, found in row["memory"].items()
         )
         lines.append(f"{kinds} memory, volumes: {'; '.join(volumes)}")
+    if "not compiled" in row:
+        lines.append(f"torch cannot compile: {'; '.join(row['not compiled'])}")
     if "fits" in row:
         edges = "; ".join(f"{call} {edge}" for call, edge in row["fits"]["edges"].items())
         lines.append(f"largest edge within {row['fits']['budget_bytes'] / 1e9:g} GB: {edges}")
@@ -153,14 +155,14 @@ def section(path: Path, root: Path) -> str:
             steps,
             ("loss and gradient", case),
             time,
-            *map(ratio_column, ("torch.compile", "eager", "torch.add")),
+            *map(fastest_column, ("torch.compile", "eager", "torch.add")),
             *peaks,
         ),
         table(
             forwards,
             ("loss alone", case),
             time,
-            *map(ratio_column, ("torch.compile", "eager", "two torch.sum")),
+            *map(fastest_column, ("torch.compile", "eager", "two torch.sum")),
             *peaks,
         ),
         table(

@@ -51,6 +51,12 @@ def median(row: Row, call: str) -> float:
     return float(row["ms"][call][1])
 
 
+def fastest(row: Row, peer: str) -> str:
+    """Of several formulations of a peer, ``eager`` and ``eager, fields`` say, that which counts."""
+    names = [name for name in row["ms"] if name == peer or name.startswith(f"{peer}, ")]
+    return min(names, key=lambda name: median(row, name), default=peer)
+
+
 def ratio(row: Row, call: str) -> float:
     """The median time of a call, as a multiple of the fused loss's."""
     return median(row, call) / median(row, "fused")

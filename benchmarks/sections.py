@@ -14,6 +14,7 @@ from .rows import (
     Row,
     case,
     digits,
+    fastest,
     machine_name,
     mark,
     median,
@@ -79,6 +80,15 @@ def ratio_column(call: str) -> Column:
         return digits(ratio(row, call)) + mark(row, call) if call in row["ms"] else ""
 
     return in_code(call), cell
+
+
+def fastest_column(peer: str) -> Column:
+    """That of the fastest of a peer's formulations."""
+
+    def cell(row: Row) -> str:
+        return ratio_column(fastest(row, peer))[1](row)
+
+    return in_code(peer), cell
 
 
 def ratio_columns(rows: Sequence[Row], besides: str = "fused") -> list[Column]:

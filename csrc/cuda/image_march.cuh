@@ -40,7 +40,7 @@ class ImageMarch {
 
   // Waits for the plane that has been requested.
   NEC_DEVICE void arrive(const SweepArguments<T>& a) {
-    if constexpr (Arrays == Layout::general) {
+    if constexpr (Arrays != Layout::plain) {
       NEC_UNROLL
       for (int m = 0; m < 2; ++m) next[m] = arriving_[m].arrive(a.image[m].dtype);
     }
@@ -81,12 +81,10 @@ class ImageMarch {
   NEC_DEVICE void fetch(const SweepArguments<T>& a, const Place& at) {
     NEC_UNROLL
     for (int m = 0; m < 2; ++m) {
-      if constexpr (Arrays == Layout::general) {
-        arriving_[m].request(a.image[m], rows_[m], at.x, a.width);
-      } else if constexpr (Arrays == Layout::loose) {
-        next[m] = convert<T>(load_packed<T, kStrip>(a.image[m], rows_[m], at.x, a.width));
-      } else {
+      if constexpr (Arrays == Layout::plain) {
         next[m] = *reinterpret_cast<const Strip<T>*>(rows_[m]);
+      } else {
+        arriving_[m].request(a.image[m], rows_[m], at.x, a.width);
       }
     }
   }

@@ -399,12 +399,10 @@ class NgfSweep {
     const Array& array = a_.gradient[g];
     const int x = at_.x, low = a_.window.lo[2], high = a_.window.hi[2];
     if (written) {
-      if constexpr (kGeneral) {
-        store_strip(array, rows_[g], x, low, high, gradient);
-      } else if constexpr (!kPlain) {
-        store_strip_as<T>(array, rows_[g], x, low, high, gradient);
-      } else {
+      if constexpr (kPlain) {
         *reinterpret_cast<Strip<T>*>(rows_[g]) = gradient;
+      } else {
+        store_strip(array, rows_[g], x, low, high, gradient);
       }
     }
     rows_[g] += array.stride[2];

@@ -35,8 +35,8 @@ struct SweepArguments {
 
 // How much of the above a kernel has to look at.
 enum class Layout {
-  plain,    // float32, rows of whole strips, whole images, nothing per voxel, one spacing
-  loose,    // the same with rows of any length and stride, and a spacing along each axis
+  plain,    // whole images and nothing per voxel; float32, rows of whole strips, one spacing
+  loose,    // whole images and nothing per voxel
   general,  // everything
 };
 

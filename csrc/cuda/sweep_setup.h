@@ -20,16 +20,16 @@ inline Gradients wanted_gradients(const Problem& p) {
 
 template <typename T>
 Layout layout_of(const Problem& p) {
-  bool plain = sizeof(T) == 4 && p.is_whole(p.terms) && p.is_whole(p.window);
-  plain &= !p.eps_view[0] && !p.eps_view[1] && !p.mask && !p.upstream && !p.loss_map;
-  bool whole_strips = p.size[4] % Strip<T>::size == 0;
+  if (!p.is_whole(p.terms) || !p.is_whole(p.window) || p.eps_view[0] || p.eps_view[1] || p.mask ||
+      p.upstream || p.loss_map)
+    return Layout::general;
+  bool plain = p.size[4] % Strip<T>::size == 0;
   for (const View& view : {p.image[0], p.image[1], p.gradient[0], p.gradient[1]}) {
-    plain &= !view || view.dtype == DType::float32;
-    whole_strips &= !view || make_array(view, Strip<T>::size).whole_strips;
+    plain &= !view ||
+             (view.dtype == DType::float32 && make_array(view, Strip<T>::size).whole_strips);
   }
-  if (!plain) return Layout::general;
-  for (int k = 1; k < p.dim; ++k) whole_strips &= p.axis_scale[k] == p.axis_scale[0];
-  return whole_strips ? Layout::plain : Layout::loose;
+  for (int k = 1; k < p.dim; ++k) plain &= p.axis_scale[k] == p.axis_scale[0];
+  return plain ? Layout::plain : Layout::loose;
 }
 
 // Calls f(Kernel<Sweep>()) with the sweep of a problem.
