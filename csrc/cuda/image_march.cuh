@@ -36,6 +36,9 @@ class ImageMarch {
     }
     seek(a, at, at.z + 1 + Ahead);
     fetch(a, at);
+    // Of float32 and rows that begin with a line; else there are a few too many or too few.
+    constexpr int kStrips = kLine / int(sizeof(Strip<T>));
+    leads_line_ = at.to.left == 0 || at.x / kStrip % kStrips == 0;
   }
 
   // Waits for the plane that has been requested.
@@ -59,6 +62,17 @@ class ImageMarch {
       for (int m = 0; m < 2; ++m) rows_[m] += a.image[m].stride[2];
     }
     fetch(a, at);
+    // One step does not hide what memory takes: by then the plane is to be in the second-level
+    // cache. (Sobel has arithmetic to wait for instead, and no register left.)
+    if (Ahead == 0 && leads_line_ && z + 3 < a.depth) {
+      NEC_UNROLL
+      for (int m = 0; m < 2; ++m) {
+        const char* next_row = rows_[m] + a.image[m].stride[2];
+        if constexpr (Arrays != Layout::plain)
+          next_row += smaller(at.x, a.width - 1) * a.image[m].stride[kAxes - 1];
+        prefetch(next_row);
+      }
+    }
   }
 
   // Planes of both images: the last two that are in shared memory, and the one that is to be next.
@@ -100,7 +114,8 @@ class ImageMarch {
   }
 
   const char* rows_[2];  // of the plane that has been requested
-  Arriving<T> arriving_[2];
+  bool leads_line_;      // is the first to read a line of memory
+  Arriving<T, true> arriving_[2];
 };
 
 }  // namespace nec::cuda

@@ -60,7 +60,8 @@ class NgfSweep {
   using T = T_;
   using Arguments = SweepArguments<T>;
   static constexpr int kStrip = Strip<T>::size;
-  static constexpr int kMostThreads = kGeneral || G > 1 ? 384 : 512;
+  // As many as there are registers for: 128, 168 or 255 for each.
+  static constexpr int kMostThreads = kGeneral && !S::on_axes ? 256 : kGeneral || G > 1 ? 384 : 512;
 
   static constexpr int64_t shared_bytes(int64_t threads) { return Cells::bytes(threads); }
   static constexpr int64_t most_threads(int64_t bytes) {
@@ -83,10 +84,11 @@ class NgfSweep {
   const Place<Dim, kMargin> at_;
   const Cells cells_;
   Images images_;
+  Arriving<T, false> mask_;
   int step_ = 0, slot_ = 0;
 
   char* rows_[G + 1];  // of the gradient, in the plane that is complete next
-  T scale_ = 0;           // of the gradient
+  T scale_ = 0;        // of the gradient
   double sum_ = 0;
   // What the field goes on with beyond a border of the image, before and after, times this: that of
   // the thread itself. 1 where there is no border.
@@ -98,6 +100,7 @@ class NgfSweep {
   NEC_DEVICE NgfSweep(const SweepArguments<T>& a, void* shared)
       : a_(a), at_(a, kStrip), cells_(shared, a.tiling.threads(), at_.to) {
     images_.start(a, at_, cells_);
+    if constexpr (kGeneral) request_mask(at_.z);
     if constexpr (G > 0) scale_ = T(a.gradient_scale * (a.factor ? *a.factor : 1.0));
     constexpr T continuation[2] = {T(S::continuation[0]), T(S::continuation[1])};
     beyond_x_[0] = at_.x == 0 ? continuation[0] : T(1);
@@ -154,6 +157,7 @@ class NgfSweep {
     // Without a branch, what one warp waits for is hidden by more of its own work. Only maps must
     // not be read outside.
     if (!kGeneral || inside) compute_field(slot, d, along_z);
+    if constexpr (kGeneral) request_mask(at_.z + step_ + 1);
     if constexpr (S::on_axes) {
       NEC_UNROLL
       for (Strip<T>& strip : along_z) {
@@ -163,6 +167,14 @@ class NgfSweep {
       NEC_UNROLL
       for (int g = 0; g < G; ++g) complete(g, step_, Strip<T>{}, along_z[g]);
     }
+  }
+
+  // A step ahead, as the images are.
+  NEC_DEVICE void request_mask(int z) {
+    if (!a_.mask) return;
+    const char* row = a_.mask.row(at_.sample, at_.channel, clamp(z, 0, a_.depth - 1),
+                                  smaller(at_.y, a_.height - 1));
+    mask_.request(a_.mask, row, at_.x, a_.width);
   }
 
   // -----------------------------------------------------------------------------------------------
@@ -207,8 +219,7 @@ class NgfSweep {
     }
   }
 
-  NEC_DEVICE void compute_field(int slot, Vec<Dim, T> (&d)[2][kStrip],
-                                Strip<T> (&along_z)[G + 1]) {
+  NEC_DEVICE void compute_field(int slot, Vec<Dim, T> (&d)[2][kStrip], Strip<T> (&along_z)[G + 1]) {
     const int z = at_.z + step_;
     Strip<T> eps[2], weight;
     bool in_range = a_.eps_in_range;
@@ -222,6 +233,7 @@ class NgfSweep {
       NEC_UNROLL
       for (int m = 0; m < 2; ++m)
         if (a_.eps_map[m]) in_range &= load_eps(a_, at_, m, z, eps[m]);
+      if (a_.mask) weight = checked_mask(mask_.arrive(a_.mask.dtype));
       load_weight(a_, at_, z, weight);
     }
 
@@ -252,8 +264,7 @@ class NgfSweep {
     T sum = 0;
     NEC_UNROLL
     for (int i = 0; i < kStrip; ++i) {
-      const bool counts =
-          kPlain || (at_.x + i >= a_.window.lo[2] && at_.x + i < a_.window.hi[2]);
+      const bool counts = kPlain || (at_.x + i >= a_.window.lo[2] && at_.x + i < a_.window.hi[2]);
       if (counts) sum += weight.v[i] * field[i].squared_alignment;
     }
     sum_ += double(sum);

@@ -5,6 +5,8 @@
 // in device memory, a strip at a time.
 #pragma once
 
+#include <type_traits>
+
 #include "../math/convert.h"
 #include "../problem.h"
 
@@ -62,6 +64,17 @@ inline Array make_array(const View& view, int strip_voxels) {
   return a;
 }
 
+constexpr int kLine = 128;  // bytes of memory that are cached together
+
+// Asks for a line that will be read later.
+NEC_DEVICE void prefetch(const char* address) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+#else
+  __builtin_prefetch(address);
+#endif
+}
+
 // A strip as it lies in memory.
 template <typename S, int N>
 struct alignas(sizeof(S) * N) Packed {
@@ -70,15 +83,15 @@ struct alignas(sizeof(S) * N) Packed {
 
 NEC_DEVICE int clamp(int i, int low, int high) { return i < low ? low : i > high ? high : i; }
 
-// Elements x, x + 1, ... of a row of `size`, the border replicated.
+// Elements x, x + 1, ... of a row of `size`; beyond its end the last one.
 template <typename S, int N>
 NEC_DEVICE Packed<S, N> load_packed(const Array& a, const char* row, int x, int size) {
-  if (a.whole_strips && x >= 0 && x + N <= size)
+  if (a.whole_strips && x + N <= size)
     return *reinterpret_cast<const Packed<S, N>*>(row + x * int64_t(sizeof(S)));
   Packed<S, N> packed;
   NEC_UNROLL
   for (int i = 0; i < N; ++i) {
-    const char* element = row + clamp(x + i, 0, size - 1) * a.stride[kAxes - 1];
+    const char* element = row + (x + i < size ? x + i : size - 1) * a.stride[kAxes - 1];
     packed.v[i] = *reinterpret_cast<const S*>(element);
   }
   return packed;
@@ -105,40 +118,80 @@ NEC_DEVICE Strip<T> load_strip(const Array& a, const char* row, int x, int size)
   return convert<T>(load_packed<float, N>(a, row, x, size));
 }
 
-// A strip of an image that may still be on its way. To convert it is to wait for it.
-template <typename T>
-struct Arriving {
-  Packed<T, Strip<T>::size> bits;
+// A strip of any dtype that may still be on its way. What has been requested goes straight to where
+// it stays, in one of three forms: were they one, it would have to be moved there, and to move it
+// is to wait for it. `Image`: never wider than the arithmetic, and no uint8.
+template <typename T, bool Image>
+class Arriving {
+ public:
+  NEC_DEVICE void request(const Array& a, const char* row, int x, int size) {
+    whole_ = a.whole_strips && x + N <= size;
+    if (a.dtype == DType::float32) return load<float>(a, row, x, size);
+    if (kDouble && a.dtype == DType::float64) return load<double>(a, row, x, size);
+    if (!Image && a.dtype == DType::uint8) return load<uint8_t>(a, row, x, size);
+    load<uint16_t>(a, row, x, size);  // both half types
+  }
+
+  NEC_DEVICE Strip<T> arrive(DType dtype) const {
+    if (dtype == DType::float32) return as<float>();
+    if (kDouble && dtype == DType::float64) return as<double>();
+    if (!Image && dtype == DType::uint8) return as<uint8_t>();
+    return dtype == DType::float16 ? as<Half>() : as<BFloat16>();
+  }
+
+ private:
+  static constexpr bool kDouble = !Image || sizeof(T) == 8;
+  static constexpr int N = Strip<T>::size;
+  using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+  // What one instruction can read of a whole strip, and nothing wider than the arithmetic.
+  template <typename S>
+  static constexpr int kBytes = sizeof(S) <= sizeof(T) && N * sizeof(S) >= 4 ? N * sizeof(S) : 0;
 
   template <typename S>
   NEC_DEVICE void load(const Array& a, const char* row, int x, int size) {
-    const auto packed = load_packed<S, Strip<T>::size>(a, row, x, size);
-    static_assert(sizeof packed <= sizeof bits, "no image is wider than the arithmetic");
-    __builtin_memcpy(&bits, &packed, sizeof packed);
+    if (kBytes<S> > 0 && whole_) {
+      const char* strip = row + x * int64_t(sizeof(S));
+      if constexpr (kBytes<S> == 16) wide_ = *reinterpret_cast<const Packed<uint32_t, 4>*>(strip);
+      if constexpr (kBytes<S> == 8) narrow_ = *reinterpret_cast<const Packed<uint32_t, 2>*>(strip);
+      if constexpr (kBytes<S> == 4) elements_[0] = *reinterpret_cast<const uint32_t*>(strip);
+      return;
+    }
+    NEC_UNROLL
+    for (int i = 0; i < N; ++i) {
+      const int at = x + i < size ? x + i : size - 1;
+      const S element = *reinterpret_cast<const S*>(row + at * a.stride[kAxes - 1]);
+      if constexpr (sizeof(S) > sizeof(T)) {
+        elements_[i] = float_to_bits(float(element));
+      } else if constexpr (sizeof(S) == sizeof(Bits)) {
+        __builtin_memcpy(&elements_[i], &element, sizeof element);
+      } else if constexpr (sizeof(S) == 4) {
+        elements_[i] = float_to_bits(element);
+      } else {
+        elements_[i] = element;
+      }
+    }
   }
+
   template <typename S>
   NEC_DEVICE Strip<T> as() const {
-    Packed<S, Strip<T>::size> packed;
-    __builtin_memcpy(&packed, &bits, sizeof packed);
+    // What is wider than the arithmetic has been converted already.
+    using Stored = std::conditional_t<(sizeof(S) > sizeof(T)), T, S>;
+    Packed<Stored, N> packed;
+    if (kBytes<S> > 0 && whole_) {
+      if constexpr (kBytes<S> == 16) __builtin_memcpy(&packed, &wide_, sizeof packed);
+      if constexpr (kBytes<S> == 8) __builtin_memcpy(&packed, &narrow_, sizeof packed);
+      if constexpr (kBytes<S> == 4) __builtin_memcpy(&packed, &elements_[0], sizeof packed);
+    } else {
+      NEC_UNROLL
+      for (int i = 0; i < N; ++i) __builtin_memcpy(&packed.v[i], &elements_[i], sizeof(Stored));
+    }
     return convert<T>(packed);
   }
 
-  NEC_DEVICE void request(const Array& a, const char* row, int x, int size) {
-    switch (a.dtype) {
-      case DType::float16: return load<Half>(a, row, x, size);
-      case DType::bfloat16: return load<BFloat16>(a, row, x, size);
-      case DType::float32: return load<float>(a, row, x, size);
-      default: return load<T>(a, row, x, size);
-    }
-  }
-  NEC_DEVICE Strip<T> arrive(DType dtype) const {
-    switch (dtype) {
-      case DType::float16: return as<Half>();
-      case DType::bfloat16: return as<BFloat16>();
-      case DType::float32: return as<float>();
-      default: return as<T>();
-    }
-  }
+  Packed<uint32_t, 4> wide_;
+  Packed<uint32_t, 2> narrow_;
+  Bits elements_[N];
+  bool whole_;
 };
 
 template <typename T>
@@ -148,8 +201,7 @@ NEC_DEVICE T not_a_number() {
 
 // A negative weight, and a NaN, become NaN.
 template <typename T>
-NEC_DEVICE Strip<T> load_mask(const Array& mask, const char* row, int x, int size) {
-  Strip<T> weight = load_strip<T>(mask, row, x, size);
+NEC_DEVICE Strip<T> checked_mask(Strip<T> weight) {
   NEC_UNROLL
   for (int i = 0; i < Strip<T>::size; ++i)
     if (!(weight.v[i] >= 0)) weight.v[i] = not_a_number<T>();

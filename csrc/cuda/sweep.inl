@@ -13,9 +13,9 @@ struct DeviceLimits {
 };
 
 inline DeviceLimits current_device() {
-  return {attribute_of_device(cudaDevAttrMultiProcessorCount, "multiprocessors of the device"),
-          attribute_of_device(cudaDevAttrMaxSharedMemoryPerBlockOptin,
-                              "shared memory of the device")};
+  return {
+      attribute_of_device(cudaDevAttrMultiProcessorCount, "multiprocessors of the device"),
+      attribute_of_device(cudaDevAttrMaxSharedMemoryPerBlockOptin, "shared memory of the device")};
 }
 
 template <class Sweep>

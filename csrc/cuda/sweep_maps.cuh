@@ -27,10 +27,9 @@ NEC_DEVICE bool load_eps(const SweepArguments<T>& a, const Place& at, int image,
   return in_range;
 }
 
-// Multiplies by mask and upstream, and by 0 where the loss has no term.
+// Multiplies by upstream, and by 0 where the loss has no term.
 template <typename T, class Place>
 NEC_DEVICE void load_weight(const SweepArguments<T>& a, const Place& at, int z, Strip<T>& weight) {
-  if (a.mask) weight = load_mask<T>(a.mask, at.row(a.mask, z), at.x, a.width);
   if (a.upstream) {
     const auto upstream = load_strip<T>(a.upstream, at.row(a.upstream, z), at.x, a.width);
     NEC_UNROLL
