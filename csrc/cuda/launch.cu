@@ -13,7 +13,7 @@ namespace {
 
 // Enough for any GPU to be busy, few enough for one block to add up.
 constexpr int64_t kMaskBlocks = 1024;
-constexpr int64_t kScaleBlocks = 4096;
+constexpr int64_t kScaleBlocks = 1024;
 // At the start of the workspace: the sum of the mask and the factor.
 constexpr int64_t kScalars = 2;
 
