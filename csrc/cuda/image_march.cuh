@@ -5,6 +5,7 @@
 // into shared memory.
 #pragma once
 
+#include "../math/stencil.h"
 #include "shared_cells.cuh"
 #include "sweep_place.cuh"
 
@@ -14,6 +15,7 @@ namespace nec::cuda {
 template <typename T, class Place, class Cells, int Ahead, Layout Arrays>
 class ImageMarch {
  public:
+  static constexpr int kStrip = Strip<T>::size;
   // Planes of an image in shared memory: those that are looked at, and one that is being put there.
   static constexpr int kSlots = 3 + Ahead;
 
@@ -45,7 +47,7 @@ class ImageMarch {
   NEC_DEVICE void arrive(const SweepArguments<T>& a) {
     if constexpr (Arrays != Layout::plain) {
       NEC_UNROLL
-      for (int m = 0; m < 2; ++m) next[m] = arriving_[m].arrive(a.image[m].dtype);
+      for (int m = 0; m < 2; ++m) next_[m] = arriving_[m].arrive(a.image[m].dtype);
     }
   }
 
@@ -75,12 +77,46 @@ class ImageMarch {
     }
   }
 
-  // Planes of both images: the last two that are in shared memory, and the one that is to be next.
-  Strip<T> before[2], here[2] = {}, next[2];
+  // The gradient of an image in the plane at hand. `Again`: of images that are smaller by
+  // `kSmaller`, and without registers, since the planes have moved on.
+  static constexpr T kSmaller = T(1) / 16;
+  template <class S, int Dim, bool Again>
+  NEC_DEVICE void differences(const SweepArguments<T>& a, const Cells& cells, int m, int slot,
+                              Vec<Dim, T> (&d)[kStrip]) const {
+    constexpr bool kRegisters = S::on_axes && !Again;
+    constexpr int kPlanes = kRegisters ? 0 : 1, kRows = Dim == 3 ? 1 : 0;
+    typename Cells::Window w[3][3] = {};
+    NEC_UNROLL
+    for (int dz = -kPlanes; dz <= kPlanes; ++dz) {
+      const int at = plane(slot_at(slot, dz), m);
+      NEC_UNROLL
+      for (int dy = -kRows; dy <= kRows; ++dy) {
+        if (!kRegisters || dy != 0) cells.read_strip(at, dy, w[dz + 1][dy + 1]);
+        if (!S::on_axes || (dy == 0 && dz == 0)) cells.read_sides(at, dy, w[dz + 1][dy + 1]);
+      }
+    }
+    if constexpr (kRegisters) {
+      NEC_UNROLL
+      for (int i = 0; i < kStrip; ++i) {
+        w[0][1].v[i + 1] = before_[m].v[i];
+        w[1][1].v[i + 1] = here_[m].v[i];
+        w[2][1].v[i + 1] = next_[m].v[i];
+      }
+    }
+    NEC_UNROLL
+    for (int i = 0; i < kStrip; ++i) {
+      d[i] = S::template gradient<Dim, T>([&](int dz, int dy, int dx) {
+        const T voxel = w[dz + 1][dy + 1].v[i + 1 + dx];
+        return Again ? kSmaller * voxel : voxel;
+      });
+      if constexpr (Arrays != Layout::plain) {
+        NEC_UNROLL
+        for (int k = 0; k < Dim - 1; ++k) d[i].v[k] *= a.axis_scale[k];
+      }
+    }
+  }
 
  private:
-  static constexpr int kStrip = Strip<T>::size;
-
   // Goes to plane z, the border replicated. A thread too many reads what is last.
   NEC_DEVICE void seek(const SweepArguments<T>& a, const Place& at, int z) {
     NEC_UNROLL
@@ -96,7 +132,7 @@ class ImageMarch {
     NEC_UNROLL
     for (int m = 0; m < 2; ++m) {
       if constexpr (Arrays == Layout::plain) {
-        next[m] = *reinterpret_cast<const Strip<T>*>(rows_[m]);
+        next_[m] = *reinterpret_cast<const Strip<T>*>(rows_[m]);
       } else {
         arriving_[m].request(a.image[m], rows_[m], at.x, a.width);
       }
@@ -106,13 +142,15 @@ class ImageMarch {
   NEC_DEVICE void publish(const Cells& cells, int slot) {
     NEC_UNROLL
     for (int m = 0; m < 2; ++m) {
-      before[m] = here[m];
-      here[m] = next[m];
-      cells.put_strip(plane(slot, m), here[m]);
-      cells.put_edges(plane(slot, m), here[m]);
+      before_[m] = here_[m];
+      here_[m] = next_[m];
+      cells.put_strip(plane(slot, m), here_[m]);
+      cells.put_edges(plane(slot, m), here_[m]);
     }
   }
 
+  // Planes of both images: the last two that are in shared memory, and the one that is to be next.
+  Strip<T> before_[2], here_[2] = {}, next_[2];
   const char* rows_[2];  // of the plane that has been requested
   bool leads_line_;      // is the first to read a line of memory
   Arriving<T, true> arriving_[2];

@@ -9,13 +9,14 @@
 //
 //   1. the field of the plane before, complete in shared memory by now, becomes its part of the
 //      gradient,
-//   2. the next plane goes from registers to shared memory, and the one after it is requested,
+//   2. the next plane goes from registers to shared memory, the one after it is requested, and one
+//      more is asked into the second-level cache,
 //   3. the field dl/dd of this plane is computed, once per voxel, and put into shared memory; with
 //      it the gradient of the plane before is complete, and written.
 //
 // So each image is read from memory once (its parts at the edge of a tile again, mostly from the
 // second-level cache), and the gradient is written once. One barrier per step is enough, because
-// what a step writes into shared memory is read in the next one, from the other of two buffers.
+// what a step writes into shared memory is read in the next one, from another slot.
 #pragma once
 
 #include <utility>
@@ -151,7 +152,8 @@ class NgfSweep {
     Strip<T> along_z[G + 1] = {};
     Vec<Dim, T> d[2][kStrip];
     NEC_UNROLL
-    for (int m = 0; m < 2; ++m) differences<false>(m, slot, d[m]);
+    for (int m = 0; m < 2; ++m)
+      images_.template differences<S, Dim, false>(a_, cells_, m, slot, d[m]);
     images_.advance(a_, at_, cells_, at_.z + step_, slot);
     const bool inside = at_.computes.contain(step_);
     // Without a branch, what one warp waits for is hidden by more of its own work. Only maps must
@@ -181,44 +183,6 @@ class NgfSweep {
   // The field of a plane
   // -----------------------------------------------------------------------------------------------
 
-  // `Again`: of images that are smaller by `kSmaller`, and without registers: the planes have moved
-  // on.
-  static constexpr T kSmaller = T(1) / 16;
-  template <bool Again>
-  NEC_DEVICE void differences(int m, int slot, Vec<Dim, T> (&d)[kStrip]) const {
-    constexpr bool kRegisters = S::on_axes && !Again;
-    constexpr int kPlanes = kRegisters ? 0 : 1;
-    Window w[3][3] = {};
-    NEC_UNROLL
-    for (int dz = -kPlanes; dz <= kPlanes; ++dz) {
-      const int plane = Images::plane(Images::slot_at(slot, dz), m);
-      NEC_UNROLL
-      for (int dy = -kRows; dy <= kRows; ++dy) {
-        if (!kRegisters || dy != 0) cells_.read_strip(plane, dy, w[dz + 1][dy + 1]);
-        if (!S::on_axes || (dy == 0 && dz == 0)) cells_.read_sides(plane, dy, w[dz + 1][dy + 1]);
-      }
-    }
-    if constexpr (kRegisters) {
-      NEC_UNROLL
-      for (int i = 0; i < kStrip; ++i) {
-        w[0][1].v[i + 1] = images_.before[m].v[i];
-        w[1][1].v[i + 1] = images_.here[m].v[i];
-        w[2][1].v[i + 1] = images_.next[m].v[i];
-      }
-    }
-    NEC_UNROLL
-    for (int i = 0; i < kStrip; ++i) {
-      d[i] = S::template gradient<Dim, T>([&](int dz, int dy, int dx) {
-        const T voxel = w[dz + 1][dy + 1].v[i + 1 + dx];
-        return Again ? kSmaller * voxel : voxel;
-      });
-      if constexpr (!kPlain) {
-        NEC_UNROLL
-        for (int k = 0; k < Dim - 1; ++k) d[i].v[k] *= a_.axis_scale[k];
-      }
-    }
-  }
-
   NEC_DEVICE void compute_field(int slot, Vec<Dim, T> (&d)[2][kStrip], Strip<T> (&along_z)[G + 1]) {
     const int z = at_.z + step_;
     Strip<T> eps[2], weight;
@@ -245,11 +209,12 @@ class NgfSweep {
     }
     if (!in_range) {
       NEC_UNROLL
-      for (int m = 0; m < 2; ++m) differences<true>(m, slot, d[m]);
+      for (int m = 0; m < 2; ++m)
+        images_.template differences<S, Dim, true>(a_, cells_, m, slot, d[m]);
       NEC_UNROLL
       for (int i = 0; i < kStrip; ++i) {
-        field[i] = extreme_voxel_field(a_.mode, d[0][i], d[1][i], kSmaller * eps[0].v[i],
-                                       kSmaller * eps[1].v[i], kSmaller);
+        field[i] = extreme_voxel_field(a_.mode, d[0][i], d[1][i], Images::kSmaller * eps[0].v[i],
+                                       Images::kSmaller * eps[1].v[i], Images::kSmaller);
       }
     }
 
