@@ -99,7 +99,7 @@ def phases(results: Path) -> dict[str, list[Step]]:
             )
             for tool, own in tools.items()
         ],
-        "benchmark": [Step("benchmark", 150, [PYTHON, "-m", *goals, str(results.parent)], {})],
+        "benchmark": [Step("benchmark", 200, [PYTHON, "-m", *goals, str(results.parent)], {})],
     }
 
 
