@@ -114,17 +114,23 @@ def side_by_side(path: Path, images: ImageSet, fakes: Mapping[str, Tensor], inde
 def planes(path: Path, volumes: Mapping[str, Array]) -> None:
     """The middle axial, coronal and sagittal plane of volumes ``(X, Y, Z)``, a column for each.
 
+    Front or top is up, the patient's left on the right; sagittal planes have the front on the left.
+
     Args:
         path: the PNG file to write.
         volumes: of one brain, by their titles.
     """
     columns = {title: three_planes(volume) for title, volume in volumes.items()}
     height, width = next(iter(columns.values())).shape
-    figure, axes = _panels(1, len(columns), Box(0, 0, width, height), extra=0.25)
+    figure, axes = _panels(1, len(columns), Box(0, 0, width, height))
     for panel, (title, image) in zip(axes[0], columns.items(), strict=True):
         _show(panel, image, (-1, 1))
         panel.set_title(title)
-    figure.savefig(path, dpi=120)
+    _, y, z = next(iter(volumes.values())).shape
+    middles = y / 2, y + MARGIN + z / 2, y + z + 2 * MARGIN + z / 2
+    axes[0][0].set_yticks(middles, ["axial", "coronal", "sagittal"], rotation=90, va="center")
+    axes[0][0].tick_params(length=0)
+    figure.savefig(path, dpi=120, bbox_inches="tight")  # titles may have several lines
 
 
 def three_planes(volume: Array) -> Array:

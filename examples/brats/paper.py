@@ -165,7 +165,7 @@ def write(
 ) -> list[Row]:
     """Evaluates the runs and writes page, figures and metrics.csv; returns the rows of the last."""
     evaluation = evaluate([f"{run.name}={run.options.folder}" for run in runs], device)
-    rows, images, protocol = evaluation
+    rows, images, protocol, _ = evaluation
     order = list(SYSTEMS)
     rows.sort(key=lambda row: order.index(row["system"]) if row["system"] in order else -1)
     write_csv(rows, folder / "metrics.csv")
