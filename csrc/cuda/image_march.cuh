@@ -91,6 +91,8 @@ class ImageMarch {
       const int at = plane(slot_at(slot, dz), m);
       NEC_UNROLL
       for (int dy = -kRows; dy <= kRows; ++dy) {
+        // Off the axes the plane ahead may just be on its way to shared memory.
+        if (S::on_axes && dz != 0 && dy != 0) continue;
         if (!kRegisters || dy != 0) cells.read_strip(at, dy, w[dz + 1][dy + 1]);
         if (!S::on_axes || (dy == 0 && dz == 0)) cells.read_sides(at, dy, w[dz + 1][dy + 1]);
       }

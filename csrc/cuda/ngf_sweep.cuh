@@ -62,7 +62,8 @@ class NgfSweep {
   using Arguments = SweepArguments<T>;
   static constexpr int kStrip = Strip<T>::size;
   // As many as there are registers for: 128, 168 or 255 for each.
-  static constexpr int kMostThreads = kGeneral && !S::on_axes ? 256 : kGeneral || G > 1 ? 384 : 512;
+  static constexpr bool kFew = kGeneral || G > 1;
+  static constexpr int kMostThreads = S::on_axes ? (kFew ? 384 : 512) : kGeneral ? 256 : 384;
 
   static constexpr int64_t shared_bytes(int64_t threads) { return Cells::bytes(threads); }
   static constexpr int64_t most_threads(int64_t bytes) {
