@@ -55,10 +55,11 @@ class Cuda {
     // How blocks share a window depends on its size: to sum a plane the same way wherever the
     // window begins, it has to be one of its own.
     const int64_t first = p.window.lo[0], step = (p.window.hi[0] - first) / count;
+    p.window.hi[0] = first + step;
+    const Tensor workspace = new_workspace(p);
     for (int64_t k = 0; k < count; ++k) {
       p.window.lo[0] = first + k * step;
       p.window.hi[0] = p.window.lo[0] + step;
-      const Tensor workspace = new_workspace(p);
       cuda::launch_sum(p, of_mask, doubles(workspace), out + k, stream_);
     }
   }
