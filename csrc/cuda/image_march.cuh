@@ -38,7 +38,8 @@ class ImageMarch {
     }
     seek(a, at, at.z + 1 + Ahead);
     fetch(a, at);
-    // Of float32 and rows that begin with a line; else there are a few too many or too few.
+    // Exact for float32 and rows that begin with a line; otherwise a few prefetches too many or too
+    // few.
     constexpr int kStrips = kLine / int(sizeof(Strip<T>));
     leads_line_ = at.to.left == 0 || at.x / kStrip % kStrips == 0;
   }
@@ -59,14 +60,14 @@ class ImageMarch {
     // Keeps the compiler from requesting the next plane first: the wait for this one would be for
     // both, since a thread counts what is on its way in a handful of counters.
     __syncwarp();
-    if (z + 2 + Ahead < a.depth) {
+    if (z + 2 + Ahead <= at.last_plane) {
       NEC_UNROLL
       for (int m = 0; m < 2; ++m) rows_[m] += a.image[m].stride[2];
     }
     fetch(a, at);
     // One step does not hide what memory takes: by then the plane is to be in the second-level
     // cache. (Sobel has arithmetic to wait for instead, and no register left.)
-    if (Ahead == 0 && leads_line_ && z + 3 < a.depth) {
+    if (Ahead == 0 && leads_line_ && z + 3 <= at.last_plane) {
       NEC_UNROLL
       for (int m = 0; m < 2; ++m) {
         const char* next_row = rows_[m] + a.image[m].stride[2];
@@ -91,7 +92,7 @@ class ImageMarch {
       const int at = plane(slot_at(slot, dz), m);
       NEC_UNROLL
       for (int dy = -kRows; dy <= kRows; ++dy) {
-        // Off the axes the plane ahead may just be on its way to shared memory.
+        // Nothing beside an axis is needed, and of the plane ahead it may just be being written.
         if (S::on_axes && dz != 0 && dy != 0) continue;
         if (!kRegisters || dy != 0) cells.read_strip(at, dy, w[dz + 1][dy + 1]);
         if (!S::on_axes || (dy == 0 && dz == 0)) cells.read_sides(at, dy, w[dz + 1][dy + 1]);
@@ -119,12 +120,11 @@ class ImageMarch {
   }
 
  private:
-  // Goes to plane z, the border replicated. A thread too many reads what is last.
+  // Goes to plane z, the border replicated.
   NEC_DEVICE void seek(const SweepArguments<T>& a, const Place& at, int z) {
     NEC_UNROLL
     for (int m = 0; m < 2; ++m) {
-      rows_[m] = a.image[m].row(at.sample, at.channel, clamp(z, 0, a.depth - 1),
-                                smaller(at.y, a.height - 1));
+      rows_[m] = at.row_inside(a, a.image[m], z);
       if constexpr (Arrays == Layout::plain)
         rows_[m] += smaller(at.x, a.width - kStrip) * int64_t(sizeof(T));
     }

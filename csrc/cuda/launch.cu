@@ -55,10 +55,11 @@ void launch_small(const typename Body::Arguments& arguments, int64_t blocks, Str
                             stream, name, start);
 }
 
-// Adds up what the kernel before it has left.
+// Adds up what the kernel before it has left, if there was one.
 template <class Body>
 void launch_finish(const typename Body::Arguments& arguments, Stream stream, const char* name) {
-  launch_small<Body>(arguments, 1, stream, name, Start::early);
+  launch_small<Body>(arguments, 1, stream, name,
+                     arguments.count > 0 ? Start::early : Start::in_order);
 }
 
 int64_t enough_blocks(const Rows& rows, int64_t most) {

@@ -146,6 +146,8 @@ Problem make_problem(const Arguments& a, const Layout& layout) {
   }
   p.image[0] = layout.view(a.input);
   p.image[1] = layout.view(a.target);
+  for (const View& image : p.image)
+    STD_TORCH_CHECK(image.dtype != DType::uint8, "nec_ext: images must be of a floating type");
   p.eps[0] = a.eps;
   p.eps[1] = a.target_eps;
   if (a.eps_map) p.eps_view[0] = layout.view(*a.eps_map);

@@ -280,6 +280,27 @@ inline void test_values() {
   }
 }
 
+// A NaN reaches the gradient where a difference or its adjoint does, and no further.
+inline void test_spread() {
+  for (const Operator op : kOperators) {
+    Case c = case_of(3, {1, 1, 9, 6, 8});
+    c.op = op;
+    Run run(c);
+    Array values = run.image[0].values();
+    const size_t plane = values.size() / 9;
+    values[5 * plane + plane / 2] = std::numeric_limits<Real>::quiet_NaN();
+    run.image[0].fill(values);
+    run.sweep();
+    const Array gradient = run.gradient[0].values();
+    const int reach = op == Operator::forward ? 1 : 2;
+    for (size_t i = 0; i < gradient.size(); ++i) {
+      const int z = int(i / plane);
+      if (z < 5 - reach || z > 5 + reach)
+        CHECK(!std::isnan(gradient[i]), "a NaN spreads to plane " + std::to_string(z));
+    }
+  }
+}
+
 inline void test_everywhere() {
   test_options();
   test_sizes();
@@ -293,6 +314,7 @@ inline void test_everywhere() {
   }
   test_tile_by_tile();
   test_values();
+  test_spread();
 }
 
 }  // namespace sweep_case

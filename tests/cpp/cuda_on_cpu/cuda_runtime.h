@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#define CUDART_VERSION 13000
 #define __global__
 #define __device__
 #define __forceinline__ inline
@@ -51,6 +52,7 @@ struct cudaLaunchConfig_t {
 struct FakeDevice {
   int multiprocessors = 3;
   int shared_bytes = 24 * 1024;
+  int major = 9;         // compute capability
   int leftovers = 0xff;  // in every byte of shared memory
 };
 inline FakeDevice fake_device;
@@ -65,8 +67,16 @@ inline cudaError_t cudaGetDevice(int* device) {
   return cudaSuccess;
 }
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  const int values[] = {fake_device.multiprocessors, fake_device.shared_bytes, 9};
+  const int values[] = {fake_device.multiprocessors, fake_device.shared_bytes, fake_device.major};
   *value = values[attribute];
+  return cudaSuccess;
+}
+struct cudaFuncAttributes {
+  int ptxVersion;
+};
+template <typename Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
+  attributes->ptxVersion = 10 * fake_device.major;
   return cudaSuccess;
 }
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
