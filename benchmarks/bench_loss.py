@@ -131,7 +131,7 @@ def test_forward(race: Race, size: str, dtype: torch.dtype) -> None:
     calls: dict[str, Call] = {
         name: partial(forward_only, function, *images) for name, function in functions.items()
     }
-    calls = {name: calls[name] for name in race.compiled(in_time(race, calls))}
+    calls = {name: calls[name] for name, _ in race.compiled(in_time(race, calls))}
     # Reads both images and writes nothing.
     calls["two torch.sum"] = lambda: [image.sum() for image in images]
     race.times(calls, budget=6)

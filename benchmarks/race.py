@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -65,18 +65,18 @@ class Race:
         )
         return input.to(dtype), target.to(dtype)
 
-    def compiled(self, calls: dict[str, Callable[..., Any]], *args: Any) -> dict[str, Any]:
-        """Results of calls for the first time, but of those that torch cannot compile.
+    def compiled(self, calls: dict[str, Callable[[], Any]]) -> Iterator[tuple[str, Any]]:
+        """Names and results of calls for the first time, but of those that torch cannot compile.
 
         The row gets ``not compiled``: the names of these.
         """
-        results = {}
         for name, call in calls.items():
             try:
-                results[name] = call(*args)
+                result = call()
             except BackendCompilerFailed:
                 self.row.setdefault("not compiled", []).append(name)
-        return results
+                continue
+            yield name, result
 
     def times(self, calls: dict[str, Call], budget: float = 10.0) -> None:
         """Times all calls, in rounds in which each has one turn, for about so many seconds.
@@ -119,8 +119,7 @@ class Race:
         """
         exact_loss, exact_gradient = loss_and_gradient(exact, *(image.double() for image in images))
         self.row["errors"] = {}
-        results = self.compiled(steps(functions, *images))
-        for name, (loss, gradient) in results.items():
+        for name, (loss, gradient) in self.compiled(steps(functions, *images)):
             found = {
                 "loss": abs(loss.item() / exact_loss.item() - 1),
                 "gradient": ((gradient - exact_gradient).norm() / exact_gradient.norm()).item(),
@@ -129,7 +128,7 @@ class Race:
             if not all(error <= bound for error, bound in zip(found.values(), bounds, strict=True)):
                 raise AssertionError(f"{name} is wrong: {found}")
             self.row["errors"][name] = found
-        return {name: functions[name] for name in results}
+        return {name: functions[name] for name in self.row["errors"]}
 
     def memory(self, functions: dict[str, LossFunction], *images: Tensor) -> None:
         """Measures a step of each function.

@@ -148,7 +148,8 @@ def section(path: Path, root: Path) -> str:
     ]
     parts = [
         f"{machine_name(results)}, {versions(results)}; float32, central differences. Times of the "
-        "others as multiples of the fused loss, with the spread after a ± where it exceeds 10 %; "
+        "others, of several formulations the fastest, as multiples of the fused loss, with the "
+        "spread after a ± where it exceeds 10 %; "
         f"memory in volumes above the two images. From `{source}`; all that was measured is on "
         f"[its page]({stem}.md).",
         table(

@@ -90,7 +90,7 @@ struct Cut {
 
 inline Cut cut(int64_t length, int64_t halo, int64_t tiles) {
   const int64_t inside = length - 2 * halo, each = ceil_div(inside, tiles);
-  if (tiles == 1 || each >= inside) return {1, length};
+  if (each >= inside) return {1, length};
   return {ceil_div(inside, each), each + 2 * halo};
 }
 

@@ -27,13 +27,11 @@ from . import figures
 from .commands import exit_code, make_parser
 from .data import DataError, ImageSet
 from .evaluate import evaluate, page, write_csv
-from .metrics import MetricOptions, Row, post_processed
+from .metrics import Row, post_processed
 from .options import Options
 from .presets import PRESETS
 from .records import read_facts
 from .runs import Run, make_run, train_all
-from .training import load_generator
-from .volumes import predict
 
 # As the tables call them: the system, and what it changes. The last one tells what the loss brings.
 SYSTEMS: dict[str, tuple[str, dict[str, object]]] = {
@@ -74,19 +72,6 @@ def plan(preset: str, seeds: Sequence[int], folder: Path, values: dict[str, obje
     ]
 
 
-def compared(
-    runs: Sequence[Run], images: ImageSet, protocol: MetricOptions, device: str
-) -> dict[str, Tensor]:
-    """Of the first run of every system, the synthetic T2 as they are compared, ``(N, 1, ...)``."""
-    first = {run.name: run for run in reversed(runs)}
-    stacks: dict[str, Tensor] = {}
-    for name in SYSTEMS:
-        generator, _ = load_generator(first[name].options.folder)
-        fake = predict(generator.to(device), images.t1, device=device)
-        stacks[name] = post_processed(fake, images, protocol)
-    return stacks
-
-
 def draw(
     folder: Path,
     options: Options,
@@ -101,7 +86,7 @@ def draw(
         folder: where to.
         options: NEC's.
         rows, images: of the test images.
-        fakes: from :func:`compared`.
+        fakes: of the first run of every system, as they are compared, ``(N, 1, ...)``.
         case: the image of figures 2 and 3; None: the paper's, or else one of median PSNR.
     """
     found = {
@@ -165,12 +150,13 @@ def write(
 ) -> list[Row]:
     """Evaluates the runs and writes page, figures and metrics.csv; returns the rows of the last."""
     evaluation = evaluate([f"{run.name}={run.options.folder}" for run in runs], device)
-    rows, images, protocol, _ = evaluation
+    rows, images, protocol, made = evaluation
+    fakes = {name: post_processed(made[name], images, protocol) for name in SYSTEMS}
     order = list(SYSTEMS)
     rows.sort(key=lambda row: order.index(row["system"]) if row["system"] in order else -1)
     write_csv(rows, folder / "metrics.csv")
     nec = next(run for run in runs if run.name == "NEC").options
-    captions = draw(folder, nec, rows, images, compared(runs, images, protocol, device), case)
+    captions = draw(folder, nec, rows, images, fakes, case)
     parts = [
         "# T1 to T2, one-sided and unpaired: the NEC paper's systems",
         circumstances(runs, command),
