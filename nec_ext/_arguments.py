@@ -200,11 +200,12 @@ def parse_options(
 
 
 def is_eager(tensor: Tensor) -> bool:
-    """Whether Python may look at values: on the CPU, outside torch.compile and torch.func."""
+    """Return whether Python may look at values: on the CPU, where nothing records or transforms."""
     return (
         tensor.device.type == "cpu"
         and type(tensor) in (Tensor, Parameter)  # a fake tensor has no values
         and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
         and not torch._C._are_functorch_transforms_active()
     )
 

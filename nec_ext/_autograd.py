@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from . import _direct_calls as _direct_calls
 from . import _ops, reference
 from ._arguments import CHOICES, Options, is_eager
 
@@ -64,7 +65,10 @@ def fused_loss(input: Tensor, target: Tensor, o: Options) -> Tensor:
     if torch.compiler.is_compiling():  # which refuses one tensor in two places
         target = target.view_as(target)
         maps = tuple(m if m is None else m.view_as(m) for m in maps)  # type: ignore[assignment]
-    if torch.is_grad_enabled() and (input.requires_grad or target.requires_grad):
+    # A graph that outlives this call holds the bare op, whose gradient is in _direct_calls.py.
+    is_recorded = torch.compiler.is_exporting() or torch.jit.is_tracing()
+    wants_gradient = torch.is_grad_enabled() and (input.requires_grad or target.requires_grad)
+    if wants_gradient and not is_recorded:
         wanted = (input.requires_grad, target.requires_grad)
         loss: Tensor = _apply(input, target, *maps, settings, reduction, wanted)[0]
         return loss
@@ -75,8 +79,8 @@ def _forward(
     input: Tensor, target: Tensor, maps: Maps, settings: Settings, reduction: int, wanted: Wanted
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     normalize = _is_normalized(input, target, wanted)
-    result: tuple[Tensor, Tensor, Tensor, Tensor] = _ops.ngf_forward(
-        input, target, *maps, *settings, reduction, None, normalize, *wanted
+    result: tuple[Tensor, Tensor, Tensor, Tensor] = _ops.call(
+        _ops.ngf_forward, input, target, *maps, *settings, reduction, None, normalize, *wanted
     )
     return result
 
@@ -154,7 +158,9 @@ def _apply(*args: object) -> tuple[Tensor, ...]:
 def _recompute(
     upstream: Tensor, input: Tensor, target: Tensor, maps: Maps, settings: Settings, wanted: Wanted
 ) -> Gradients:
-    gradients = _ops.ngf_backward(upstream, input, target, *maps, *settings, *wanted)
+    gradients = _ops.call(
+        _ops.ngf_backward, upstream, input, target, *maps, *settings, *wanted
+    )
     return _only(wanted, gradients)
 
 
@@ -178,13 +184,10 @@ def scale_stored(stored: Gradients, upstream: Tensor, factor: Tensor | None, ctx
 
 
 def _scale_in_place(gradient: Tensor, upstream: Tensor, factor: Tensor | None) -> None:
-    """Leaves a gradient alone that is multiplied by 1, as that of ``loss.backward()`` is."""
-    if gradient.is_cuda:  # where only the GPU knows the numbers
-        _ops.ngf_scale_(gradient, upstream, factor)
-        return
-    scale = _product(upstream, factor)
-    if not (is_eager(scale) and scale.item() == 1):
-        gradient.mul_(scale)
+    if type(gradient) is Tensor and gradient.device.type in _ops.FUSED_DEVICES:
+        _ops.call(_ops.ngf_scale_, gradient, upstream, factor)
+    else:  # a DTensor, say
+        gradient.mul_(_product(upstream, factor))
 
 
 def _product(upstream: Tensor, factor: Tensor | None) -> Tensor:

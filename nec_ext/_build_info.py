@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import torch
 
-from . import _C
+from ._ops import extension
 
 __version__ = version("nec_ext")
 
@@ -25,5 +25,5 @@ def build_info() -> dict[str, str | None]:
         "torch": torch.__version__,
         "cuda": None,
         "cuda_architectures": None,
-        **_C.build_info(),
+        **extension.build_info(),
     }

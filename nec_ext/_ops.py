@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Loads the extension, and tells torch.compile what its ops return.
+"""Names the ops of the extension, and tells torch what they return.
 
 csrc/ops/schema.cpp says what their arguments and results mean.
 """
@@ -14,17 +14,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _C as _C  # registers torch.ops.nec_ext
+from ._extension import load
 
+extension = load()  # registers torch.ops.nec_ext
 ngf_forward = torch.ops.nec_ext.ngf_forward.default
 ngf_backward = torch.ops.nec_ext.ngf_backward.default
 ngf_sums_ = torch.ops.nec_ext.ngf_sums_.default
 ngf_scale_ = torch.ops.nec_ext.ngf_scale_.default
 
 # ROCm calls its devices "cuda" too.
-HAS_CUDA = "cuda" in _C.build_info() and torch.version.hip is None
+HAS_CUDA = "cuda" in extension.build_info() and torch.version.hip is None
 # Device types with a kernel; "meta" stands for the fake kernels below. Others take the reference.
 FUSED_DEVICES = frozenset({"cpu", "meta", "cuda"} if HAS_CUDA else {"cpu", "meta"})
+
+
+def call(op: Any, *arguments: Any) -> Any:
+    """Call an op whose derivative the caller takes care of.
+
+    In plain eager mode the kernel of an op called directly (_direct_calls.py), which is written in
+    Python, would cost more than a small image.
+    """
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return op(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return op(*arguments)
 
 
 def loss_dtype(input: Tensor, target: Tensor) -> torch.dtype:

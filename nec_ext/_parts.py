@@ -74,7 +74,7 @@ def sums(
     high = shape.copy()
     high[dim - 2] = end
     region = (*[0] * len(shape), *shape, *low, *high)
-    result: Tensor = _ops.ngf_sums_(
-        *tensors, *settings._replace(region=region), per_plane, of_mask, *gradients
+    result: Tensor = _ops.call(
+        _ops.ngf_sums_, *tensors, *settings._replace(region=region), per_plane, of_mask, *gradients
     )
     return result

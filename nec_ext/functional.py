@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -106,3 +107,14 @@ def ngf_loss(
     if options.has_maps and is_eager(loss) and (options.reduction == "none" or loss.isnan()):
         check_maps(options)
     return loss
+
+
+def refuse_script() -> NoReturn:
+    """Raise NotImplementedError: torch.jit.script calls this before it compiles."""
+    raise NotImplementedError(
+        "torch.jit.script cannot compile the loss of nec_ext, whose options are keyword-only: "
+        "use torch.export, torch.compile or torch.jit.trace"
+    )
+
+
+ngf_loss.__prepare_scriptable__ = refuse_script  # type: ignore[attr-defined]

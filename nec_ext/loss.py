@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Sized
+from typing import NoReturn
 
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
 from ._arguments import DEFAULT_EPS, check_option, parse_eps_value, parse_spacing, parse_weight
-from .functional import ngf_loss
+from .functional import ngf_loss, refuse_script
 
 __all__ = ["NGFLoss"]
 
@@ -80,6 +81,9 @@ class NGFLoss(_Loss):
             weight=self.weight,
             reduction=self.reduction,
         )
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        refuse_script()
 
     def extra_repr(self) -> str:
         """The options that a printed module shows."""

@@ -7,6 +7,8 @@
 //   void sums(Problem&, bool of_mask, double* out, int64_t count)
 //                                            the same, not reduced further: `count` is 1, or that
 //                                            of the window's planes
+//   void scale(gradient, size, upstream, factor)
+//                                            what ngf_scale_ does, as views; factor may be absent
 #pragma once
 
 #include <torch/headeronly/util/Exception.h>
@@ -91,6 +93,22 @@ Tensor ngf_sums_(Tensor input, Tensor target, std::optional<Tensor> eps_map,
                   "nec_ext: the sum of a mask needs one, and has no gradient");
   device.sums(p, of_mask, static_cast<double*>(sums.mutable_data_ptr()), count);
   return sums;
+}
+
+template <class Device>
+void ngf_scale_(Tensor gradient, Tensor upstream, std::optional<Tensor> factor) {
+  const auto is_scalar = [](const Tensor& t) {
+    const auto dtype = t.scalar_type();
+    using torch::headeronly::ScalarType;
+    return t.numel() == 1 && (dtype == ScalarType::Float || dtype == ScalarType::Double);
+  };
+  STD_TORCH_CHECK(is_scalar(upstream) && (!factor || is_scalar(*factor)),
+                  "nec_ext: upstream and factor must be scalars of float32 or float64");
+  const Layout layout(gradient);
+  const View view = layout.view(gradient);
+  STD_TORCH_CHECK(view.dtype != DType::uint8, "nec_ext: a gradient must be of a floating type");
+  Device(gradient).scale(view, layout.size, layout.view(upstream),
+                         factor ? layout.view(*factor) : View{});
 }
 
 }  // namespace nec

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "../cpu/fork.h"
+#include "../cpu/scale.h"
 #include "../cpu/sweep.h"
 #include "ngf.h"
 
@@ -12,7 +14,8 @@ namespace nec {
 namespace {
 
 cpu::Threads torch_threads() {
-  return {int(torch::stable::get_num_threads()),
+  // In a forked child torch's pool waits for threads that are not there.
+  return {cpu::is_forked_child() ? 1 : int(torch::stable::get_num_threads()),
           [](int count, const std::function<void(int)>& body) {
             torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
               for (int64_t worker = begin; worker < end; ++worker) body(int(worker));
@@ -26,6 +29,11 @@ void set_scalar(const Tensor& tensor, double value) {
   } else {
     *static_cast<float*>(tensor.mutable_data_ptr()) = float(value);
   }
+}
+
+double scalar(const View& view) {
+  return view.dtype == DType::float64 ? *static_cast<const double*>(view.data)
+                                      : double(*static_cast<const float*>(view.data));
 }
 
 struct Cpu {
@@ -56,6 +64,12 @@ struct Cpu {
       std::copy(planes.begin(), planes.end(), out);
     }
   }
+
+  void scale(const View& gradient, const int64_t (&size)[kAxes], const View& upstream,
+             const View& factor) {
+    cpu::scale(gradient, size, scalar(upstream) * (factor ? scalar(factor) : 1.0),
+               torch_threads());
+  }
 };
 
 }  // namespace
@@ -64,6 +78,7 @@ STABLE_TORCH_LIBRARY_IMPL(nec_ext, CPU, m) {
   m.impl("ngf_forward", TORCH_BOX(&ngf_forward<Cpu>));
   m.impl("ngf_backward", TORCH_BOX(&ngf_backward<Cpu>));
   m.impl("ngf_sums_", TORCH_BOX(&ngf_sums_<Cpu>));
+  m.impl("ngf_scale_", TORCH_BOX(&ngf_scale_<Cpu>));
 }
 
 }  // namespace nec

@@ -64,11 +64,9 @@ class Cuda {
     }
   }
 
-  void scale(const Tensor& gradient, const Tensor& upstream, const std::optional<Tensor>& factor) {
-    const Layout layout(gradient);
-    const View views[] = {layout.view(gradient), layout.view(upstream),
-                          factor ? layout.view(*factor) : View{}};
-    cuda::launch_scale(views[0], layout.size, views[1], views[2], stream_);
+  void scale(const View& gradient, const int64_t (&size)[kAxes], const View& upstream,
+             const View& factor) {
+    cuda::launch_scale(gradient, size, upstream, factor, stream_);
   }
 
  private:
@@ -87,24 +85,13 @@ class Cuda {
   cuda::Stream stream_;
 };
 
-void ngf_scale_(Tensor gradient, Tensor upstream, std::optional<Tensor> factor) {
-  const auto is_scalar = [](const Tensor& t) {
-    const auto dtype = t.scalar_type();
-    using torch::headeronly::ScalarType;
-    return t.numel() == 1 && (dtype == ScalarType::Float || dtype == ScalarType::Double);
-  };
-  STD_TORCH_CHECK(is_scalar(upstream) && (!factor || is_scalar(*factor)),
-                  "nec_ext: upstream and factor must be scalars of float32 or float64");
-  Cuda(gradient).scale(gradient, upstream, factor);
-}
-
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(nec_ext, CUDA, m) {
   m.impl("ngf_forward", TORCH_BOX(&ngf_forward<Cuda>));
   m.impl("ngf_backward", TORCH_BOX(&ngf_backward<Cuda>));
   m.impl("ngf_sums_", TORCH_BOX(&ngf_sums_<Cuda>));
-  m.impl("ngf_scale_", TORCH_BOX(&ngf_scale_));
+  m.impl("ngf_scale_", TORCH_BOX(&ngf_scale_<Cuda>));
 }
 
 }  // namespace nec

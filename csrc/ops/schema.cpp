@@ -21,8 +21,8 @@
 // axis of the largest stride, which does not depend on where the window begins and ends along it;
 // `of_mask` the sum of the mask instead, and writes nothing.
 //
-// ngf_scale_, on CUDA only, multiplies a gradient by upstream and factor, which are scalars that
-// the host need not know. Where their product is 1 it touches nothing.
+// ngf_scale_ multiplies a gradient by upstream and factor, which are scalars that the host need not
+// know. Where their product is 1 it touches nothing.
 STABLE_TORCH_LIBRARY(nec_ext, m) {
   m.def(
       "ngf_forward(Tensor input, Tensor target, Tensor? eps_map, Tensor? target_eps_map, "

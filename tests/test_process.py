@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""One process: forked, with a second copy of the package, with none that is built."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, run_python
+
+PACKAGE = ROOT / "nec_ext"
+
+FORK = """
+import os, signal, sys, torch, nec_ext
+torch.set_num_threads(4)
+target, input = torch.rand(2, 1, 1, 64, 64, 64)
+input.requires_grad_()
+def step():
+    loss = nec_ext.ngf_loss(input, target)
+    (gradient,) = torch.autograd.grad(loss, input, torch.tensor(-2.5))
+    return loss.item(), gradient.numpy().tobytes()
+expected = step()
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    os._exit(0 if step() == expected else 3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+SECOND_COPY = """
+import sys, nec_ext
+def forget():
+    for name in [name for name in sys.modules if name.partition(".")[0] == "nec_ext"]:
+        del sys.modules[name]
+forget()
+import nec_ext  # the same copy
+forget()
+sys.path.insert(0, sys.argv[1])
+import nec_ext
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_computes() -> None:
+    result = run_python("-c", FORK)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_second_copy_is_an_import_error(tmp_path: Path) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "nec_ext")
+    result = run_python("-c", SECOND_COPY, str(tmp_path))
+    assert result.returncode == 1, result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"ImportError: nec_ext in {tmp_path / 'nec_ext'} cannot be imported")
+    assert f"from {PACKAGE}" in last
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        (["csrc/problem.h"], "source folder of nec_ext, without its extension: start Python"),
+        (["nec_ext/_C.cpython-39-x86_64-linux-gnu.so"], "built for another Python, as _C.cpython-39"),
+        (["nec_ext/_C.abi3.so"], "cannot be loaded beside torch"),
+        ([], "has no extension: install it again"),
+    ],
+)
+def test_without_its_extension(tmp_path: Path, files: list[str], sentence: str) -> None:
+    pattern = shutil.ignore_patterns("_C.*")
+    shutil.copytree(PACKAGE, tmp_path / "nec_ext", ignore=pattern)
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    for arguments in (["-m", "nec_ext"], ["-c", "import nec_ext"]):
+        result = run_python(*arguments, PYTHONPATH=str(tmp_path), PYTHONSAFEPATH="1")
+        assert result.returncode == 1
+        last = result.stderr.splitlines()[-1]
+        assert last.startswith("ImportError: ") and sentence in last, result.stderr
+
+
