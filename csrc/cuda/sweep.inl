@@ -12,10 +12,13 @@ struct DeviceLimits {
   int multiprocessors, shared_bytes;  // of a block
 };
 
-inline DeviceLimits current_device() {
-  return {
-      attribute_of_device(cudaDevAttrMultiProcessorCount, "multiprocessors of the device"),
-      attribute_of_device(cudaDevAttrMaxSharedMemoryPerBlockOptin, "shared memory of the device")};
+inline DeviceLimits limits_of_device() {
+  static PerDevice<DeviceLimits> limits;
+  return limits.get([] {
+    return DeviceLimits{
+        attribute_of_device(cudaDevAttrMultiProcessorCount, "multiprocessors of the device"),
+        attribute_of_device(cudaDevAttrMaxSharedMemoryPerBlockOptin, "shared memory of the device")};
+  });
 }
 
 template <class Sweep>
@@ -26,7 +29,7 @@ Tiling tiling_on(const DeviceLimits& limits, const Problem& problem) {
 template <typename T, int Dim>
 int64_t sweep_blocks(const Problem& problem) {
   return with_sweep<T, Dim>(problem, [&](auto chosen) {
-    return tiling_on<typename decltype(chosen)::type>(current_device(), problem).blocks;
+    return tiling_on<typename decltype(chosen)::type>(limits_of_device(), problem).blocks;
   });
 }
 
@@ -37,7 +40,7 @@ int64_t launch_sweep(const Problem& problem, double gradient_scale, const double
     using Sweep = typename decltype(chosen)::type;
     constexpr int most_threads = Sweep::kMostThreads;
     const char* name = "launch of the NGF sweep failed";
-    const DeviceLimits limits = current_device();
+    const DeviceLimits limits = limits_of_device();
     const Tiling tiling = tiling_on<Sweep>(limits, problem);
     auto arguments = make_sweep_arguments<T>(problem, tiling);
     arguments.gradient_scale = gradient_scale;

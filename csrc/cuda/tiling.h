@@ -19,9 +19,11 @@
 namespace nec::cuda {
 
 template <typename A, typename B>
-inline auto ceil_div(A a, B b) {
+NEC_INLINE auto ceil_div(A a, B b) {
   return (a + b - 1) / b;
 }
+
+constexpr int kWarp = 32;  // threads
 
 // What one kernel on one GPU allows.
 struct Limits {
@@ -39,7 +41,7 @@ struct Tiling {
   int chunk, chunks;  // planes
   int64_t jobs, blocks;
 
-  NEC_INLINE int threads() const { return (strips * rows + 31) / 32 * 32; }
+  NEC_INLINE int threads() const { return ceil_div(strips * rows, kWarp) * kWarp; }
 };
 
 // A step of a march takes as long for fewer threads: it waits for memory.

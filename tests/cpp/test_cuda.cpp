@@ -97,6 +97,36 @@ void test_scale() {
   }
 }
 
+// Totals begin early on the GPUs and the drivers that can.
+void test_starts() {
+  const Case c;
+  Run run(c);
+  for (const int major : {8, 9}) {
+    for (const int driver : {12020, 12030}) {
+      fake_device.major = major;
+      fake_device.driver = driver;
+      early_starts = 0;
+      sum_of(run.problem, false);
+      CHECK(early_starts == int(major == 9 && driver == 12030), "an early total");
+    }
+  }
+  fake_device = FakeDevice();
+}
+
+void test_too_little_shared_memory() {
+  const Case c;
+  Run run(c);
+  fake_device.shared_bytes = 1024;
+  bool refused = false;
+  try {
+    sum_of(run.problem, false);
+  } catch (const std::runtime_error& error) {
+    refused = std::string(error.what()).find("too little shared memory") != std::string::npos;
+  }
+  CHECK(refused, "a GPU with 1 KB of shared memory");
+  fake_device = FakeDevice();
+}
+
 // The same bits whatever a block before has left in shared memory, and for a sample whatever is in
 // the other ones.
 void test_leftovers(const Case& c) {
@@ -169,6 +199,8 @@ int main(int count, char**) {
     test_loss();
   }
   test_leftovers();
+  test_starts();
+  test_too_little_shared_memory();
   if (count == 1) {
     test_scale();
     test_everywhere();

@@ -11,7 +11,9 @@
 
 #include <pthread.h>
 
+#include <array>
 #include <cstring>
+#include <map>
 #include <thread>
 #include <vector>
 
@@ -40,6 +42,8 @@ struct cudaLaunchAttribute {
     int programmaticStreamSerializationAllowed;
   } val;
 };
+// Kernels that were allowed to begin before the one before them had ended.
+inline int early_starts = 0;
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes = 0;
@@ -53,6 +57,7 @@ struct FakeDevice {
   int multiprocessors = 3;
   int shared_bytes = 24 * 1024;
   int major = 9;         // compute capability
+  int driver = 13000;
   int leftovers = 0xff;  // in every byte of shared memory
 };
 inline FakeDevice fake_device;
@@ -62,8 +67,17 @@ enum cudaDeviceAttr {
   cudaDevAttrMaxSharedMemoryPerBlockOptin,
   cudaDevAttrComputeCapabilityMajor
 };
+// What is asked of a device once must not outlive a change of the one that is imitated: each is a
+// device of its own.
 inline cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  static std::map<std::array<int, 4>, int> known;
+  const FakeDevice& f = fake_device;
+  const std::array<int, 4> facts{f.multiprocessors, f.shared_bytes, f.major, f.driver};
+  *device = known.emplace(facts, int(known.size())).first->second;
+  return cudaSuccess;
+}
+inline cudaError_t cudaDriverGetVersion(int* version) {
+  *version = fake_device.driver;
   return cudaSuccess;
 }
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
@@ -103,6 +117,7 @@ template <typename Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Arguments),
                                const Arguments& arguments) {
   if (config->dynamicSmemBytes > size_t(fake_device.shared_bytes)) return cudaErrorInvalidValue;
+  early_starts += int(config->numAttrs);
   gridDim = config->gridDim;
   blockDim = config->blockDim;
   pthread_barrier_init(&cuda_on_cpu::barrier, nullptr, blockDim.x);
