@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from ._torch import is_eager
+
 # The position of a name is its number in the op schema (csrc/math/common.h, csrc/ops/arguments.h).
 CHOICES = {
     "eps_mode": ("additive", "quadrature"),
@@ -199,15 +201,10 @@ def parse_options(
     return input, target, options
 
 
-def is_eager(tensor: Tensor) -> bool:
-    """Return whether Python may look at values: on the CPU, where nothing records or transforms."""
-    return (
-        tensor.device.type == "cpu"
-        and type(tensor) in (Tensor, Parameter)  # a fake tensor has no values
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-        and not torch._C._are_functorch_transforms_active()
-    )
+def has_values(tensor: Tensor) -> bool:
+    """Return whether Python may look at the values: on the CPU, where operations run as called."""
+    is_plain = type(tensor) in (Tensor, Parameter)  # a fake tensor has no values
+    return tensor.device.type == "cpu" and is_plain and is_eager()
 
 
 def check_maps(o: Options) -> None:

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from . import _direct_calls as _direct_calls
 from . import _ops, reference
-from ._arguments import CHOICES, Options, is_eager
+from ._arguments import CHOICES, Options
+from ._torch import eager_apply, is_batched, is_eager, is_recording
 
 HALF_DTYPES = (torch.float16, torch.bfloat16)
 # eps, target_eps and mask, where they are tensors.
@@ -38,7 +39,6 @@ class Settings(NamedTuple):
     operator: int
     spacing: tuple[float, ...]
     weight: float
-    region: tuple[int, ...] = ()
 
 
 def split_options(o: Options) -> tuple[Maps, Settings]:
@@ -66,9 +66,8 @@ def fused_loss(input: Tensor, target: Tensor, o: Options) -> Tensor:
         target = target.view_as(target)
         maps = tuple(m if m is None else m.view_as(m) for m in maps)  # type: ignore[assignment]
     # A graph that outlives this call holds the bare op, whose gradient is in _direct_calls.py.
-    is_recorded = torch.compiler.is_exporting() or torch.jit.is_tracing()
     wants_gradient = torch.is_grad_enabled() and (input.requires_grad or target.requires_grad)
-    if wants_gradient and not is_recorded:
+    if wants_gradient and not is_recording():
         wanted = (input.requires_grad, target.requires_grad)
         loss: Tensor = _apply(input, target, *maps, settings, reduction, wanted)[0]
         return loss
@@ -80,7 +79,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     normalize = _is_normalized(input, target, wanted)
     result: tuple[Tensor, Tensor, Tensor, Tensor] = _ops.call(
-        _ops.ngf_forward, input, target, *maps, *settings, reduction, None, normalize, *wanted
+        _ops.ngf_forward, input, target, *maps, *settings, reduction, normalize, *wanted
     )
     return result
 
@@ -144,23 +143,19 @@ class _FusedLoss(torch.autograd.Function):
         return (*gradients, *(None,) * 6)
 
 
-# Function.apply looks for defaults to fill in and for torch.func before it calls this, which takes
-# as long as a quarter of a small image. In plain eager mode there is neither.
-_apply_eagerly = super(torch.autograd.Function, _FusedLoss).apply
+_apply_eagerly = eager_apply(_FusedLoss)
 
 
 def _apply(*args: object) -> tuple[Tensor, ...]:
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return _FusedLoss.apply(*args)  # type: ignore
-    return _apply_eagerly(*args)  # type: ignore
+    apply = _apply_eagerly if is_eager() else _FusedLoss.apply
+    result: tuple[Tensor, ...] = apply(*args)
+    return result
 
 
 def _recompute(
     upstream: Tensor, input: Tensor, target: Tensor, maps: Maps, settings: Settings, wanted: Wanted
 ) -> Gradients:
-    gradients = _ops.call(
-        _ops.ngf_backward, upstream, input, target, *maps, *settings, *wanted
-    )
+    gradients = _ops.call(_ops.ngf_backward, upstream, input, target, *maps, *settings, *wanted)
     return _only(wanted, gradients)
 
 
@@ -169,7 +164,7 @@ def scale_stored(stored: Gradients, upstream: Tensor, factor: Tensor | None, ctx
 
     Then ``ctx.handed_out`` says so.
     """
-    if torch.compiler.is_compiling() or _is_batched(upstream):
+    if torch.compiler.is_compiling() or is_batched(upstream):
         scale = _product(upstream, factor)
         grad_input, grad_target = (g if g is None else (g * scale).to(g.dtype) for g in stored)
         return grad_input, grad_target
@@ -192,12 +187,6 @@ def _scale_in_place(gradient: Tensor, upstream: Tensor, factor: Tensor | None) -
 
 def _product(upstream: Tensor, factor: Tensor | None) -> Tensor:
     return upstream if factor is None else upstream * factor
-
-
-def _is_batched(tensor: Tensor) -> bool:
-    """Whether vmap, or a backward with ``is_grads_batched``, asks for several gradients at once."""
-    functorch = torch._C._functorch
-    return functorch.is_batchedtensor(tensor) or functorch.is_legacy_batchedtensor(tensor)
 
 
 def _differentiable_gradients(

@@ -3,8 +3,8 @@
 """What autograd does with an op that no autograd.Function of this package wraps.
 
 A graph of torch.export or torch.jit.trace holds the bare ops, and anybody may call
-``torch.ops.nec_ext``. There ngf_forward gives the gradient of the loss by the images, which backward
-computes from them. A derivative that no op has raises: torch would silently leave it out.
+``torch.ops.nec_ext``. There ngf_forward gives the gradient of the loss by the images, which
+backward computes from them. A derivative that no op has raises: torch would silently leave it out.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from . import _ops
+from ._torch import Keys, has_tangent, redispatch_below_autograd
 
 IMAGES = ("input", "target")
 MAPS = ("eps_map", "target_eps_map", "mask")
@@ -24,8 +24,8 @@ MAPS = ("eps_map", "target_eps_map", "mask")
 
 class _DirectLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, keys: torch._C.DispatchKeySet, *arguments: Any) -> tuple[Tensor, ...]:
-        outputs: tuple[Tensor, ...] = _redispatch(_ops.ngf_forward, keys, *arguments)
+    def forward(ctx: Any, keys: Keys, *arguments: Any) -> tuple[Tensor, ...]:
+        outputs: tuple[Tensor, ...] = redispatch_below_autograd(_ops.ngf_forward, keys, *arguments)
         named = _named(_ops.ngf_forward, arguments)
         ctx.save_for_backward(*(named[name] for name in (*IMAGES, *MAPS)), outputs[-1])
         ctx.named = {name: value for name, value in named.items() if not torch.is_tensor(value)}
@@ -57,18 +57,13 @@ def _named(op: Any, arguments: tuple[Any, ...]) -> dict[str, Any]:
     return dict(zip((a.name for a in op._schema.arguments), arguments, strict=True))
 
 
-def _redispatch(op: Any, keys: torch._C.DispatchKeySet, *arguments: Any) -> Any:
-    with torch._C._AutoDispatchBelowAutograd():
-        return op.redispatch(keys & torch._C._after_autograd_keyset, *arguments)
-
-
 def _check_differentiable(op: Any, arguments: tuple[Any, ...], by: tuple[str, ...] = ()) -> bool:
     """Return whether a derivative is asked for; raise RuntimeError where it does not exist."""
     asked = False
     for name, value in _named(op, arguments).items():
         if not isinstance(value, Tensor):
             continue
-        if forward_ad._current_level >= 0 and forward_ad.unpack_dual(value).tangent is not None:
+        if has_tangent(value):
             raise RuntimeError(
                 f"{op.name()} has no forward-mode derivative: call nec_ext.ngf_loss, which has one"
             )
@@ -81,19 +76,20 @@ def _check_differentiable(op: Any, arguments: tuple[Any, ...], by: tuple[str, ..
     return asked
 
 
-def _call_loss(keys: torch._C.DispatchKeySet, *arguments: Any) -> Any:
+def _call_loss(keys: Keys, *arguments: Any) -> Any:
     if _check_differentiable(_ops.ngf_forward, arguments, by=IMAGES):
         return _DirectLoss.apply(keys, *arguments)  # type: ignore[no-untyped-call]
-    return _redispatch(_ops.ngf_forward, keys, *arguments)
+    return redispatch_below_autograd(_ops.ngf_forward, keys, *arguments)
 
 
-def _call_undifferentiated(op: Any, keys: torch._C.DispatchKeySet, *arguments: Any) -> Any:
+def _call_undifferentiated(op: Any, keys: Keys, *arguments: Any) -> Any:
     _check_differentiable(op, arguments)
-    return _redispatch(op, keys, *arguments)
+    return redispatch_below_autograd(op, keys, *arguments)
 
 
 # As long as it lives, torch knows of its kernels.
-_library = torch.library.Library("nec_ext", "IMPL")
+_make_library: Any = torch.library.Library
+_library = _make_library("nec_ext", "IMPL")
 _library.impl("ngf_forward", _call_loss, "Autograd", with_keyset=True)
 for _op in (_ops.ngf_backward, _ops.ngf_sums_, _ops.ngf_scale_):
     _library.impl(_op, partial(_call_undifferentiated, _op), "Autograd", with_keyset=True)

@@ -24,10 +24,11 @@ def load() -> ModuleType:
         raise ImportError(_why_missing())
     loaded = torch.ops.loaded_libraries  # torch's own record of what registered ops
     if hasattr(torch.ops.nec_ext, "ngf_forward") and spec.origin not in loaded:
-        others = [path for path in loaded if Path(path).parent.name == "nec_ext"]
+        others = [path for path in map(Path, loaded) if path.parent.name == "nec_ext"]
+        origin = "".join(f" from {path.parent}" for path in others)
         raise ImportError(
-            f"nec_ext in {PACKAGE} cannot be imported: this process has loaded another copy"
-            f"{''.join(f' from {Path(path).parent}' for path in others)}, and torch has room for one"
+            f"nec_ext in {PACKAGE} cannot be imported: "
+            f"this process has loaded another copy{origin}, and torch has room for one"
         )
     try:
         extension = import_module("nec_ext._C")

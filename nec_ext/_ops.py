@@ -7,7 +7,6 @@ csrc/ops/schema.cpp says what their arguments and results mean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ._extension import load
+from ._torch import call_below_autograd, is_eager
 
 extension = load()  # registers torch.ops.nec_ext
 ngf_forward = torch.ops.nec_ext.ngf_forward.default
@@ -34,10 +34,7 @@ def call(op: Any, *arguments: Any) -> Any:
     In plain eager mode the kernel of an op called directly (_direct_calls.py), which is written in
     Python, would cost more than a small image.
     """
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return op(*arguments)
-    with torch._C._AutoDispatchBelowAutograd():
-        return op(*arguments)
+    return call_below_autograd(op, *arguments) if is_eager() else op(*arguments)
 
 
 def loss_dtype(input: Tensor, target: Tensor) -> torch.dtype:
@@ -55,26 +52,13 @@ def _gradients(
     )
 
 
+# The common arguments of the ops, as csrc/ops/schema.cpp lists them, are ``*options`` here: torch
+# hands all arguments over by position.
+
+
 @torch.library.register_fake("nec_ext::ngf_forward")  # type: ignore[untyped-decorator]
-def _(
-    input: Tensor,
-    target: Tensor,
-    eps_map: Tensor | None,
-    target_eps_map: Tensor | None,
-    mask: Tensor | None,
-    eps: float,
-    target_eps: float,
-    eps_mode: int,
-    operator: int,
-    spacing: Sequence[float],
-    weight: float,
-    region: Sequence[int],
-    reduction: int,
-    count: float | None,
-    normalize: bool,
-    input_grad: bool,
-    target_grad: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(input: Tensor, target: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    *_, reduction, _, input_grad, target_grad = options
     dtype = loss_dtype(input, target)
     per_voxel = reduction == 0
     loss = input.new_empty(input.shape if per_voxel else (), dtype=dtype)
@@ -84,53 +68,15 @@ def _(
 
 
 @torch.library.register_fake("nec_ext::ngf_backward")  # type: ignore[untyped-decorator]
-def _(
-    upstream: Tensor,
-    input: Tensor,
-    target: Tensor,
-    eps_map: Tensor | None,
-    target_eps_map: Tensor | None,
-    mask: Tensor | None,
-    eps: float,
-    target_eps: float,
-    eps_mode: int,
-    operator: int,
-    spacing: Sequence[float],
-    weight: float,
-    region: Sequence[int],
-    input_grad: bool,
-    target_grad: bool,
-) -> tuple[Tensor, Tensor]:
+def _(upstream: Tensor, input: Tensor, target: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
+    *_, input_grad, target_grad = options
     return _gradients(input, target, input_grad, target_grad)
 
 
 @torch.library.register_fake("nec_ext::ngf_sums_")  # type: ignore[untyped-decorator]
-def _(
-    input: Tensor,
-    target: Tensor,
-    eps_map: Tensor | None,
-    target_eps_map: Tensor | None,
-    mask: Tensor | None,
-    eps: float,
-    target_eps: float,
-    eps_mode: int,
-    operator: int,
-    spacing: Sequence[float],
-    weight: float,
-    region: Sequence[int],
-    per_plane: bool,
-    of_mask: bool,
-    grad_input: Tensor | None,
-    grad_target: Tensor | None,
-) -> Tensor:
-    count = 1
-    if per_plane:
-        ndim = input.dim() - 2
-        axis = max(range(ndim), key=lambda k: input.stride(k + 2))
-        count = input.shape[axis + 2]
-        if region:
-            count = region[3 * ndim + axis] - region[2 * ndim + axis]
-    return input.new_empty((count,), dtype=torch.float64)
+def _(input: Tensor, target: Tensor, *options: Any) -> Tensor:
+    *_, begin, end, per_plane, _, _, _ = options
+    return input.new_empty((end - begin if per_plane else 1,), dtype=torch.float64)
 
 
 @torch.library.register_fake("nec_ext::ngf_scale_")  # type: ignore[untyped-decorator]

@@ -66,15 +66,7 @@ def sums(
     The gradients of these planes are written into the tensors given for them. The planes around
     must be there too, two where the volume goes on.
     """
-    input = tensors[0]
-    assert input is not None
-    shape = list(input.shape[2:])
-    low = [0] * len(shape)
-    low[dim - 2] = begin
-    high = shape.copy()
-    high[dim - 2] = end
-    region = (*[0] * len(shape), *shape, *low, *high)
     result: Tensor = _ops.call(
-        _ops.ngf_sums_, *tensors, *settings._replace(region=region), per_plane, of_mask, *gradients
+        _ops.ngf_sums_, *tensors, *settings, dim, begin, end, per_plane, of_mask, *gradients
     )
     return result

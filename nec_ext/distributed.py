@@ -20,6 +20,7 @@ from ._autograd import Gradients, Settings, Wanted, scale_stored
 from ._dtensor import Split, local_part, splits_of
 from ._halo import Shard
 from ._parts import HALO, TENSORS, check_device, check_scalar_reduction, volume_tensors
+from ._torch import is_transforming
 
 __all__ = ["ngf_loss"]
 
@@ -156,7 +157,7 @@ def _parse(
     input: Tensor, target: Tensor, options: dict[str, Any], dim: int, backends: list[dict[str, str]]
 ) -> tuple[_Call | None, Exception | None]:
     try:
-        if torch._C._are_functorch_transforms_active():
+        if is_transforming():
             raise RuntimeError(
                 "nec_ext.distributed.ngf_loss has no vmap, grad or other transform of torch.func"
             )

@@ -7,12 +7,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
-import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from . import _autograd, _ops, reference
-from ._arguments import DEFAULT_EPS, check_maps, is_eager, parse_options
+from ._arguments import DEFAULT_EPS, check_maps, has_values, parse_options
+from ._torch import is_forward_mode
 
 __all__ = ["ngf_loss"]
 
@@ -99,12 +98,11 @@ def ngf_loss(
         reduction=reduction,
     )
     # Forward-mode derivatives have no kernel, and would silently be 0.
-    forward_mode = not torch.compiler.is_compiling() and forward_ad._current_level >= 0
-    if input.device.type not in _ops.FUSED_DEVICES or forward_mode:
+    if input.device.type not in _ops.FUSED_DEVICES or is_forward_mode():
         return reference.loss_from_options(input, target, options)
     loss = _autograd.fused_loss(input, target, options)
     # A bad value in a map makes the loss NaN: only then is it worth looking for one.
-    if options.has_maps and is_eager(loss) and (options.reduction == "none" or loss.isnan()):
+    if options.has_maps and has_values(loss) and (options.reduction == "none" or loss.isnan()):
         check_maps(options)
     return loss
 

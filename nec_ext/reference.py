@@ -20,7 +20,7 @@ from ._arguments import (
     check_images,
     check_maps,
     check_option,
-    is_eager,
+    has_values,
     parse_eps,
     parse_options,
     parse_spacing,
@@ -130,7 +130,7 @@ def ngf_field(
     check_option("operator", operator)
     image = check_images(image=image)["image"]
     eps = parse_eps("eps", eps, image)
-    if isinstance(eps, Tensor) and is_eager(image):
+    if isinstance(eps, Tensor) and has_values(image):
         check_maps(Options(eps=eps))
     return _field(_upcast(image), eps, eps_mode, operator, spacing)
 
@@ -172,7 +172,7 @@ def estimate_eps(
 def ngf_loss(input: Tensor, target: Tensor, **options: object) -> Tensor:
     """See :func:`nec_ext.ngf_loss`: the same arguments, errors and result."""
     input, target, parsed = parse_options(input, target, **options)  # type: ignore[arg-type]
-    if parsed.has_maps and is_eager(input):
+    if parsed.has_maps and has_values(input):
         check_maps(parsed)
     return loss_from_options(input, target, parsed)
 

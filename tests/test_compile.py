@@ -202,7 +202,7 @@ def test_autocast(dtype: torch.dtype) -> None:
 def op_arguments(
     case: Case, dtypes: tuple[torch.dtype, torch.dtype], maps: bool
 ) -> tuple[list[Any], list[Any]]:
-    """Positional arguments of both ops up to ``region``."""
+    """Positional arguments that the ops have in common."""
     ndim = len(case.shape) - 2
     rng = generator("opcheck")
     given = [None] * 3
@@ -213,7 +213,7 @@ def op_arguments(
         ]
         given.append(torch.rand(case.shape, generator=rng) > 0.4)
     images = [image.requires_grad_() for image in case.images(*dtypes)]
-    return [*images, *given], [0.15, 0.3, int(maps), 2 - int(maps), [1.0, 0.8, 1.3][:ndim], 0.7, []]
+    return [*images, *given], [0.15, 0.3, int(maps), 2 - int(maps), [1.0, 0.8, 1.3][:ndim], 0.7]
 
 
 CHECKED = [
@@ -245,7 +245,7 @@ def test_opcheck_forward(
 ) -> None:
     tensors, settings = op_arguments(*by_name(name), dtypes, maps)
     tensors = [tensor if tensor is None else tensor.detach() for tensor in tensors]
-    arguments = (*tensors, *settings, reduction, None, reduction == 1, *wanted)
+    arguments = (*tensors, *settings, reduction, reduction == 1, *wanted)
     torch.library.opcheck(torch.ops.nec_ext.ngf_forward.default, arguments, test_utils=TESTS)
 
 

@@ -62,7 +62,10 @@ def test_a_second_copy_is_an_import_error(tmp_path: Path) -> None:
     ("files", "sentence"),
     [
         (["csrc/problem.h"], "source folder of nec_ext, without its extension: start Python"),
-        (["nec_ext/_C.cpython-39-x86_64-linux-gnu.so"], "built for another Python, as _C.cpython-39"),
+        (
+            ["nec_ext/_C.cpython-39-x86_64-linux-gnu.so"],
+            "built for another Python, as _C.cpython-39",
+        ),
         (["nec_ext/_C.abi3.so"], "cannot be loaded beside torch"),
         ([], "has no extension: install it again"),
     ],
@@ -78,5 +81,3 @@ def test_without_its_extension(tmp_path: Path, files: list[str], sentence: str) 
         assert result.returncode == 1
         last = result.stderr.splitlines()[-1]
         assert last.startswith("ImportError: ") and sentence in last, result.stderr
-
-

@@ -105,34 +105,6 @@ def test_fused_is_the_reference(problem: dict[str, Any]) -> None:
 
 
 @bounded
-@given(st.data())
-def test_any_window_is_a_part_of_the_whole(data: st.DataObject) -> None:
-    shape = data.draw(shapes())
-    images = [data.draw(laid_out(shape, torch.float64)) for _ in range(2)]
-    ndim = len(shape) - 2
-    lows = [data.draw(st.integers(0, size - 1)) for size in shape[2:]]
-    highs = [
-        data.draw(st.integers(low + 1, size)) for low, size in zip(lows, shape[2:], strict=True)
-    ]
-    terms = [max(low - 1, 0) for low in lows] + [
-        min(h + 1, s) for h, s in zip(highs, shape[2:], strict=True)
-    ]
-    operator = data.draw(st.integers(0, 2))
-
-    def run(region: list[int], reduction: int) -> tuple[Tensor, ...]:
-        settings = (None, None, None, 0.15, 0.3, 0, operator, [1.3] * ndim, 1.0, region)
-        return torch.ops.nec_ext.ngf_forward(*images, *settings, reduction, None, True, True, True)
-
-    part = (..., *(slice(low, high) for low, high in zip(lows, highs, strict=True)))
-    loss, *gradients, _ = run([*terms, *lows, *highs], 2)
-    per_voxel = run([], 0)[0]
-    assert loss.item() == pytest.approx(per_voxel[part].sum().item(), rel=1e-14)
-    for gradient, whole in zip(gradients, run([], 2)[1:3], strict=True):
-        assert torch.equal(gradient[part], whole[part])
-        assert gradient.count_nonzero() == gradient[part].count_nonzero()
-
-
-@bounded
 @given(st.lists(st.integers(0, 4), max_size=6), st.sampled_from(["mask", "eps", "target_eps"]))
 def test_any_map_is_broadcast_or_refused(shape: list[int], name: str) -> None:
     images = uniform((2, 2, 3, 4, 3), 1).split(1)

@@ -94,7 +94,7 @@ def test_called_directly(name: str, target_only: bool) -> None:
     }
 
     def loss(input: Tensor, target: Tensor) -> Tensor:
-        return forward(input, target, *maps, *numbers, 1, None, False, False, target_only)[0]
+        return forward(input, target, *maps, *numbers, 1, False, False, target_only)[0]
 
     wanted = "target" if target_only else "both"
     found = evaluate(loss, *case.images(*dtypes), wanted=wanted)
@@ -105,7 +105,7 @@ def test_torch_finds_the_gradient_in_order() -> None:
     for name in ("noise_2d", "strided_3d"):
         (case,) = by_name(name)
         tensors, numbers = op_arguments(case, (torch.float32, torch.float64), maps=True)
-        torch.library.opcheck(forward, (*tensors, *numbers, 1, None, True, False, False))
+        torch.library.opcheck(forward, (*tensors, *numbers, 1, True, False, False))
 
 
 def call_arguments() -> tuple[list[Any], list[Any]]:
@@ -115,7 +115,7 @@ def call_arguments() -> tuple[list[Any], list[Any]]:
 
 def test_no_derivative_is_left_out() -> None:
     tensors, numbers = call_arguments()
-    rest = (*numbers, 1, None, True, False, False)
+    rest = (*numbers, 1, True, False, False)
     with torch.no_grad():  # nobody asks
         forward(*tensors, *rest)
         backward(torch.tensor(1.0), *tensors, *numbers, True, False)
@@ -129,7 +129,7 @@ def test_no_derivative_is_left_out() -> None:
         backward(torch.tensor(1.0), *tensors[:2], *maps, *numbers, True, False)
     with pytest.raises(RuntimeError, match="ngf_sums_ has no derivative by input"):
         sums = torch.ops.nec_ext.ngf_sums_.default
-        sums(*tensors[:2], *maps, *numbers, False, False, None, None)
+        sums(*tensors[:2], *maps, *numbers, 2, 0, 9, False, False, None, None)
     with pytest.raises(RuntimeError, match="ngf_scale_ has no derivative by gradient"):
         torch.ops.nec_ext.ngf_scale_.default(tensors[0], torch.tensor(2.0), None)
     with forward_ad.dual_level(), pytest.raises(RuntimeError, match="no forward-mode derivative"):
@@ -139,7 +139,7 @@ def test_no_derivative_is_left_out() -> None:
 def test_no_second_derivative_is_left_out() -> None:
     tensors, numbers = call_arguments()
     input, target = as_leaves(*tensors[:2], "input")
-    loss = forward(input, target, *tensors[2:], *numbers, 1, None, True, False, False)[0]
+    loss = forward(input, target, *tensors[2:], *numbers, 1, True, False, False)[0]
     with pytest.raises(RuntimeError, match="ngf_backward has no derivative by"):
         torch.autograd.grad(loss, input, create_graph=True)
 
@@ -154,7 +154,7 @@ def test_no_second_derivative_is_left_out() -> None:
     ],
 )
 def test_torchscript_is_refused(make: Any) -> None:
-    with pytest.raises(NotImplementedError, match="torch.jit.script cannot compile.*torch.export"):
+    with pytest.raises(NotImplementedError, match=r"torch\.jit\.script cannot compile"):
         torch.jit.script(make())
 
 

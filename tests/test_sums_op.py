@@ -11,7 +11,6 @@ import torch
 from helpers import threads
 from inputs import Case, channels_last, contiguous, expanded, transposed
 from test_compile import TESTS, op_arguments
-from test_region import region_of, whole
 from torch import Tensor
 
 forward = torch.ops.nec_ext.ngf_forward.default
@@ -30,7 +29,11 @@ Dtypes = tuple[torch.dtype, torch.dtype]
 def arguments_of(case: Case, dtypes: Dtypes) -> tuple[list[Any], list[Any]]:
     """Positional arguments, with maps, up to ``weight``."""
     tensors, settings = op_arguments(case, dtypes, True)
-    return [tensor.detach() for tensor in tensors], settings[:-1]
+    return [tensor.detach() for tensor in tensors], settings
+
+
+def slowest_axis(tensor: Tensor) -> int:
+    return max(range(2, tensor.dim()), key=tensor.stride)
 
 
 @dtypes
@@ -43,23 +46,25 @@ def test_window_of_the_whole(
     """Sums and gradients of a window are those of the op that allocates them."""
     case = case._replace(layout=layout)
     tensors, settings = arguments_of(case, dtypes)
-    window = [(1, size - k) for k, size in enumerate(case.shape[2:])]
-    region = region_of(whole(case), whole(case), window)
-    weight = settings[-1]
-    loss, *gradients, _ = forward(*tensors, *settings, region, 2, None, True, *wanted)
-    view = (..., *(slice(*side) for side in window))
-    given = [
-        torch.full_like(image[view], torch.nan) if w else None
-        for image, w in zip(tensors[:2], wanted, strict=True)
-    ]
-    found = sums(*tensors, *settings, region, False, False, *given)
-    voxels = sums(*tensors, *settings, region, False, True, None, None)
-    assert found.dtype == voxels.dtype == torch.float64
-    assert voxels.item() == pytest.approx(tensors[4].expand(case.shape)[view].sum().item())
-    assert weight * (voxels - 0.5 * found).item() == pytest.approx(loss.item(), rel=1e-6)
-    for gradient, expected in zip(given, gradients, strict=True):
-        assert gradient is None or torch.equal(gradient, expected[view])
-        assert gradient is None or gradient.count_nonzero() > 0
+    _, *gradients, _ = forward(*tensors, *settings, 2, True, *wanted)
+    losses, *_ = forward(*tensors, *settings, 0, True, False, False)
+    for dim in range(2, len(case.shape)):
+        begin, end = 1, case.shape[dim] - 2
+        view = (*[slice(None)] * dim, slice(begin, end))
+        given = [
+            torch.full_like(image[view], torch.nan) if w else None
+            for image, w in zip(tensors[:2], wanted, strict=True)
+        ]
+        found = sums(*tensors, *settings, dim, begin, end, False, False, *given)
+        voxels = sums(*tensors, *settings, dim, begin, end, False, True, None, None)
+        assert found.dtype == voxels.dtype == torch.float64
+        mask = tensors[4].expand(case.shape)[view]
+        assert voxels.item() == pytest.approx(mask.sum().item())
+        loss = losses[view].double().sum().item()
+        assert settings[-1] * (voxels - 0.5 * found).item() == pytest.approx(loss, rel=1e-6)
+        for gradient, expected in zip(given, gradients, strict=True):
+            assert gradient is None or torch.equal(gradient, expected[view])
+            assert gradient is None or gradient.count_nonzero() > 0
 
 
 @layouts
@@ -68,16 +73,13 @@ def test_planes(case: Case, layout: Any) -> None:
     """One sum for each plane along the slowest axis, the same wherever a window begins and ends."""
     case = case._replace(layout=layout)
     tensors, settings = arguments_of(case, (torch.float64, torch.float64))
-    axis = max(range(len(case.shape) - 2), key=lambda k: tensors[0].stride(k + 2))
+    dim = slowest_axis(tensors[0])
 
     def of(begin: int, end: int, of_mask: bool = False, per_plane: bool = True) -> Tensor:
-        window = whole(case)
-        window[axis] = (begin, end)
-        region = region_of(whole(case), whole(case), window)
-        return sums(*tensors, *settings, region, per_plane, of_mask, None, None)
+        return sums(*tensors, *settings, dim, begin, end, per_plane, of_mask, None, None)
 
-    count = case.shape[axis + 2]
-    mask = tensors[4].expand(case.shape).double().movedim(axis + 2, 0).flatten(1).sum(1)
+    count = case.shape[dim]
+    mask = tensors[4].expand(case.shape).double().movedim(dim, 0).flatten(1).sum(1)
     torch.testing.assert_close(of(0, count, of_mask=True), mask, rtol=1e-14, atol=0)
     for of_mask in (False, True):
         planes = of(0, count, of_mask)
@@ -91,16 +93,29 @@ def test_planes(case: Case, layout: Any) -> None:
 
 @pytest.mark.parametrize("layout", [contiguous, transposed])
 @pytest.mark.parametrize("wanted", [(True, False), (True, True)], ids=str)
-@pytest.mark.parametrize("cropped", [False, True])
-def test_opcheck(cropped: bool, wanted: tuple[bool, bool], layout: Any) -> None:
+@pytest.mark.parametrize("per_plane", [False, True])
+def test_opcheck(per_plane: bool, wanted: tuple[bool, bool], layout: Any) -> None:
     case = CASES[1]._replace(layout=layout)
     tensors, settings = arguments_of(case, (torch.float32, torch.float32))
-    window = [(1, 5), (0, 8), (2, 9)] if cropped else whole(case)
-    region = region_of(whole(case), whole(case), window) if cropped else []
-    shape = [*case.shape[:2], *(high - low for low, high in window)]
-    given = [torch.empty(shape) if w else None for w in wanted]
-    arguments = (*tensors, *settings, region, cropped, False, *given)
+    dim = slowest_axis(tensors[0])
+    given = [torch.empty_like(tensors[0].narrow(dim, 1, 4)) if w else None for w in wanted]
+    arguments = (*tensors, *settings, dim, 1, 5, per_plane, False, *given)
     torch.library.opcheck(sums, arguments, test_utils=TESTS)
+
+
+@pytest.mark.parametrize(
+    ("dim", "begin", "end"), [(2, -1, 5), (2, 0, 21), (2, 3, 3), (1, 0, 1), (4, 0, 1)]
+)
+def test_no_window_is_refused(dim: int, begin: int, end: int) -> None:
+    tensors, settings = arguments_of(CASES[0], (torch.float32, torch.float32))
+    with pytest.raises(RuntimeError, match="the window must"):
+        sums(*tensors, *settings, dim, begin, end, False, False, None, None)
+
+
+def test_planes_of_a_faster_axis_are_refused() -> None:
+    tensors, settings = arguments_of(CASES[0], (torch.float32, torch.float32))
+    with pytest.raises(RuntimeError, match="planes are those along the axis of the largest stride"):
+        sums(*tensors, *settings, 3, 0, 9, True, False, None, None)
 
 
 @pytest.mark.parametrize(
@@ -119,4 +134,4 @@ def test_what_does_not_fit_is_refused(gradient: Tensor | None, mask: bool, of_ma
     if not mask:
         tensors[4] = None
     with pytest.raises(RuntimeError, match=r"must|needs|broadcastable"):
-        sums(*tensors, *settings, [], False, of_mask, gradient, None)
+        sums(*tensors, *settings, 2, 0, 20, False, of_mask, gradient, None)

@@ -27,7 +27,7 @@ using PlaneSums = std::vector<double>;
 // The planes added in order.
 double total(const PlaneSums& sums);
 
-// Sums of mask over the window and terms, counting a broadcast mask once per voxel of the images. A
+// Sums of mask over the window, counting a broadcast mask once per voxel of the images. A
 // NaN or a negative weight makes them NaN.
 PlaneSums mask_sums(const Problem& problem, const Threads& threads);
 

@@ -159,11 +159,6 @@ bool TileSweep<T>::load_eps(const View& view, int64_t z, int64_t y, T* row) {
 
 template <typename T>
 void TileSweep<T>::load_weight(int64_t z, int64_t y) {
-  const Box& terms = p_.terms;
-  if (z < terms.lo[0] || z >= terms.hi[0] || y < terms.lo[1] || y >= terms.hi[1]) {
-    std::fill(weight_, weight_ + length_, T(0));
-    return;
-  }
   if (p_.mask) {
     load_values(p_.mask, z, y, weight_);
     for (int64_t x = 0; x < width_; ++x)
@@ -175,10 +170,7 @@ void TileSweep<T>::load_weight(int64_t z, int64_t y) {
     load_values(p_.upstream, z, y, upstream_);
     for (int64_t x = 0; x < width_; ++x) weight_[x] *= upstream_[x];
   }
-  const int64_t begin = std::clamp<int64_t>(terms.lo[2] - field_.lo[2], 0, width_);
-  const int64_t end = std::clamp<int64_t>(terms.hi[2] - field_.lo[2], begin, width_);
-  std::fill(weight_, weight_ + begin, T(0));
-  std::fill(weight_ + end, weight_ + length_, T(0));
+  std::fill(weight_ + width_, weight_ + length_, T(0));
 }
 
 template <typename T>

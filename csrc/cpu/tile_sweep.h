@@ -72,7 +72,7 @@ class TileSweep {
   void load_values(const View& view, int64_t z, int64_t y, T* row) const;
   // False where a value is outside of Range<T>.
   bool load_eps(const View& view, int64_t z, int64_t y, T* row);
-  bool weight_varies() const { return p_.mask || p_.upstream || !p_.is_whole(p_.terms); }
+  bool weight_varies() const { return p_.mask || p_.upstream; }
   void load_weight(int64_t z, int64_t y);
   void store(const View& view, int64_t z, int64_t y, const T* row) const;
   char* address(const View& view, int64_t z, int64_t y, int64_t x) const;

@@ -55,11 +55,10 @@ void launch_small(const typename Body::Arguments& arguments, int64_t blocks, Str
                             stream, name, start);
 }
 
-// Adds up what the kernel before it has left, if there was one.
+// Adds up what the kernel before it has left.
 template <class Body>
 void launch_finish(const typename Body::Arguments& arguments, Stream stream, const char* name) {
-  launch_small<Body>(arguments, 1, stream, name,
-                     arguments.count > 0 ? Start::early : Start::in_order);
+  launch_small<Body>(arguments, 1, stream, name, Start::early);
 }
 
 int64_t enough_blocks(const Rows& rows, int64_t most) {
@@ -73,20 +72,11 @@ struct Partials {
 
 template <typename T>
 Partials launch_mask(const Problem& p, double* partials, Stream stream) {
-  Box box;
-  bool empty = false;
-  for (int k = 0; k < 3; ++k) {
-    box.lo[k] = std::max(p.terms.lo[k], p.window.lo[k]);
-    box.hi[k] = std::min(p.terms.hi[k], p.window.hi[k]);
-    empty |= box.lo[k] >= box.hi[k];
-  }
-  Partials result{0, 0};
-  if (!empty) {
-    const Rows rows = make_rows<T>(p.mask, p.size, box, &result.repeats);
-    result.count = enough_blocks(rows, kMaskBlocks);
-    launch_small<MaskSum<T>>({rows, partials}, result.count, stream,
-                             "launch of the mask's sum failed");
-  }
+  Partials result;
+  const Rows rows = make_rows<T>(p.mask, p.size, p.window, &result.repeats);
+  result.count = enough_blocks(rows, kMaskBlocks);
+  launch_small<MaskSum<T>>({rows, partials}, result.count, stream,
+                           "launch of the mask's sum failed");
   return result;
 }
 
@@ -102,7 +92,7 @@ int64_t workspace_size(const Problem& problem) {
 }
 
 void launch_loss(const Problem& problem, const Total& total, double* workspace, Stream stream) {
-  const Factor factor{total.weight, total.mean, total.count, total.count_mask};
+  const Factor factor{total.weight, total.mean};
   double* scalars = nullptr;
   double* partials = workspace + kScalars;
   if (problem.mask) {
@@ -114,7 +104,7 @@ void launch_loss(const Problem& problem, const Total& total, double* workspace, 
   // The factor of a mask's mean is known to the GPU alone.
   const bool known = total.normalize && !scalars;
   const int64_t blocks =
-      launch_sweep_of(problem, known ? factor.value(0) : 1.0,
+      launch_sweep_of(problem, known ? factor.value(total.voxels) : 1.0,
                       total.normalize && scalars ? scalars + 1 : nullptr, partials, stream);
   launch_finish<FinishLoss>({partials, blocks, scalars, total.voxels, factor, total.wide_scalars,
                              total.loss, total.factor},

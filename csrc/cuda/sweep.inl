@@ -17,7 +17,8 @@ inline DeviceLimits limits_of_device() {
   return limits.get([] {
     return DeviceLimits{
         attribute_of_device(cudaDevAttrMultiProcessorCount, "multiprocessors of the device"),
-        attribute_of_device(cudaDevAttrMaxSharedMemoryPerBlockOptin, "shared memory of the device")};
+        attribute_of_device(cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                            "shared memory of the device")};
   });
 }
 

@@ -51,6 +51,21 @@ void put_wanted_first(Problem& p) {
 
 }  // namespace
 
+Arguments Reader::take_arguments() {
+  // Braces: from left to right, as the schema has them.
+  return {take<Tensor>(),
+          take<Tensor>(),
+          take<std::optional<Tensor>>(),
+          take<std::optional<Tensor>>(),
+          take<std::optional<Tensor>>(),
+          take<double>(),
+          take<double>(),
+          take<int64_t>(),
+          take<int64_t>(),
+          take<std::vector<double>>(),
+          take<double>()};
+}
+
 Layout::Layout(const Tensor& image) : axis{}, device_index_(image.get_device_index()) {
   STD_TORCH_CHECK(image.dim() == 4 || image.dim() == 5,
                   "nec_ext: input and target must both have 4 or 5 dimensions");
@@ -119,8 +134,6 @@ Problem make_problem(const Arguments& a, const Layout& layout) {
                   "nec_ext: spacing must have one number per spatial axis");
   STD_TORCH_CHECK(a.op >= 0 && a.op <= 2 && a.eps_mode >= 0 && a.eps_mode <= 1,
                   "nec_ext: unknown operator or eps mode");
-  STD_TORCH_CHECK(a.region.empty() || int(a.region.size()) == 4 * dim,
-                  "nec_ext: region must be empty or have four numbers per spatial axis");
 
   Problem p{};
   p.dim = dim;
@@ -130,18 +143,7 @@ Problem make_problem(const Arguments& a, const Layout& layout) {
   double* axis_scale = p.axis_scale;
   for (int k = 0; k < 3; ++k) {
     const int axis = layout.axis[k];
-    const auto bound = [&](int row, int64_t fallback) {
-      return axis < 0 || a.region.empty() ? fallback : a.region[size_t(row * dim + axis)];
-    };
-    const int64_t size = p.size[k + 2];
-    p.terms.lo[k] = bound(0, 0);
-    p.terms.hi[k] = bound(1, size);
-    p.window.lo[k] = bound(2, 0);
-    p.window.hi[k] = bound(3, size);
-    for (const Box* box : {&p.terms, &p.window}) {
-      STD_TORCH_CHECK(0 <= box->lo[k] && box->lo[k] < box->hi[k] && box->hi[k] <= size,
-                      "nec_ext: region must lie inside the image and not be empty");
-    }
+    p.window.hi[k] = p.size[k + 2];
     if (axis >= 0) *axis_scale++ = 1.0 / a.spacing[size_t(axis)];
   }
   p.image[0] = layout.view(a.input);
@@ -161,13 +163,21 @@ Problem make_problem(const Arguments& a, const Layout& layout) {
   return p;
 }
 
+void set_window(const Layout& layout, int64_t dim, int64_t begin, int64_t end, Problem& p) {
+  for (int k = 0; k < 3; ++k) {
+    if (layout.axis[k] < 0 || layout.axis[k] + 2 != dim) continue;
+    STD_TORCH_CHECK(0 <= begin && begin < end && end <= p.size[k + 2],
+                    "nec_ext: the window must lie inside the image and not be empty");
+    p.window.lo[k] = begin;
+    p.window.hi[k] = end;
+    return;
+  }
+  STD_TORCH_CHECK(false, "nec_ext: the window must be along a spatial axis");
+}
+
 double voxel_count(const Problem& p) {
   double count = double(p.size[0]) * double(p.size[1]);
-  for (int k = 0; k < 3; ++k) {
-    const int64_t lo = std::max(p.terms.lo[k], p.window.lo[k]);
-    const int64_t hi = std::min(p.terms.hi[k], p.window.hi[k]);
-    count *= double(std::max<int64_t>(hi - lo, 0));
-  }
+  for (int k = 0; k < 3; ++k) count *= double(p.window.hi[k] - p.window.lo[k]);
   return count;
 }
 
@@ -181,7 +191,6 @@ std::pair<Tensor, Tensor> add_gradients(const Arguments& a, const Layout& layout
       return new_like(a, {&zero, 1});
     }
     Tensor gradient = torch::stable::empty_like(image);
-    if (!p.is_whole(p.window)) torch::stable::zero_(gradient);
     view = layout.view(gradient);
     return gradient;
   };
@@ -202,7 +211,6 @@ Tensor add_loss_map(const Arguments& a, const Layout& layout, Problem& p) {
   std::vector<int64_t> shape;
   for (int64_t k = 0; k < a.input.dim(); ++k) shape.push_back(a.input.size(k));
   Tensor loss_map = new_like(a, shape);
-  if (!p.is_whole(p.window)) torch::stable::zero_(loss_map);
   p.loss_map = layout.view(loss_map);
   return loss_map;
 }

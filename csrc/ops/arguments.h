@@ -31,10 +31,28 @@ struct Arguments {
   int64_t eps_mode, op;
   std::vector<double> spacing;  // one per spatial axis
   double weight;
-  // terms lo, terms hi, window lo, window hi, each one number per spatial axis (problem.h); empty:
-  // everything.
-  std::vector<int64_t> region;
 };
+
+// The arguments of a call, which torch hands over on a stack, in the order of the schema.
+class Reader {
+ public:
+  explicit Reader(StableIValue* stack) : next_(stack) {}
+
+  template <typename T>
+  T take() {
+    return torch::stable::detail::to<T>(*next_++);
+  }
+  Arguments take_arguments();
+
+ private:
+  StableIValue* next_;
+};
+
+// Puts the results of a call in the place of its arguments.
+template <typename... T>
+void give(StableIValue* stack, const T&... results) {
+  ((*stack++ = torch::stable::detail::from(results)), ...);
+}
 
 // The axes of an image as a Problem has them. Spatial axes are put in the order of the strides, so
 // that rows are walked along memory whatever the layout: the loss does not depend on the order of
@@ -57,17 +75,21 @@ class Layout {
   int device_index_;
 };
 
-// Fills everything but the outputs, the upstream gradient and the gradient scale.
+// Fills everything but the outputs, the upstream gradient and the gradient scale. The window is the
+// whole image.
 Problem make_problem(const Arguments& arguments, const Layout& layout);
 
-// Voxels in terms and window, over all images: the sum of the mask where there is none.
+// Narrows the window to the voxels begin to end along an axis of the tensors.
+void set_window(const Layout& layout, int64_t dim, int64_t begin, int64_t end, Problem& problem);
+
+// Voxels in the window, over all images: the sum of the mask where there is none.
 double voxel_count(const Problem& problem);
 
 // float64 if an image is, else float32: what losses and factors are returned in.
 Tensor new_scalar(const Arguments& arguments);
 
 // Allocates the gradients that are asked for and makes them outputs of the problem; a tensor
-// without elements stands for one that is not. Voxels outside of the window are 0.
+// without elements stands for one that is not.
 std::pair<Tensor, Tensor> add_gradients(const Arguments& arguments, const Layout& layout,
                                         bool input_grad, bool target_grad, Problem& problem);
 

@@ -13,86 +13,80 @@
 
 #include <torch/headeronly/util/Exception.h>
 
-#include <tuple>
-
 #include "arguments.h"
 
 namespace nec {
 
 // What becomes of the sum over voxels; schema.cpp has the meaning of the names.
 struct Reduced {
-  bool mean;                    // divided by the voxels, or by the sum of the mask
-  std::optional<double> count;  // stands for that divisor
+  bool mean;  // divided by the voxels, or by the sum of the mask
   bool normalize;
   Tensor loss, factor;  // outputs
 };
 
 template <class Device>
-std::tuple<Tensor, Tensor, Tensor, Tensor> ngf_forward(
-    Tensor input, Tensor target, std::optional<Tensor> eps_map,
-    std::optional<Tensor> target_eps_map, std::optional<Tensor> mask, double eps, double target_eps,
-    int64_t eps_mode, int64_t op, std::vector<double> spacing, double weight,
-    std::vector<int64_t> region, int64_t reduction, std::optional<double> count, bool normalize,
-    bool input_grad, bool target_grad) {
-  const Arguments a{input,      target,   eps_map, target_eps_map, mask,   eps,
-                    target_eps, eps_mode, op,      spacing,        weight, region};
-  const Layout layout(input);
+void ngf_forward(StableIValue* stack, uint64_t, uint64_t) {
+  Reader in(stack);
+  const Arguments a = in.take_arguments();
+  const auto reduction = Reduction(in.take<int64_t>());
+  const bool normalize = in.take<bool>();
+  const bool input_grad = in.take<bool>(), target_grad = in.take<bool>();
+  const Layout layout(a.input);
   Problem p = make_problem(a, layout);
-  Device device(input);
+  Device device(a.input);
+  const bool is_map = reduction == Reduction::none;
+  const Tensor loss = is_map ? add_loss_map(a, layout, p) : new_scalar(a);
   const Tensor factor = new_scalar(a);
-  if (Reduction(reduction) == Reduction::none) {
-    const Tensor loss_map = add_loss_map(a, layout, p);
-    const auto [grad_input, grad_target] = add_gradients(a, layout, false, false, p);
+  const auto [grad_input, grad_target] =
+      add_gradients(a, layout, input_grad && !is_map, target_grad && !is_map, p);
+  if (is_map) {
     device.maps(p);
-    torch::stable::fill_(factor, weight);
-    return {loss_map, grad_input, grad_target, factor};
+    torch::stable::fill_(factor, a.weight);
+  } else {
+    device.reduce(p, {reduction == Reduction::mean, normalize, loss, factor});
   }
-  const auto [grad_input, grad_target] = add_gradients(a, layout, input_grad, target_grad, p);
-  const Tensor loss = new_scalar(a);
-  device.reduce(p, {Reduction(reduction) == Reduction::mean, count, normalize, loss, factor});
-  return {loss, grad_input, grad_target, factor};
+  give(stack, loss, grad_input, grad_target, factor);
 }
 
 template <class Device>
-std::tuple<Tensor, Tensor> ngf_backward(Tensor upstream, Tensor input, Tensor target,
-                                        std::optional<Tensor> eps_map,
-                                        std::optional<Tensor> target_eps_map,
-                                        std::optional<Tensor> mask, double eps, double target_eps,
-                                        int64_t eps_mode, int64_t op, std::vector<double> spacing,
-                                        double weight, std::vector<int64_t> region, bool input_grad,
-                                        bool target_grad) {
-  const Arguments a{input,      target,   eps_map, target_eps_map, mask,   eps,
-                    target_eps, eps_mode, op,      spacing,        weight, region};
-  const Layout layout(input);
+void ngf_backward(StableIValue* stack, uint64_t, uint64_t) {
+  Reader in(stack);
+  const Tensor upstream = in.take<Tensor>();
+  const Arguments a = in.take_arguments();
+  const bool input_grad = in.take<bool>(), target_grad = in.take<bool>();
+  const Layout layout(a.input);
   Problem p = make_problem(a, layout);
   p.upstream = layout.view(upstream);
-  p.gradient_scale = weight;
-  Device device(input);
-  const auto gradients = add_gradients(a, layout, input_grad, target_grad, p);
+  p.gradient_scale = a.weight;
+  Device device(a.input);
+  const auto [grad_input, grad_target] = add_gradients(a, layout, input_grad, target_grad, p);
   device.maps(p);
-  return gradients;
+  give(stack, grad_input, grad_target);
 }
 
 template <class Device>
-Tensor ngf_sums_(Tensor input, Tensor target, std::optional<Tensor> eps_map,
-                 std::optional<Tensor> target_eps_map, std::optional<Tensor> mask, double eps,
-                 double target_eps, int64_t eps_mode, int64_t op, std::vector<double> spacing,
-                 double weight, std::vector<int64_t> region, bool per_plane, bool of_mask,
-                 std::optional<Tensor> grad_input, std::optional<Tensor> grad_target) {
-  const Arguments a{input,      target,   eps_map, target_eps_map, mask,   eps,
-                    target_eps, eps_mode, op,      spacing,        weight, region};
-  const Layout layout(input);
+void ngf_sums_(StableIValue* stack, uint64_t, uint64_t) {
+  Reader in(stack);
+  const Arguments a = in.take_arguments();
+  const int64_t dim = in.take<int64_t>(), begin = in.take<int64_t>(), end = in.take<int64_t>();
+  const bool per_plane = in.take<bool>(), of_mask = in.take<bool>();
+  const auto grad_input = in.take<std::optional<Tensor>>();
+  const auto grad_target = in.take<std::optional<Tensor>>();
+  const Layout layout(a.input);
   Problem p = make_problem(a, layout);
-  p.gradient_scale = weight;
+  set_window(layout, dim, begin, end, p);
+  p.gradient_scale = a.weight;
   set_gradients(layout, grad_input, grad_target, p);
-  Device device(input);
-  const int64_t count = per_plane ? p.window.hi[0] - p.window.lo[0] : 1;
-  Tensor sums = torch::stable::empty({&count, 1}, torch::headeronly::ScalarType::Double,
-                                     std::nullopt, input.device());
+  STD_TORCH_CHECK(!per_plane || layout.axis[0] + 2 == dim,
+                  "nec_ext: planes are those along the axis of the largest stride");
   STD_TORCH_CHECK(!of_mask || (p.mask && !p.gradient[0]),
                   "nec_ext: the sum of a mask needs one, and has no gradient");
+  Device device(a.input);
+  const int64_t count = per_plane ? p.window.hi[0] - p.window.lo[0] : 1;
+  const Tensor sums = torch::stable::empty({&count, 1}, torch::headeronly::ScalarType::Double,
+                                           std::nullopt, a.input.device());
   device.sums(p, of_mask, static_cast<double*>(sums.mutable_data_ptr()), count);
-  return sums;
+  give(stack, sums);
 }
 
 template <class Device>

@@ -46,8 +46,7 @@ struct Cpu {
     double factor = p.weight;
     if (r.mean) {
       // A mean over no voxel is 0 with gradient 0: a patch without brain must not stop a training.
-      const double divisor = r.count.value_or(voxels);
-      factor = divisor == 0 ? 0 : p.weight / divisor;
+      factor = voxels == 0 ? 0 : p.weight / voxels;
     }
     p.gradient_scale = r.normalize ? factor : 1.0;
     const double sum = cpu::total(cpu::sweep(p, torch_threads()));
@@ -67,17 +66,16 @@ struct Cpu {
 
   void scale(const View& gradient, const int64_t (&size)[kAxes], const View& upstream,
              const View& factor) {
-    cpu::scale(gradient, size, scalar(upstream) * (factor ? scalar(factor) : 1.0),
-               torch_threads());
+    cpu::scale(gradient, size, scalar(upstream) * (factor ? scalar(factor) : 1.0), torch_threads());
   }
 };
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(nec_ext, CPU, m) {
-  m.impl("ngf_forward", TORCH_BOX(&ngf_forward<Cpu>));
-  m.impl("ngf_backward", TORCH_BOX(&ngf_backward<Cpu>));
-  m.impl("ngf_sums_", TORCH_BOX(&ngf_sums_<Cpu>));
+  m.impl("ngf_forward", &ngf_forward<Cpu>);
+  m.impl("ngf_backward", &ngf_backward<Cpu>);
+  m.impl("ngf_sums_", &ngf_sums_<Cpu>);
   m.impl("ngf_scale_", TORCH_BOX(&ngf_scale_<Cpu>));
 }
 

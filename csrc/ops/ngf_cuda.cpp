@@ -40,9 +40,6 @@ class Cuda {
     total.weight = p.weight;
     total.mean = r.mean;
     total.voxels = voxel_count(p);
-    // The sum of a mask is in device memory, and nothing waits for it.
-    total.count = r.count.value_or(total.voxels);
-    total.count_mask = p.mask && !r.count;
     total.normalize = r.normalize;
     total.wide_scalars = r.loss.element_size() == sizeof(double);
     total.loss = r.loss.mutable_data_ptr();
@@ -88,9 +85,9 @@ class Cuda {
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(nec_ext, CUDA, m) {
-  m.impl("ngf_forward", TORCH_BOX(&ngf_forward<Cuda>));
-  m.impl("ngf_backward", TORCH_BOX(&ngf_backward<Cuda>));
-  m.impl("ngf_sums_", TORCH_BOX(&ngf_sums_<Cuda>));
+  m.impl("ngf_forward", &ngf_forward<Cuda>);
+  m.impl("ngf_backward", &ngf_backward<Cuda>);
+  m.impl("ngf_sums_", &ngf_sums_<Cuda>);
   m.impl("ngf_scale_", TORCH_BOX(&ngf_scale_<Cuda>));
 }
 

@@ -15,29 +15,30 @@
 // ngf_backward is the gradient of the losses per voxel, weighted by `upstream` (broadcastable to
 // the images).
 //
-// ngf_sums_ is for a volume in parts: the sum of mask * t^2 over the window of the region, in
-// float64, and beside it the gradients of `weight` times the sum of the losses, written into given
-// tensors of the window's shape. `per_plane` returns one sum for each plane of the window along the
-// axis of the largest stride, which does not depend on where the window begins and ends along it;
-// `of_mask` the sum of the mask instead, and writes nothing.
+// ngf_sums_ is for a volume in parts: the sum of mask * t^2 over a window, the voxels begin to end
+// along the axis dim, in float64, and beside it the gradients of `weight` times the sum of the
+// losses of all voxels, written into given tensors of the window's shape. `per_plane` returns one
+// sum for each plane of the window along the axis of the largest stride, which does not depend on
+// where the window begins and ends along it; `of_mask` the sum of the mask instead, and writes
+// nothing.
 //
 // ngf_scale_ multiplies a gradient by upstream and factor, which are scalars that the host need not
 // know. Where their product is 1 it touches nothing.
+
+// What all of them begin with; Reader::take_arguments (arguments.h) reads it.
+#define NEC_ARGUMENTS                                                                          \
+  "Tensor input, Tensor target, Tensor? eps_map, Tensor? target_eps_map, Tensor? mask, float " \
+  "eps, "                                                                                      \
+  "float target_eps, int eps_mode, int operator, float[] spacing, float weight"
+
 STABLE_TORCH_LIBRARY(nec_ext, m) {
-  m.def(
-      "ngf_forward(Tensor input, Tensor target, Tensor? eps_map, Tensor? target_eps_map, "
-      "Tensor? mask, float eps, float target_eps, int eps_mode, int operator, float[] spacing, "
-      "float weight, int[] region, int reduction, float? count, bool normalize, bool input_grad, "
-      "bool target_grad) -> (Tensor loss, Tensor grad_input, Tensor grad_target, Tensor factor)");
-  m.def(
-      "ngf_backward(Tensor upstream, Tensor input, Tensor target, Tensor? eps_map, "
-      "Tensor? target_eps_map, Tensor? mask, float eps, float target_eps, int eps_mode, "
-      "int operator, float[] spacing, float weight, int[] region, bool input_grad, "
-      "bool target_grad) -> (Tensor grad_input, Tensor grad_target)");
-  m.def(
-      "ngf_sums_(Tensor input, Tensor target, Tensor? eps_map, Tensor? target_eps_map, "
-      "Tensor? mask, float eps, float target_eps, int eps_mode, int operator, float[] spacing, "
-      "float weight, int[] region, bool per_plane, bool of_mask, Tensor(a!)? grad_input, "
-      "Tensor(b!)? grad_target) -> Tensor sums");
+  m.def("ngf_forward(" NEC_ARGUMENTS
+        ", int reduction, bool normalize, bool input_grad, bool target_grad)"
+        " -> (Tensor loss, Tensor grad_input, Tensor grad_target, Tensor factor)");
+  m.def("ngf_backward(Tensor upstream, " NEC_ARGUMENTS
+        ", bool input_grad, bool target_grad) -> (Tensor grad_input, Tensor grad_target)");
+  m.def("ngf_sums_(" NEC_ARGUMENTS
+        ", int dim, int begin, int end, bool per_plane, bool of_mask, Tensor(a!)? grad_input,"
+        " Tensor(b!)? grad_target) -> Tensor sums");
   m.def("ngf_scale_(Tensor(a!) gradient, Tensor upstream, Tensor? factor) -> ()");
 }

@@ -110,7 +110,7 @@ struct Inputs {
   Size size;
   double axis_scale[3];
   Array image[2], eps[2], mask, upstream;
-  Box terms, window;
+  Box window;
   double gradient_scale, weight;
 };
 
@@ -128,7 +128,6 @@ inline Outputs evaluate(const Inputs& in) {
 
   for_each_voxel(in.size, [&](int64_t image, int64_t z, int64_t y, int64_t x, int64_t index) {
     const size_t i = size_t(index);
-    if (!inside(in.terms, z, y, x)) return;
     Real gradient[2][3] = {};
     for (int k = 0; k < in.dim; ++k) {
       for_each_neighbor(kernels[k], in.size, image, z, y, x, [&](Real w, int64_t neighbor) {

@@ -46,8 +46,7 @@ struct Case {
   DType map_dtype = DType::float32;
   int gradients = 2;
   bool loss_map = false, isotropic = false;
-  bool whole = true;  // else in `terms` and `window`
-  Box terms{}, window{};
+  Box window{};  // empty: everything
 
   bool wide() const { return dtype[0] == DType::float64 || dtype[1] == DType::float64; }
   std::string name() const {
@@ -84,8 +83,7 @@ struct Run {
     std::copy(c.size.begin(), c.size.end(), p.size);
     const double scale[3] = {0.5, c.dim == 3 ? 1.25 : 2, 2};
     for (int k = 0; k < 3; ++k) p.axis_scale[k] = c.isotropic ? 2 : scale[k];
-    p.terms = c.whole ? whole(c.size) : c.terms;
-    p.window = c.whole ? whole(c.size) : c.window;
+    p.window = c.window.hi[0] == 0 ? whole(c.size) : c.window;
     p.gradient_scale = 0.7;
     p.weight = 1.3;
     for (int m : {0, 1}) {
@@ -133,8 +131,8 @@ struct Run {
   dense::Outputs expected() {
     const Problem& p = problem;
     const Array ones(size_t(dense::count(c.size)), 1);
-    dense::Inputs in{p.dim, p.op,    p.mode,   c.size,           {},      {}, {}, ones,
-                     ones,  p.terms, p.window, p.gradient_scale, p.weight};
+    dense::Inputs in{p.dim, p.op, p.mode,   c.size,           {},      {}, {},
+                     ones,  ones, p.window, p.gradient_scale, p.weight};
     std::copy(p.axis_scale, p.axis_scale + 3, in.axis_scale);
     for (int m : {0, 1}) {
       in.image[m] = image[m].values();

@@ -129,14 +129,12 @@ inline Box random_box(Run& run, const Size& n) {
   return box;
 }
 
-inline void test_regions() {
+inline void test_windows() {
   Run random{Case()};
   for (int repeat = 0; repeat < 100; ++repeat) {
     for (const int dim : {2, 3}) {
       Case c = case_of(dim, {1, 2, 7, 6, 20});
       c.op = kOperators[repeat % 3];
-      c.whole = false;
-      c.terms = random_box(random, c.size);
       c.window = random_box(random, c.size);
       if (repeat % 2) c.mask_size = {1, 1, 1, c.size[3], c.size[4]};
       c.loss_map = repeat % 4 == 0;
@@ -146,51 +144,7 @@ inline void test_regions() {
   }
 }
 
-// Each part is computed from its own voxels and one more plane of its neighbours, as a process that
-// owns it would. Sums and gradients add up to those of the whole.
-inline void test_split(int axis, Operator op, EpsMode mode) {
-  Case c = case_of(3, {1, 2, 9, 8, 20});
-  c.op = op;
-  c.mode = mode;
-  c.dtype[0] = c.dtype[1] = DType::float64;
-  Run whole(c), parts(c);
-  const Real want = whole.sweep();
-  Real sum = 0;
-  Array gradient[2];
-  for (Array& g : gradient) g.assign(size_t(dense::count(c.size)), 0);
-  const int64_t length = c.size[size_t(axis) + 2];
-  const int64_t cuts[] = {0, 1, length / 2, length};  // unequal, one of a single plane
-  for (int part = 0; part < 3; ++part) {
-    const int64_t first = std::max<int64_t>(cuts[part] - 1, 0),
-                  last = std::min(cuts[part + 1] + 1, length);
-    Problem p = parts.problem;
-    p.size[axis + 2] = last - first;
-    p.terms = p.window = sweep_case::whole({1, 2, p.size[2], p.size[3], p.size[4]});
-    p.terms.lo[axis] = cuts[part] - first;
-    p.terms.hi[axis] = cuts[part + 1] - first;
-    for (nec::View* view : {&p.image[0], &p.image[1], &p.gradient[0], &p.gradient[1]}) {
-      view->data = static_cast<double*>(view->data) + first * view->stride[axis + 2];
-    }
-    sum += backend.sweep(p);
-    for (int m : {0, 1}) {
-      const Array values = parts.gradient[m].values();
-      dense::for_each_voxel(c.size, [&](int64_t, int64_t z, int64_t y, int64_t x, int64_t i) {
-        const int64_t index[3] = {z, y, x};
-        if (first <= index[axis] && index[axis] < last) gradient[m][size_t(i)] += values[size_t(i)];
-      });
-    }
-  }
-  CHECK_NEAR(sum, want, 1e-12, "parts along axis " + std::to_string(axis));
-  for (int m : {0, 1}) {
-    const Array whole_gradient = whole.gradient[m].values();
-    for (size_t i = 0; i < gradient[m].size(); ++i) {
-      CHECK_NEAR(gradient[m][i], whole_gradient[i], 1e-12,
-                 "parts along axis " + std::to_string(axis));
-    }
-  }
-}
-
-// A tile of a volume writes the gradient of its own voxels and reads the terms one voxel around it.
+// The tiles of a volume have the gradient of the whole.
 inline void test_tile_by_tile() {
   Case c = case_of(3, {1, 1, 9, 8, 20});
   Run whole(c), tiles(c);
@@ -200,10 +154,6 @@ inline void test_tile_by_tile() {
     for (int64_t x = 0; x < 20; x += 7) {
       Problem& p = tiles.problem;
       p.window = {{z, 0, x}, {std::min<int64_t>(z + 4, 9), 8, std::min<int64_t>(x + 7, 20)}};
-      for (int k = 0; k < 3; ++k) {
-        p.terms.lo[k] = std::max<int64_t>(p.window.lo[k] - 1, 0);
-        p.terms.hi[k] = std::min(p.window.hi[k] + 1, c.size[size_t(k) + 2]);
-      }
       sum += tiles.sweep();
     }
   }
@@ -306,12 +256,7 @@ inline void test_everywhere() {
   test_sizes();
   test_types_and_layouts();
   test_maps();
-  test_regions();
-  for (const int axis : {0, 1, 2}) {
-    for (const Operator op : kOperators) {
-      for (const EpsMode mode : kModes) test_split(axis, op, mode);
-    }
-  }
+  test_windows();
   test_tile_by_tile();
   test_values();
   test_spread();

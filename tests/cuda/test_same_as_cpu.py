@@ -16,7 +16,6 @@ REUSED: dict[str, set[str]] = {
     "test_functional": set(),
     # Sums over halves and over float32 need not be cut into the same blocks.
     "test_dtypes": {"test_half_gradient_is_the_float32_gradient_rounded"},
-    "test_region": set(),
     "test_autograd": set(),
     "test_transforms": set(),
     # Loops on the CPU are the oracle of these: test_cuda_kernels.py has what they ask.

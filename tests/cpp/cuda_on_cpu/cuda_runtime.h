@@ -56,7 +56,7 @@ struct cudaLaunchConfig_t {
 struct FakeDevice {
   int multiprocessors = 3;
   int shared_bytes = 24 * 1024;
-  int major = 9;         // compute capability
+  int major = 9;  // compute capability
   int driver = 13000;
   int leftovers = 0xff;  // in every byte of shared memory
 };
