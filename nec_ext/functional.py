@@ -12,6 +12,7 @@ from torch.autograd import forward_ad
 
 from . import _autograd, _ops, reference
 from ._arguments import DEFAULT_EPS, check_maps, is_eager, parse_options
+from ._devices import warn_of_reference
 
 __all__ = ["ngf_loss"]
 
@@ -100,6 +101,7 @@ def ngf_loss(
     # Forward-mode derivatives have no kernel, and would silently be 0.
     forward_mode = not torch.compiler.is_compiling() and forward_ad._current_level >= 0
     if input.device.type not in _ops.FUSED_DEVICES or forward_mode:
+        warn_of_reference(input.device.type)
         return reference.loss_from_options(input, target, options)
     loss = _autograd.fused_loss(input, target, options)
     # A bad value in a map makes the loss NaN: only then is it worth looking for one.

@@ -23,6 +23,7 @@ from ._arguments import (
     is_eager,
     parse_eps,
     parse_options,
+    parse_positive,
     parse_spacing,
 )
 
@@ -160,8 +161,7 @@ def estimate_eps(
     """
     check_option("operator", operator)
     image = check_images(image=image)["image"]
-    if not eta > 0:
-        raise ValueError(f"eta must be positive, got {eta}")
+    eta = parse_positive("eta", eta)
     gradient = image_gradient(_upcast(image.detach()), operator, spacing)
     length = torch.linalg.vector_norm(gradient, dim=2)
     mean = length.mean(tuple(range(2, length.dim())), keepdim=True)
