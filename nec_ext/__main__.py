@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         **{f"device {kind}": text for kind, text in devices.items()},
     }
     for name, value in facts.items():
-        print(f"{name:<20} {value}")
+        print(f"{name:<20} {value}", flush=True)
     checks = [_compare(kind) for kind in devices if reason_here(kind) is None]
     exact = all(checks)
     print("\nthe fused loss agrees with its reference" if exact else "\nthe fused loss is WRONG")

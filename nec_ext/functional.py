@@ -46,6 +46,8 @@ def ngf_loss(
     Args:
         input: the generated image, ``(B, C, H, W)`` or ``(B, C, D, H, W)``; float32, float64,
             float16 or bfloat16. Each channel of each sample is an image on its own. Any strides.
+            A volume needs its batch axis: ``(C, D, H, W)`` is taken for C samples of 2D images with
+            D channels.
         target: the source image, of the same shape and on the same device; its dtype may differ.
         eps: noise level, in intensity per unit of spacing: gradients well below it do not count as
             edges. A positive float, or a tensor broadcastable to the images: per sample, per

@@ -85,7 +85,8 @@ class NGFLoss(_Loss):
         """See :func:`nec_ext.ngf_loss`.
 
         Args:
-            input: ``(B, C, H, W)`` or ``(B, C, D, H, W)``, the generated image.
+            input: ``(B, C, H, W)`` or ``(B, C, D, H, W)``, the generated image. A volume needs its
+                batch axis: ``(C, D, H, W)`` is taken for 2D images with D channels.
             target: the source image, of the same shape.
             mask: weights of the voxels, broadcastable to the images.
         """

@@ -117,7 +117,8 @@ def ngf_field(
     Plain PyTorch, and differentiable.
 
     Args:
-        image: ``(B, C, H, W)`` or ``(B, C, D, H, W)``.
+        image: ``(B, C, H, W)`` or ``(B, C, D, H, W)``. A volume needs its batch axis:
+            ``(C, D, H, W)`` is taken for 2D images with D channels.
         eps, eps_mode, operator, spacing: see :func:`nec_ext.ngf_loss`.
 
     Returns:
@@ -147,7 +148,8 @@ def estimate_eps(
     E. Haber, J. Modersitzki, MICCAI 2006.
 
     Args:
-        image: ``(B, C, H, W)`` or ``(B, C, D, H, W)``. No gradient flows to it.
+        image: ``(B, C, H, W)`` or ``(B, C, D, H, W)``. No gradient flows to it. A volume needs its
+            batch axis: ``(C, D, H, W)`` is taken for 2D images with D channels.
         eta: how many times the mean counts as noise; positive.
         operator, spacing: see :func:`nec_ext.ngf_loss`.
 

@@ -42,24 +42,33 @@ def ngf_loss(
 ) -> Tensor:
     """:func:`nec_ext.ngf_loss` of large images, a tile of some planes after the other.
 
-    For volumes in host memory or mapped from a file, where a tile at a time goes to a GPU, and for
-    gradients that are to be written to a file. Tiles are cut along the axis that is slowest in
-    memory: for a C-contiguous volume the first spatial one. Loss and gradients do not depend on the
-    tiles, to the last bit, and on the CPU are those of :func:`nec_ext.ngf_loss` (whose gradients of
-    half types are rounded once more). With a mask, the mean reads the mask twice.
+    For volumes in host memory or in a file, of which a tile at a time is read, converted and taken
+    to a GPU, and for gradients that are to be written to a file. Tiles are cut along the axis that
+    is slowest in memory: for a C-contiguous volume the first spatial one, for a NIfTI file the
+    last. Loss and gradients do not depend on the tiles, to the last bit, and on the CPU are those
+    of :func:`nec_ext.ngf_loss` of float32 tensors with the same values, in the same order of memory
+    (whose gradients of half types are rounded once more). With a mask, the mean reads it twice.
 
     Args:
-        input: ``(B, C, H, W)`` or ``(B, C, D, H, W)``; a tensor or a numpy array, also one that is
-            mapped from a file. It is never copied as a whole.
-        target: the source image, of the same shape and in the same kind of memory.
+        input: ``(B, C, H, W)`` or ``(B, C, D, H, W)``; a tensor, a numpy array, also one that is
+            mapped from a file, or anything else that has a shape and a dtype and is read by slices:
+            nibabel's ``dataobj``, a data set of h5py or zarr. It is never copied as a whole.
+            Floating-point numbers as in :func:`nec_ext.ngf_loss`, or integers, also scaled by the
+            file's slope and intercept, which are rounded to float32 as they are read. One of three
+            axes that is read by slices, ``(X, Y, Z)``, counts as ``(1, 1, X, Y, Z)``; four or five
+            axes are those of a tensor. A compressed file is decompressed anew for every tile.
+        target: the source image, of the same shape. Where it alone is read by slices, the tiles are
+            cut along its slowest axis.
         tiles: into how many the images are cut, at most; none has less than a plane.
-        max_memory: instead, the bytes that a tile may take on the device, with the two planes
-            around it on each side and its gradients. Default: 1 GiB.
-        device: where to compute. Default: where the images are, which then are read in place.
-        grad_input, grad_target: where to write the gradient of the loss by an image: a tensor or an
-            array of its shape, of any floating-point dtype, that shares no memory with the images.
-            Default: nowhere.
-        eps, target_eps, eps_mode, operator, spacing, mask, weight: as in :func:`nec_ext.ngf_loss`.
+        max_memory: instead, the bytes that a tile may take, with the two planes around it on each
+            side, its gradients, and what is read of a file before it is converted. Default: 1 GiB.
+        device: where to compute. Default: where the images are; what needs no conversion is then
+            read in place.
+        grad_input, grad_target: where to write the gradient of the loss by an image: a tensor or a
+            numpy array of the image's own shape, ``(X, Y, Z)`` for three axes, of any
+            floating-point dtype, that shares no memory with the images. Default: nowhere.
+        eps, target_eps, eps_mode, operator, spacing, weight: as in :func:`nec_ext.ngf_loss`.
+        mask: as in :func:`nec_ext.ngf_loss`. Like a tensor of eps, it may be all that an image may.
         reduction: ``"mean"`` or ``"sum"``.
 
     Returns:
@@ -74,6 +83,8 @@ def ngf_loss(
         >>> a, b = (numpy.load(f, mmap_mode="r")[None, None] for f in ("a.npy", "b.npy"))
         >>> g = numpy.lib.format.open_memmap("g.npy", "w+", a.dtype, a.shape[2:])[None, None]
         >>> nec_ext.tiled.ngf_loss(a, b, grad_input=g, device="cuda", max_memory=8 << 30)
+        >>> t1, t2 = (nibabel.load(f).dataobj for f in ("t1.nii.gz", "t2.nii.gz"))
+        >>> nec_ext.tiled.ngf_loss(t1, t2, eps=50.0, spacing=(1.0, 1.0, 2.0))
 
     References:
         See :func:`nec_ext.ngf_loss`.

@@ -254,14 +254,6 @@ def test_no_more_tiles_than_asked_for(
     assert sum(sizes) == 9 and set(sizes[:-1]) <= {sizes[0]}
 
 
-def test_where_images_are_is_in_place() -> None:
-    assert _reading.is_same(torch.device("cpu"), torch.device("cpu"))
-    assert _reading.is_same(torch.device("cuda"), torch.device("cuda", 1))
-    assert _reading.is_same(torch.device("cuda", 1), torch.device("cuda", 1))
-    assert not _reading.is_same(torch.device("cuda", 0), torch.device("cuda", 1))
-    assert not _reading.is_same(torch.device("cuda", 0), torch.device("cpu"))
-
-
 def test_nothing_is_refused_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plane may take more than the default, which nobody has asked for."""
     monkeypatch.setattr(tiled, "DEFAULT_MEMORY", 1)
@@ -368,12 +360,6 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a long double": (
         {"eps": READ_ONLY.astype(np.longdouble)},
         f"eps must be {FLOATS}, bool or an integer type, got {np.dtype(np.longdouble).name}",
-    ),
-    "a bool": ({"input": IMAGE > 0}, f"input must be {FLOATS} or an integer type, got bool"),
-    "complex": ({"target": IMAGE + 1j}, f"target must be {FLOATS} or an integer type, got comple"),
-    "objects": (
-        {"input": READ_ONLY.astype(object)},
-        f"input must be {FLOATS} or an integer type, got object",
     ),
     "complex weights": (
         {"mask": IMAGE + 1j},

@@ -17,6 +17,7 @@ from test_tiled import copy_tiles
 from torch import Tensor
 
 import nec_ext
+from nec_ext import _reading
 
 SHAPE = (9, 7, 8)
 OPTIONS = {"eps": 40.0, "spacing": (0.7, 1.3, 2.5)}
@@ -67,13 +68,14 @@ def check(
         assert_same_bits(Result(loss, *shown), expected)
 
 
-@pytest.fixture(params=[False, True], ids=["in place", "through copies"], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=[False, True], ids=["in place", "through copies"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on the device of the images, or as on another one."""
     if request.param:
         copy_tiles(monkeypatch)
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_integers(dtype: str, order: str) -> None:
@@ -88,6 +90,7 @@ def test_integers(dtype: str, order: str) -> None:
     check(tensors[0], floats(arrays[1]), [*map(floats, arrays)])
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("turn", [".newbyteorder", "backwards"])
 def test_arrays_that_torch_refuses(turn: str) -> None:
     arrays = [stored(seed)[None, None] for seed in range(2)]
@@ -102,6 +105,7 @@ def test_arrays_that_torch_refuses(turn: str) -> None:
         nec_ext.tiled.ngf_loss(image[..., ::-1], floats(arrays[1]), grad_input=gradient)
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("shape", [SHAPE, (2, 3, *SHAPE), (2, 1, 20, 11)], ids=str)
 def test_what_is_read_by_slices(shape: tuple[int, ...], order: str) -> None:
@@ -127,6 +131,7 @@ def test_what_is_read_by_slices(shape: tuple[int, ...], order: str) -> None:
     assert len(rest) == 1  # whole planes
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("eps", [0.5, 1e-6])
 def test_a_tensor_follows_what_is_read_by_slices(eps: float) -> None:
     """A generated image in another order of memory than the file that is its target."""
@@ -147,6 +152,16 @@ def test_a_tensor_follows_what_is_read_by_slices(eps: float) -> None:
         assert_result_close(results[0], expected)
     else:
         assert results[0].loss < 0.6  # where the order of a sum shows
+
+
+def test_tiles_take_the_same_memory() -> None:
+    """New memory for each of them would lie in pieces, and grow."""
+    source = _reading.Source("input", torch.ones(1, 1, *SHAPE, dtype=torch.int16), is_map=False)
+    source.turn(range(5), in_place=True)
+    source.expect(4)
+    first, other = (source.planes(k, 9, torch.device("cpu")) for k in (5, 6))
+    assert first.shape[2] == 4 and other.shape[2] == 3
+    assert first.data_ptr() == other.data_ptr()
 
 
 @pytest.mark.parametrize("kind", ["tensors", "slices", "scaled slices"])
@@ -182,6 +197,7 @@ def test_memory_of_converted_tiles(kind: str) -> None:
             assert max(size[0] for size in images[0].sizes) == planes + 4
 
 
+DTYPES = "float32, float64, float16, bfloat16 or an integer type"
 WRONG: dict[str, tuple[Any, str]] = {
     "two axes": (
         Slices(np.zeros((3, 4))),
@@ -193,9 +209,12 @@ WRONG: dict[str, tuple[Any, str]] = {
         Slices(np.zeros((3, 0, 4))),
         "input must not be empty, got shape (1, 1, 3, 0, 4)",
     ),
+    "a bool": (floats(stored(0)) > 0, f"input must be {DTYPES}, got bool"),
+    "complex": (floats(stored(0)) + 1j, f"input must be {DTYPES}, got complex64"),
+    "objects": (stored(0).astype(object), f"input must be {DTYPES}, got object"),
     "colours": (
         Slices(np.zeros(SHAPE, [("R", "u1"), ("G", "u1")])),
-        "input must be float32, float64, float16, bfloat16 or an integer type, got void16",
+        f"input must be {DTYPES}, got void16",
     ),
     "an image of nibabel": (
         type("Nifti1Image", (), {"shape": SHAPE})(),
@@ -215,6 +234,14 @@ def test_the_gradient_has_its_images_own_shape() -> None:
     image = Slices(stored(0))
     with pytest.raises(ValueError, match=r"^grad_input must have the shape .* \(9, 7, 8\) on cpu"):
         nec_ext.tiled.ngf_loss(image, image, grad_input=torch.zeros(1, 1, *SHAPE))
+
+
+def test_where_images_are_is_in_place() -> None:
+    assert _reading.is_same(torch.device("cpu"), torch.device("cpu"))
+    assert _reading.is_same(torch.device("cuda"), torch.device("cuda", 1))
+    assert _reading.is_same(torch.device("cuda", 1), torch.device("cuda", 1))
+    assert not _reading.is_same(torch.device("cuda", 0), torch.device("cuda", 1))
+    assert not _reading.is_same(torch.device("cuda", 0), torch.device("cpu"))
 
 
 def test_nec_ext_imports_neither_numpy_nor_nibabel() -> None:
