@@ -9,11 +9,11 @@ their ratios to the other calls, which met the same machine.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .console import run_command
 from .rows import Results, Row, digits, load, percent, ratio, spread
 
 TOLERANCE = 0.1  # relative
@@ -112,4 +112,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -27,6 +27,7 @@ import torch
 from torch.utils import cpp_extension
 
 from . import machine
+from .console import run_command
 from .report import tables
 from .sections import markdown
 
@@ -182,4 +183,4 @@ def main(out: Path, *wanted: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), *sys.argv[2:]))
+    run_command(lambda: main(Path(sys.argv[1]), *sys.argv[2:]))

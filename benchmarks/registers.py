@@ -10,13 +10,14 @@ from __future__ import annotations
 import argparse
 import re
 import subprocess
-import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+
+from .console import run_command
 
 CUDA = Path(__file__).resolve().parent.parent / "csrc" / "cuda"
 FILES = ("sweep_float_2d", "sweep_float_3d", "sweep_double_2d", "sweep_double_3d")
@@ -128,4 +129,4 @@ Bytes of registers kept in memory, over all kernels and architectures: \
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

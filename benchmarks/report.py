@@ -13,6 +13,7 @@ import os
 import textwrap
 from pathlib import Path
 
+from .console import run_command
 from .rows import (
     Results,
     Row,
@@ -205,4 +206,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

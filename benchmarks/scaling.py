@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from nec_ext._agreement import RECORD_BYTES
 from nec_ext._parts import HALO
 
+from .console import run_command
 from .report import insert
 from .rows import Results, digits, load, machine_name, median, percent, rows_of, voxels
 from .traffic import counted
@@ -251,4 +252,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -38,6 +38,7 @@ from benchmarks.measure import (
     peak_memory,
 )
 from benchmarks.peers import eager_ngf_loss
+from nec_ext._console import run_command
 
 from .demo_figure import draw
 from .phantom import brain_phantom
@@ -271,4 +272,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

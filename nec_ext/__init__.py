@@ -4,12 +4,17 @@
 
 from importlib import import_module
 from types import ModuleType
+from typing import TYPE_CHECKING
 
+from . import _console as _console  # before torch, of whose warnings it may filter one
 from . import reference, tiled
 from ._build_info import __version__, build_info
 from .functional import ngf_loss
 from .loss import NGFLoss
 from .reference import estimate_eps, ngf_field
+
+if TYPE_CHECKING:
+    from . import distributed
 
 __all__ = [
     "NGFLoss",

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ._arguments import Options
+from ._arguments import Options, shown
 from ._parts import TENSORS
 
 RECORD_BYTES = 1024
@@ -28,7 +28,7 @@ Record = dict[str, Any]
 def backends_of(group: dist.ProcessGroup | None) -> dict[str, str]:
     """By type of device, the backend that exchanges its tensors; TypeError if it is no group."""
     if not isinstance(group, dist.ProcessGroup | None):
-        raise TypeError(f"group must be a process group that has this rank, got {group!r}")
+        raise TypeError(f"group must be a process group that has this rank, got {shown(group)}")
     # As in "cpu:gloo,cuda:nccl". Other names of a backend do not say what it does on which device.
     pairs = (pair.split(":") for pair in dist.get_backend_config(group).split(","))
     return dict(pairs)

@@ -43,11 +43,17 @@ class Options(NamedTuple):
         return any(isinstance(value, Tensor) for value in (self.eps, self.target_eps, self.mask))
 
 
+def shown(value: object) -> str:
+    """A value in a sentence: a tensor or an array of many lines is only named."""
+    text = repr(value)
+    return type(value).__name__ if "\n" in text else text
+
+
 def check_option(name: str, value: object) -> None:
     """ValueError unless ``value`` is one of the valid choices, which the sentence lists."""
-    if value not in CHOICES[name]:
+    if not isinstance(value, str) or value not in CHOICES[name]:
         valid = ", ".join(repr(choice) for choice in CHOICES[name])
-        raise ValueError(f"{name} must be one of {valid}, got {value!r}")
+        raise ValueError(f"{name} must be one of {valid}, got {shown(value)}")
 
 
 def plain(tensor: Tensor) -> Tensor:
@@ -91,16 +97,23 @@ def check_images(**images: Tensor) -> dict[str, Tensor]:
     return checked
 
 
-def _check_map(name: str, tensor: Tensor, image: Tensor) -> Tensor:
-    """What eps and mask have in common: they follow the images and get no gradient."""
+def check_constant(name: str, tensor: Tensor) -> None:
+    """What does not depend on the images of :func:`_check_map`."""
     if tensor.is_complex():
         raise TypeError(f"{name} must be real, got {str(tensor.dtype)[6:]}")
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got layout {tensor.layout}")
+    if tensor.requires_grad:
+        raise ValueError(f"{name} must not require a gradient, none is computed for it: detach it")
+
+
+def _check_map(name: str, tensor: Tensor, image: Tensor) -> Tensor:
+    """What eps and mask have in common: they follow the images and get no gradient."""
+    check_constant(name, tensor)
     if tensor.device != image.device:
         raise ValueError(
             f"{name} must be on the device of the images, {image.device}, got {tensor.device}"
         )
-    if tensor.requires_grad:
-        raise ValueError(f"{name} must not require a gradient, none is computed for it: detach it")
     shape = tuple(tensor.shape)
     aligned = zip(reversed(shape), reversed(image.shape), strict=False)
     if len(shape) > image.dim() or any(own not in (1, size) for own, size in aligned):
@@ -123,20 +136,32 @@ def parse_eps(name: str, eps: float | Tensor, image: Tensor) -> float | Tensor:
 
 def _as_float(value: Any) -> float:
     """Infinity for an int that is too large: no option may be either."""
+    if isinstance(value, (bool, str)):  # of which Python makes numbers too
+        raise TypeError
     try:
         return float(value)
     except OverflowError:
         return math.inf
 
 
-def parse_eps_value(name: str, eps: float) -> float:
-    """A positive float."""
-    if isinstance(eps, bool) or not isinstance(eps, Real):
-        raise TypeError(f"{name} must be a float or a tensor, got {type(eps).__name__}")
-    number = _as_float(eps)
+def parse_number(name: str, value: float, expected: str = "a float") -> float:
+    """A float, which may be infinite."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be {expected}, got {type(value).__name__}")
+    return _as_float(value)
+
+
+def parse_positive(name: str, value: float, expected: str = "a float") -> float:
+    """A positive and finite float."""
+    number = parse_number(name, value, expected)
     if not 0 < number < math.inf:
-        raise ValueError(f"{name} must be positive and finite, got {eps}")
+        raise ValueError(f"{name} must be positive and finite, got {value}")
     return number
+
+
+def parse_eps_value(name: str, eps: float) -> float:
+    """A positive float, in the place of a tensor."""
+    return parse_positive(name, eps, "a float or a tensor")
 
 
 def parse_spacing(spacing: float | Sequence[float] | None, ndim: int) -> tuple[float, ...]:
@@ -144,28 +169,24 @@ def parse_spacing(spacing: float | Sequence[float] | None, ndim: int) -> tuple[f
     if spacing is None:
         return (1.0,) * ndim
     try:
-        if isinstance(spacing, str):  # a sequence, of characters
-            raise TypeError
-        each: Any = (spacing,) * ndim if isinstance(spacing, Real) else spacing
+        each: Any = (spacing,) * ndim if isinstance(spacing, (Real, str)) else spacing
         steps = tuple(map(_as_float, each))
     except (TypeError, ValueError):
         raise TypeError(
-            f"spacing must be a number or one per spatial axis, got {spacing!r}"
+            f"spacing must be a number or one per spatial axis, got {shown(spacing)}"
         ) from None
     if len(steps) != ndim:
         raise ValueError(
-            f"spacing must be a number or one for each of {ndim} spatial axes, got {spacing!r}"
+            f"spacing must be a number or one for each of {ndim} spatial axes, got {shown(spacing)}"
         )
     if not all(0 < step < math.inf for step in steps):
-        raise ValueError(f"spacing must be positive and finite, got {spacing!r}")
+        raise ValueError(f"spacing must be positive and finite, got {shown(spacing)}")
     return steps
 
 
 def parse_weight(weight: float) -> float:
     """A finite float."""
-    if isinstance(weight, bool) or not isinstance(weight, Real):
-        raise TypeError(f"weight must be a float, got {type(weight).__name__}")
-    number = _as_float(weight)
+    number = parse_number("weight", weight)
     if not -math.inf < number < math.inf:
         raise ValueError(f"weight must be finite, got {weight}")
     return number

@@ -12,6 +12,7 @@ from torch import Tensor
 from . import _ops
 from ._arguments import Options, check_option
 from ._autograd import Settings, split_options
+from ._devices import reason_here
 
 # Planes around those whose gradient is wanted: their own losses need one, and those of the planes
 # beside them, in which they appear too, another one.
@@ -39,8 +40,9 @@ def check_scalar_reduction(reduction: str) -> None:
 
 def check_device(name: str, device: torch.device) -> None:
     """ValueError where there is no kernel: the reference knows no parts."""
-    if device.type not in _ops.FUSED_DEVICES - {"meta"}:
-        raise ValueError(f"{name} must be a CPU or a CUDA GPU, got {device}")
+    reason = "it has no values" if device.type == "meta" else reason_here(device.type)
+    if reason is not None:
+        raise ValueError(f"{name} must be a CPU or a CUDA GPU, got {device}: {reason}")
 
 
 def cut(tensors: Tensors, dim: int, begin: int, end: int) -> list[Tensor | None]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from . import _autograd, _ops, reference
 from ._arguments import DEFAULT_EPS, check_maps, has_values, parse_options
+from ._devices import warn_of_reference
 from ._torch import is_forward_mode
 
 __all__ = ["ngf_loss"]
@@ -45,6 +46,8 @@ def ngf_loss(
     Args:
         input: the generated image, ``(B, C, H, W)`` or ``(B, C, D, H, W)``; float32, float64,
             float16 or bfloat16. Each channel of each sample is an image on its own. Any strides.
+            A volume needs its batch axis: ``(C, D, H, W)`` is taken for C samples of 2D images with
+            D channels.
         target: the source image, of the same shape and on the same device; its dtype may differ.
         eps: noise level, in intensity per unit of spacing: gradients well below it do not count as
             edges. A positive float, or a tensor broadcastable to the images: per sample, per
@@ -99,6 +102,7 @@ def ngf_loss(
     )
     # Forward-mode derivatives have no kernel, and would silently be 0.
     if input.device.type not in _ops.FUSED_DEVICES or is_forward_mode():
+        warn_of_reference(input.device.type)
         return reference.loss_from_options(input, target, options)
     loss = _autograd.fused_loss(input, target, options)
     # A bad value in a map makes the loss NaN: only then is it worth looking for one.

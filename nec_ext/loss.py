@@ -4,13 +4,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
-from ._arguments import DEFAULT_EPS, check_option, parse_eps_value, parse_spacing, parse_weight
+from ._arguments import (
+    DEFAULT_EPS,
+    check_constant,
+    check_option,
+    parse_eps_value,
+    parse_spacing,
+    parse_weight,
+)
 from .functional import ngf_loss, refuse_script
 
 __all__ = ["NGFLoss"]
@@ -47,25 +54,39 @@ class NGFLoss(_Loss):
         check_option("operator", operator)
         check_option("reduction", reduction)
         super().__init__(reduction=reduction)
-        # As buffers, tensors follow the module to its device.
-        self.eps: float | Tensor
-        self.target_eps: float | Tensor | None
-        for name, eps_value in {"eps": eps, "target_eps": target_eps}.items():
-            if isinstance(eps_value, Tensor):
-                self.register_buffer(name, eps_value, persistent=False)
-            else:
-                setattr(self, name, None if eps_value is None else parse_eps_value(name, eps_value))
+        self.eps, self.target_eps = eps, target_eps
         self.eps_mode = eps_mode
         self.operator = operator
-        parse_spacing(spacing, len(spacing) if isinstance(spacing, Sized) else 1)
+        try:
+            axes = len(spacing)  # type: ignore[arg-type]
+        except TypeError:  # a number, or nothing that has any
+            axes = 1
+        parse_spacing(spacing, axes)
         self.spacing = spacing
         self.weight = parse_weight(weight)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Checks eps and target_eps; as buffers, tensors follow the module to its device."""
+        if name not in ("eps", "target_eps"):
+            super().__setattr__(name, value)
+            return
+        if isinstance(value, Tensor):
+            check_constant(name, value)
+        elif value is not None or name == "eps":
+            value = parse_eps_value(name, value)
+        self.__dict__.pop(name, None)
+        self._buffers.pop(name, None)
+        if isinstance(value, Tensor):
+            self.register_buffer(name, value, persistent=False)
+        else:
+            super().__setattr__(name, value)
 
     def forward(self, input: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """See :func:`nec_ext.ngf_loss`.
 
         Args:
-            input: ``(B, C, H, W)`` or ``(B, C, D, H, W)``, the generated image.
+            input: ``(B, C, H, W)`` or ``(B, C, D, H, W)``, the generated image. A volume needs its
+                batch axis: ``(C, D, H, W)`` is taken for 2D images with D channels.
             target: the source image, of the same shape.
             mask: weights of the voxels, broadcastable to the images.
         """

@@ -23,6 +23,7 @@ from ._arguments import (
     has_values,
     parse_eps,
     parse_options,
+    parse_positive,
     parse_spacing,
 )
 
@@ -116,7 +117,8 @@ def ngf_field(
     Plain PyTorch, and differentiable.
 
     Args:
-        image: ``(B, C, H, W)`` or ``(B, C, D, H, W)``.
+        image: ``(B, C, H, W)`` or ``(B, C, D, H, W)``. A volume needs its batch axis:
+            ``(C, D, H, W)`` is taken for 2D images with D channels.
         eps, eps_mode, operator, spacing: see :func:`nec_ext.ngf_loss`.
 
     Returns:
@@ -146,7 +148,8 @@ def estimate_eps(
     E. Haber, J. Modersitzki, MICCAI 2006.
 
     Args:
-        image: ``(B, C, H, W)`` or ``(B, C, D, H, W)``. No gradient flows to it.
+        image: ``(B, C, H, W)`` or ``(B, C, D, H, W)``. No gradient flows to it. A volume needs its
+            batch axis: ``(C, D, H, W)`` is taken for 2D images with D channels.
         eta: how many times the mean counts as noise; positive.
         operator, spacing: see :func:`nec_ext.ngf_loss`.
 
@@ -160,8 +163,7 @@ def estimate_eps(
     """
     check_option("operator", operator)
     image = check_images(image=image)["image"]
-    if not eta > 0:
-        raise ValueError(f"eta must be positive, got {eta}")
+    eta = parse_positive("eta", eta)
     gradient = image_gradient(_upcast(image.detach()), operator, spacing)
     length = torch.linalg.vector_norm(gradient, dim=2)
     mean = length.mean(tuple(range(2, length.dim())), keepdim=True)

@@ -4,26 +4,18 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from numbers import Real
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import _ops
-from ._arguments import DEFAULT_EPS, IMAGE_DTYPES, Options, check_maps, parse_options
-from ._autograd import Settings
-from ._parts import (
-    HALO,
-    Tensors,
-    check_device,
-    check_scalar_reduction,
-    cut,
-    sums,
-    volume_tensors,
-)
+from ._arguments import DEFAULT_EPS, IMAGE_DTYPES, Options, check_maps, parse_options, shown
+from ._autograd import split_options
+from ._parts import HALO, TENSORS, check_device, check_scalar_reduction, cut, sums
+from ._reading import Source, as_tensor, is_same, overlap
 
 __all__ = ["ngf_loss"]
 
@@ -50,24 +42,33 @@ def ngf_loss(
 ) -> Tensor:
     """:func:`nec_ext.ngf_loss` of large images, a tile of some planes after the other.
 
-    For volumes in host memory or mapped from a file, where a tile at a time goes to a GPU, and for
-    gradients that are to be written to a file. Tiles are cut along the axis that is slowest in
-    memory: for a C-contiguous volume the first spatial one. Loss and gradients do not depend on the
-    tiles, to the last bit, and on the CPU are those of :func:`nec_ext.ngf_loss` (whose gradients of
-    half types are rounded once more). With a mask, the mean reads the mask twice.
+    For volumes in host memory or in a file, of which a tile at a time is read, converted and taken
+    to a GPU, and for gradients that are to be written to a file. Tiles are cut along the axis that
+    is slowest in memory: for a C-contiguous volume the first spatial one, for a NIfTI file the
+    last. Loss and gradients do not depend on the tiles, to the last bit, and on the CPU are those
+    of :func:`nec_ext.ngf_loss` of float32 tensors with the same values, in the same order of memory
+    (whose gradients of half types are rounded once more). With a mask, the mean reads it twice.
 
     Args:
-        input: ``(B, C, H, W)`` or ``(B, C, D, H, W)``; a tensor or a numpy array, also one that is
-            mapped from a file. It is never copied as a whole.
-        target: the source image, of the same shape and in the same kind of memory.
+        input: ``(B, C, H, W)`` or ``(B, C, D, H, W)``; a tensor, a numpy array, also one that is
+            mapped from a file, or anything else that has a shape and a dtype and is read by slices:
+            nibabel's ``dataobj``, a data set of h5py or zarr. It is never copied as a whole.
+            Floating-point numbers as in :func:`nec_ext.ngf_loss`, or integers, also scaled by the
+            file's slope and intercept, which are rounded to float32 as they are read. One of three
+            axes that is read by slices, ``(X, Y, Z)``, counts as ``(1, 1, X, Y, Z)``; four or five
+            axes are those of a tensor. A compressed file is decompressed anew for every tile.
+        target: the source image, of the same shape. Where it alone is read by slices, the tiles are
+            cut along its slowest axis.
         tiles: into how many the images are cut, at most; none has less than a plane.
-        max_memory: instead, the bytes that a tile may take on the device, with the two planes
-            around it on each side and its gradients. Default: 1 GiB.
-        device: where to compute. Default: where the images are, which then are read in place.
-        grad_input, grad_target: where to write the gradient of the loss by an image: a tensor or an
-            array of its shape, of any floating-point dtype, that shares no memory with the images.
-            Default: nowhere.
-        eps, target_eps, eps_mode, operator, spacing, mask, weight: as in :func:`nec_ext.ngf_loss`.
+        max_memory: instead, the bytes that a tile may take, with the two planes around it on each
+            side, its gradients, and what is read of a file before it is converted. Default: 1 GiB.
+        device: where to compute. Default: where the images are; what needs no conversion is then
+            read in place.
+        grad_input, grad_target: where to write the gradient of the loss by an image: a tensor or a
+            numpy array of the image's own shape, ``(X, Y, Z)`` for three axes, of any
+            floating-point dtype, that shares no memory with the images. Default: nowhere.
+        eps, target_eps, eps_mode, operator, spacing, weight: as in :func:`nec_ext.ngf_loss`.
+        mask: as in :func:`nec_ext.ngf_loss`. Like a tensor of eps, it may be all that an image may.
         reduction: ``"mean"`` or ``"sum"``.
 
     Returns:
@@ -82,18 +83,27 @@ def ngf_loss(
         >>> a, b = (numpy.load(f, mmap_mode="r")[None, None] for f in ("a.npy", "b.npy"))
         >>> g = numpy.lib.format.open_memmap("g.npy", "w+", a.dtype, a.shape[2:])[None, None]
         >>> nec_ext.tiled.ngf_loss(a, b, grad_input=g, device="cuda", max_memory=8 << 30)
+        >>> t1, t2 = (nibabel.load(f).dataobj for f in ("t1.nii.gz", "t2.nii.gz"))
+        >>> nec_ext.tiled.ngf_loss(t1, t2, eps=50.0, spacing=(1.0, 1.0, 2.0))
 
     References:
         See :func:`nec_ext.ngf_loss`.
     """
-    maps = {"eps": eps, "target_eps": target_eps, "mask": mask}
-    for name, value in maps.items():
-        maps[name] = _as_tensor(name, value)
-        _check_dtype(name, maps[name])
+    # A map that is not given takes the place of a number: it has no source.
+    given = dict(zip(TENSORS, (input, target, eps, target_eps, mask), strict=True))
+    if target_eps is None:
+        given["target_eps"] = eps
+    sources: dict[str, Source] = {}
+    for name, value in given.items():
+        value = as_tensor(value)
+        is_map = name not in ("input", "target")
+        if Source.accepts(value):
+            sources[name] = Source(name, value, is_map=is_map)
+            given[name] = sources[name].stand_in()
+        elif not is_map:
+            raise TypeError(f"{name} must be a tensor or an array, got {type(value).__name__}")
     input, target, options = parse_options(
-        _as_tensor("input", input),
-        _as_tensor("target", target),
-        **maps,
+        **given,
         eps_mode=eps_mode,
         operator=operator,
         spacing=spacing,
@@ -101,66 +111,69 @@ def ngf_loss(
         reduction=reduction,
     )
     check_scalar_reduction(reduction)
-    gradients = [
-        _check_gradient("grad_input", grad_input, input),
-        _check_gradient("grad_target", grad_target, target),
-    ]
-    tensors, settings = volume_tensors(input, target, options)
-    taken = [t for t in tensors if t is not None]
-    for name, gradient in zip(("grad_input", "grad_target"), gradients, strict=True):
-        if gradient is None:
-            continue
-        if any(_overlap(gradient, t) for t in taken):
-            raise ValueError(
-                f"{name} must not share memory with images, maps or the other gradient"
-            )
-        taken.append(gradient)
     if torch.is_grad_enabled() and (input.requires_grad or target.requires_grad):
         raise ValueError(
             "input and target must not require a gradient: "
             "detach them and pass grad_input and grad_target"
         )
+    taken: list[Any] = [*sources.values()]
+    gradients: list[Tensor | None] = []
+    for name, value in (("input", grad_input), ("target", grad_target)):
+        gradient = _check_gradient(f"grad_{name}", value, sources[name].own_shape, input.device)
+        if gradient is not None and any(overlap(gradient, other) for other in taken):
+            raise ValueError(
+                f"grad_{name} must not share memory with images, maps or the other gradient"
+            )
+        gradients.append(gradient)
+        taken.append(gradient)
     place = input.device if device is None else _parse_device(device)
-    # The ops put the axes in the order of the strides: planes are planes for them too.
-    slowest = max(range(2, input.dim()), key=input.stride)
-    steps = list(settings.spacing)
-    steps.insert(0, steps.pop(slowest - 2))
-    volume = _Volume(
-        [t if t is None else t.movedim(slowest, 2) for t in tensors],
-        [g if g is None else g.movedim(slowest, 2) for g in gradients],
-        settings._replace(spacing=tuple(steps)),
-        place,
-    )
+    volume = _Volume(sources, gradients, options, place)
     parts = volume.tiles(tiles, max_memory)
 
     voxels = float(input.numel())
     if options.mask is not None:
-        voxels = _total([volume.mask_sums(*tile) for tile in parts])
+        voxels = volume.total(parts, volume.mask_sums)
     factor = options.weight
     if reduction == "mean":
         factor = 0.0 if voxels == 0 else factor / voxels
-    squares = _total([volume.sums(*tile, factor) for tile in parts])
+    squares = volume.total(parts, partial(volume.sums, weight=factor))
     loss = torch.tensor(
         factor * (voxels - 0.5 * squares), dtype=_ops.loss_dtype(input, target), device="cpu"
     )
     # A bad value in a map makes the loss NaN: only then is it worth looking for one.
     if options.has_maps and loss.isnan():
         for tile in parts:
-            volume.check_maps(*tile, options)
+            volume.check_maps(*tile)
     return loss
 
 
 class _Volume:
-    """Images, maps and gradients with the axis that is cut in front of the other spatial ones."""
+    """Images, maps and gradients, whose axes are turned to lie in memory as those of tiles do."""
 
     def __init__(
-        self, tensors: Tensors, gradients: Tensors, settings: Settings, device: torch.device
+        self,
+        sources: dict[str, Source],
+        gradients: Sequence[Tensor | None],
+        options: Options,
+        device: torch.device,
     ) -> None:
-        input = tensors[0]
-        assert input is not None
-        self._tensors, self._gradients, self._settings = tensors, gradients, settings
-        self._device, self._count = device, input.shape[2]
-        self._in_place = _is_same(device, input.device)
+        # A file is read along its own axes; without one, tiles lie as the input does.
+        images = [sources["input"], sources["target"]]
+        first = next((image for image in images if image.is_sliced), images[0])
+        order = first.order()
+        for source in sources.values():
+            # The ops order axes as the input's lie: planes of tiles must be planes for them too.
+            source.turn(order, in_place=source is first or source is not images[0])
+        missing = [g if g is None else (None,) * (len(order) - g.dim()) for g in gradients]
+        self._gradients = [
+            g if g is None else g[new].permute(order)
+            for g, new in zip(gradients, missing, strict=True)
+        ]
+        self._sources = [sources.get(name) for name in TENSORS]
+        self._options, settings = options, split_options(options)[1]
+        steps = tuple(settings.spacing[k - 2] for k in order[2:])
+        self._settings = settings._replace(spacing=steps)
+        self._device, self._count = device, first.shape[2]
 
     def tiles(self, tiles: int | None, max_memory: int | None) -> list[tuple[int, int]]:
         """The (begin, end) of all tiles."""
@@ -176,52 +189,76 @@ class _Volume:
             raise ValueError(f"tiles must be at least 1, got {tiles}")
         else:
             planes = -(-self._count // tiles)
+        for source in self._sources:
+            if source is not None:
+                source.expect(planes + 2 * HALO)
         begins = range(0, self._count, planes)
         return [(begin, min(begin + planes, self._count)) for begin in begins]
 
     def _planes_in(self, memory: int, asked: bool) -> int:
-        read = [t for t in self._tensors if t is not None]
-        spread = sum(_bytes(t) // self._count for t in read if t.shape[2] == self._count)
-        halo = min(2 * HALO, self._count - 1)
-        fixed = sum(_bytes(t) for t in read if t.shape[2] != self._count) + halo * spread
-        own = spread + sum(_bytes(g) // self._count for g in self._gradients if g is not None)
-        if asked and memory < fixed + own:
+        read = [source for source in self._sources if source is not None]
+        fixed, spread = [
+            [s for s in read if (s.shape[2] == self._count) == is_spread]
+            for is_spread in (False, True)
+        ]
+        taken = sum(s.nbytes + s.read_nbytes for s in fixed)
+        # One after the other: what reading takes besides is there once.
+        plane = (sum(s.nbytes for s in spread) + max(s.read_nbytes for s in spread)) // self._count
+        taken += min(2 * HALO, self._count - 1) * plane
+        own = plane + sum(_bytes(g) // self._count for g in self._gradients if g is not None)
+        if asked and memory < taken + own:
             raise ValueError(
-                f"max_memory must be at least {fixed + own} bytes, which a plane and those around "
+                f"max_memory must be at least {taken + own} bytes, which a plane and those around "
                 f"it take, got {memory}"
             )
-        return max((memory - fixed) // own, 1)
+        return max((memory - taken) // own, 1)
+
+    def _read(self, begin: int, end: int) -> list[Tensor | None]:
+        return [s if s is None else s.planes(begin, end, self._device) for s in self._sources]
+
+    def total(self, parts: list[tuple[int, int]], sums_of: Callable[[int, int], Tensor]) -> float:
+        """What all tiles give, a number per plane, added in the order of the planes."""
+        planes = torch.empty(self._count, dtype=torch.float64, device=self._device)
+        for begin, end in parts:
+            planes[begin:end] = sums_of(begin, end)
+        return planes.cpu().cumsum(0)[-1].item()
 
     def sums(self, begin: int, end: int, weight: float) -> Tensor:
         """Those of ``mask * t^2`` of a tile; its gradients, times weight, go where they belong."""
-        settings = self._settings._replace(weight=weight)
-        gradients = cut(self._gradients, 2, begin, end)
-        if self._in_place:
-            return sums(self._tensors, settings, 2, begin, end, gradients, per_plane=True)
         first, last = max(begin - HALO, 0), min(end + HALO, self._count)
-        slab = [self._copied(t) for t in cut(self._tensors, 2, first, last)]
+        gradients = cut(self._gradients, 2, begin, end)
         computed = [
-            g if g is None else torch.empty(g.shape, dtype=g.dtype, device=self._device)
+            g
+            if g is None or is_same(self._device, g.device)
+            else torch.empty(g.shape, dtype=g.dtype, device=self._device)
             for g in gradients
         ]
-        result = sums(slab, settings, 2, begin - first, end - first, computed, per_plane=True)
+        result = sums(
+            self._read(first, last),
+            self._settings._replace(weight=weight),
+            2,
+            begin - first,
+            end - first,
+            computed,
+            per_plane=True,
+        )
         for gradient, values in zip(gradients, computed, strict=True):
-            if gradient is not None:
+            if gradient is not None and gradient is not values:
                 gradient.copy_(values)  # type: ignore[arg-type]
         return result
 
     def mask_sums(self, begin: int, end: int) -> Tensor:
         """Those of the mask of a tile, without the weight."""
-        tensors = cut(self._tensors, 2, begin, end)
-        if not self._in_place:  # the sum needs no more of the others than their shape and dtype
-            *others, mask = tensors
-            stubs = [t if t is None else self._stub(t) for t in others]
-            tensors = [*stubs, self._copied(mask)]
+        *others, mask = self._sources
+        assert mask is not None
+        # The sum needs no more of the others than their shape and dtype.
+        tensors = [s if s is None else s.stub(self._device, end - begin) for s in others]
+        tensors.append(mask.planes(begin, end, self._device))
         return sums(tensors, self._settings, 2, 0, end - begin, per_plane=True, of_mask=True)
 
-    def check_maps(self, begin: int, end: int, o: Options) -> None:
+    def check_maps(self, begin: int, end: int) -> None:
         """ValueError if eps is not positive or a mask is negative in a tile."""
-        eps, target_eps, mask = cut(self._tensors, 2, begin, end)[2:]
+        o, (eps, target_eps, mask) = self._options, self._read(begin, end)[2:]
         check_maps(
             o._replace(
                 eps=o.eps if eps is None else eps,
@@ -230,89 +267,42 @@ class _Volume:
             )
         )
 
-    def _copied(self, tensor: Tensor | None) -> Tensor | None:
-        if tensor is None:
-            return None
-        return tensor.to(self._device, copy=True, memory_format=torch.contiguous_format)
-
-    def _stub(self, tensor: Tensor) -> Tensor:
-        return tensor.new_empty(1, device=self._device).expand(tensor.shape)
-
-
-def _total(parts: list[Tensor]) -> float:
-    """The planes of all tiles, added in order."""
-    return torch.cat(parts).cpu().cumsum(0)[-1].item()
-
 
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _overlap(one: Tensor, other: Tensor) -> bool:
-    """Whether the memory from the first to the last element of each has a part in common."""
-
-    def span(tensor: Tensor) -> tuple[int, int]:
-        pairs = zip(tensor.shape, tensor.stride(), strict=True)
-        last = sum((n - 1) * step for n, step in pairs)
-        return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
-
-    (first, end), (other_first, other_end) = span(one), span(other)
-    return first < other_end and other_first < end
-
-
-def _is_same(wanted: torch.device, own: torch.device) -> bool:
-    return wanted.type == own.type and wanted.index in (None, own.index)
-
-
 def _parse_device(device: Any) -> torch.device:
     try:
         place = torch.device(device)
-    except (TypeError, RuntimeError):
-        raise ValueError(f"device must be the name of a device, got {device!r}") from None
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"device must be the name of a device, got {shown(device)}") from None
     check_device("device", place)
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device must be a GPU that is there, got {place}")
     return place
 
 
-def _as_tensor(name: str, value: Any) -> Any:
-    """Arrays of numpy as tensors of the same memory; anything else as it is."""
-    if isinstance(value, (Tensor, Real)) or not hasattr(value, "__array_interface__"):
-        return value
-    with warnings.catch_warnings():  # of arrays that are not writable, to which nothing is written
-        warnings.simplefilter("ignore", UserWarning)
-        try:
-            return torch.from_numpy(value)
-        except (TypeError, ValueError):  # whose sentences do not say which array
-            raise TypeError(
-                f"{name} must be an array of a torch dtype in native byte order, with strides of "
-                f"whole elements, none negative, got {value.dtype.str} with strides {value.strides}"
-            ) from None
-
-
-def _check_dtype(name: str, value: Any) -> None:
-    """TypeError for what the kernels do not read: it would be converted as a whole."""
-    if isinstance(value, Tensor) and value.dtype not in (*IMAGE_DTYPES, torch.bool, torch.uint8):
-        raise TypeError(
-            f"{name} must be bool, uint8 or floating-point, got {str(value.dtype)[6:]}: "
-            "to convert it would take memory for all of it"
-        )
-
-
-def _check_gradient(name: str, value: Any, image: Tensor) -> Tensor | None:
+def _check_gradient(
+    name: str, value: Any, shape: tuple[int, ...], device: torch.device
+) -> Tensor | None:
     if value is None:
         return None
-    gradient = _as_tensor(name, value)
+    gradient = as_tensor(value)
     if not isinstance(gradient, Tensor):
-        raise TypeError(f"{name} must be a tensor or an array, got {type(value).__name__}")
+        strides = f" with strides {value.strides}" if hasattr(value, "strides") else ""
+        raise TypeError(
+            f"{name} must be a tensor, or an array of numpy in native byte order with strides of "
+            f"whole elements, none negative, got {type(value).__name__}{strides}"
+        )
     if gradient.dtype not in IMAGE_DTYPES:
         raise TypeError(
             f"{name} must be float32, float64, float16 or bfloat16, got {str(gradient.dtype)[6:]}"
         )
-    if gradient.shape != image.shape or gradient.device != image.device:
+    if gradient.shape != shape or gradient.device != device:
         raise ValueError(
-            f"{name} must have the shape and device of its image, {tuple(image.shape)} on "
-            f"{image.device}, got {tuple(gradient.shape)} on {gradient.device}"
+            f"{name} must have the shape and device of its image, {shape} on {device}, "
+            f"got {tuple(gradient.shape)} on {gradient.device}"
         )
     broadcast = any(
         n > 1 and step == 0 for n, step in zip(gradient.shape, gradient.stride(), strict=True)

@@ -79,6 +79,7 @@ EPS_CASES: list[tuple[Any, type[Exception], str]] = [
 ]
 MAP_CASES: list[tuple[Any, type[Exception], str]] = [
     (IMAGE.to(torch.complex64), TypeError, "must be real, got complex64"),
+    (IMAGE.to_sparse(), TypeError, "must be a dense tensor, got layout torch.sparse_coo"),
     (IMAGE.to("meta"), ValueError, "must be on the device of the images, cpu, got meta"),
     (
         torch.ones(SHAPE, requires_grad=True),
@@ -111,6 +112,10 @@ SPACING_CASES: list[tuple[Any, type[Exception], str]] = [
     ((1.0, None), TypeError, f"{SPACING} per spatial axis, got (1.0, None)"),
     (("a", "b"), TypeError, f"{SPACING} per spatial axis, got ('a', 'b')"),
     ("11", TypeError, f"{SPACING} per spatial axis, got '11'"),
+    (("1", "1"), TypeError, f"{SPACING} per spatial axis, got ('1', '1')"),
+    (True, TypeError, f"{SPACING} per spatial axis, got True"),
+    (np.ones((2, 2)), TypeError, f"{SPACING} per spatial axis, got ndarray"),
+    (torch.tensor(1.0), TypeError, f"{SPACING} per spatial axis, got tensor(1.)"),
     (1j, TypeError, f"{SPACING} per spatial axis, got 1j"),
 ]
 WEIGHT_CASES: list[tuple[Any, type[Exception], str]] = [
@@ -158,6 +163,11 @@ CASES: list[tuple[str, Any, type[Exception], str]] = [
         (name, value, ValueError, f"must be one of {valid}, got {value!r}")
         for name, valid in CHOICES.items()
         for value in ("", "Mean", "hypot", None, 1)
+    ),
+    *(
+        (name, value, ValueError, f"must be one of {valid}, got {type(value).__name__}")
+        for name, valid in CHOICES.items()
+        for value in (np.array([["mean"], ["sum"]]), torch.ones(2, 2))
     ),
 ]
 
@@ -253,10 +263,20 @@ def test_field_option_is_refused(
         nec_ext.ngf_field(IMAGE, **{name: value})
 
 
-@pytest.mark.parametrize("eta", [0, -1.0, math.nan])
-def test_eta_is_refused(eta: float) -> None:
-    with pytest.raises(ValueError, match=f"^eta must be positive, got {eta}$"):
-        nec_ext.estimate_eps(IMAGE, eta)
+ETA_CASES: list[tuple[Any, type[Exception], str]] = [
+    *((n, ValueError, f"must be positive and finite, got {n}") for n in (0, -1.0, math.nan)),
+    (TOO_LARGE, ValueError, f"must be positive and finite, got {TOO_LARGE}"),
+    *(
+        (value, TypeError, f"must be a float, got {type(value).__name__}")
+        for value in ("x", None, [1.0], True, np.ones(1), torch.ones(2))
+    ),
+]
+
+
+@pytest.mark.parametrize(("value", "error", "sentence"), ETA_CASES)
+def test_eta_is_refused(value: Any, error: type[Exception], sentence: str) -> None:
+    with pytest.raises(error, match=f"^eta {re.escape(sentence)}$"):
+        nec_ext.estimate_eps(IMAGE, value)
 
 
 def test_estimate_option_is_refused() -> None:
@@ -280,6 +300,17 @@ def test_estimate_option_is_refused() -> None:
         ({"eps_mode": "x"}, ValueError, f"eps_mode must be one of {CHOICES['eps_mode']}, got 'x'"),
         ({"spacing": (1, -1)}, ValueError, "spacing must be positive and finite, got (1, -1)"),
         ({"weight": math.nan}, ValueError, "weight must be finite, got nan"),
+        ({"eps": None}, TypeError, "eps must be a float or a tensor, got NoneType"),
+        (
+            {"spacing": torch.tensor(1.0)},
+            TypeError,
+            f"spacing {SPACING} per spatial axis, got tensor(1.)",
+        ),
+        (
+            {"eps": torch.nn.Parameter(torch.ones(1))},
+            ValueError,
+            "eps must not require a gradient, none is computed for it: detach it",
+        ),
     ],
 )
 def test_module_refuses_when_it_is_made(
@@ -287,6 +318,23 @@ def test_module_refuses_when_it_is_made(
 ) -> None:
     with pytest.raises(error, match=f"^{re.escape(sentence)}$"):
         nec_ext.NGFLoss(**options)
+
+
+@pytest.mark.parametrize("made_with", [0.15, torch.ones(3, 1, 1)], ids=["number", "tensor"])
+def test_an_attribute_of_the_module_is_set(made_with: Any) -> None:
+    """To a number or a tensor, whatever it was; a wrong one is refused and changes nothing."""
+    loss = nec_ext.NGFLoss(eps=made_with, target_eps=made_with)
+    for value in (0.3, torch.full((2, 1, 1, 1), 0.3), 0.4):
+        loss.eps = value
+        expected = nec_ext.ngf_loss(IMAGE, IMAGE.flip(-1), eps=value, target_eps=made_with)
+        assert torch.equal(loss(IMAGE, IMAGE.flip(-1)), expected)
+        assert ("eps" in dict(loss.named_buffers())) == isinstance(value, torch.Tensor)
+        for wrong in ("x", None, -1.0, torch.ones(1, requires_grad=True), IMAGE.to_sparse()):
+            with pytest.raises((TypeError, ValueError), match=r"^eps must "):
+                loss.eps = wrong
+        assert loss.eps is value
+    loss.target_eps = None
+    assert loss.target_eps is None
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

@@ -23,6 +23,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nec_ext._console import run_command
+
 from . import paper
 from .commands import exit_code, make_parser
 from .data import load_data, training_pairs
@@ -220,4 +222,4 @@ def _accept(out: Path, jobs: int) -> bool:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main)

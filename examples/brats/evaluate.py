@@ -26,6 +26,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from nec_ext._console import run_command
+
 from .commands import exit_code, make_parser
 from .data import DataError, DataOptions, ImageSet, load_data
 from .figures import planes
@@ -324,4 +326,4 @@ def _evaluate(given: argparse.Namespace, device: str) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main)

@@ -23,6 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nec_ext._console import run_command
+
 from . import figures
 from .commands import exit_code, make_parser
 from .data import DataError, ImageSet
@@ -204,4 +206,4 @@ def _paper(given: argparse.Namespace, command: Sequence[str], device: str) -> No
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main)

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nec_ext._console import run_command
+
 from .commands import exit_code, make_parser
 from .evaluate import evaluate, page
 from .paper import circumstances, seeds
@@ -114,4 +116,4 @@ def _settings(study: Study) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main)

@@ -27,6 +27,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from nec_ext._console import run_command
+
 from .commands import exit_code, make_parser
 from .costs import loss_megabytes, loss_milliseconds, peak_megabytes, wait
 from .data import Data, load_data, training_pairs
@@ -170,4 +172,4 @@ def _swap(given: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main)

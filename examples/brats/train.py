@@ -15,6 +15,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from nec_ext._console import run_command
+
 from .costs import in_words
 from .data import load_data
 from .distributed import first_before_others, joined
@@ -44,4 +46,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -17,6 +17,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+from nec_ext._console import run_command
+
 from .figure import draw
 from .images import save_moving, save_result
 from .measure import before, run
@@ -75,4 +77,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

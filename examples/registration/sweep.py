@@ -14,6 +14,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from nec_ext._console import run_command
+
 from .images import Problem
 from .measure import before, run
 from .options import exit_code, make_parser, pair_name, problems
@@ -64,4 +66,4 @@ def table(pair: str, problem: Problem, steps: int, levels: int) -> tuple[str, st
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

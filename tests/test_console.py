@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""Commands whose output nobody reads any more end quietly."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT, run_python
+
+# Without torch, as nec_ext._console it is the same.
+START = "from benchmarks.console import run_command\n"
+FULL = "'x' * 100_000"  # more than any buffer
+
+
+def unread(*arguments: str, **environment: str) -> tuple[int, str]:
+    """The exit code and standard error of Python, whose output is a pipe without a reader."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        result = subprocess.run(
+            [sys.executable, *arguments],
+            env={**os.environ, "PYTHONUNBUFFERED": "", **environment},
+            cwd=ROOT,
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    return result.returncode, result.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("printed", ["'a line'", FULL, "'a line', flush=True"])
+def test_an_output_that_nobody_reads(printed: str, unbuffered: str) -> None:
+    code = f"{START}run_command(lambda: print({printed}))"
+    assert unread("-c", code, PYTHONUNBUFFERED=unbuffered) == (141, "")
+
+
+@pytest.mark.parametrize("error", ["BrokenPipeError", "ValueError"])
+def test_other_errors_are_seen(error: str) -> None:
+    """Also those of other pipes, and those of a command whose output nobody reads."""
+    code = f"{START}def main():\n    print('a line')\n    raise {error}('wrong')\nrun_command(main)"
+    read = run_python("-c", code)
+    assert read.stdout == "a line\n"
+    for status, text in ((read.returncode, read.stderr), unread("-c", code)):
+        assert (status, text.splitlines()[-1]) == (1, f"{error}: wrong")
+        assert "Exception ignored" not in text
+
+
+@pytest.mark.parametrize("code", [0, 3, None])
+def test_codes_of_a_command_without_an_output(code: int | None) -> None:
+    program = f"import os, sys; os.close(1); sys.stdout = None\n{START}run_command(lambda: {code})"
+    result = run_python("-c", program)
+    assert (result.returncode, result.stderr) == (code or 0, "")
+
+
+COMMANDS = [
+    path.relative_to(ROOT)
+    for folder in ("nec_ext", "examples", "benchmarks")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if '__name__ == "__main__"' in path.read_text("utf-8")
+]
+
+
+def test_every_command_ends_so() -> None:
+    assert len(COMMANDS) == 15
+    for path in COMMANDS:
+        text = (ROOT / path).read_text("utf-8")
+        assert text.split('if __name__ == "__main__":\n')[1].startswith("    run_command("), path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command", ["nec_ext --help", "benchmarks.check --help", "examples.brats.train --help"]
+)
+def test_commands(command: str) -> None:
+    """One of each package; argparse lets errors of the output pass."""
+    pytest.importorskip("tqdm")
+    assert unread("-m", *command.split()) == (141, "")
+
+
+@pytest.mark.slow
+def test_the_report() -> None:
+    assert unread("-m", "nec_ext") == (141, "")
