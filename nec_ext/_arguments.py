@@ -25,6 +25,12 @@ IMAGE_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 DEFAULT_EPS = 0.15
 
 
+# eps, target_eps and mask, where they are tensors.
+Maps = tuple[Tensor | None, Tensor | None, Tensor | None]
+Gradients = tuple[Tensor | None, Tensor | None]  # of input, of target
+Wanted = tuple[bool, bool]  # which of them
+
+
 class Options(NamedTuple):
     """Checked options of the loss: what :func:`nec_ext.ngf_loss` takes besides the images."""
 
@@ -36,6 +42,39 @@ class Options(NamedTuple):
     mask: Tensor | None = None
     weight: float = 1.0
     reduction: str = "mean"
+
+    def tensors(self) -> Maps:
+        """Return eps, target_eps and mask where they are tensors, in the order of the schema."""
+        eps, target_eps = (
+            value if isinstance(value, Tensor) else None for value in (self.eps, self.target_eps)
+        )
+        return eps, target_eps, self.mask
+
+    def without_tensors(self) -> Options:
+        """Return the options that an autograd graph may keep beside its saved tensors."""
+        eps, target_eps = (
+            0.0 if isinstance(value, Tensor) else value for value in (self.eps, self.target_eps)
+        )
+        return self._replace(eps=eps, target_eps=target_eps, mask=None)
+
+    def with_tensors(self, maps: Maps) -> Options:
+        """Put the tensors back that :meth:`without_tensors` has left out."""
+        eps, target_eps, mask = maps
+        return self._replace(
+            eps=self.eps if eps is None else eps,
+            target_eps=self.target_eps if target_eps is None else target_eps,
+            mask=mask,
+        )
+
+    def numbers(self) -> tuple[Any, ...]:
+        """Return what the ops take besides tensors, in the order of the schema."""
+        return (
+            *(0.0 if isinstance(value, Tensor) else value for value in (self.eps, self.target_eps)),
+            CHOICES["eps_mode"].index(self.eps_mode),
+            CHOICES["operator"].index(self.operator),
+            self.spacing,
+            self.weight,
+        )
 
     @property
     def has_maps(self) -> bool:

@@ -13,73 +13,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import _direct_calls as _direct_calls
 from . import _ops, reference
-from ._arguments import CHOICES, Options
+from ._arguments import CHOICES, Gradients, Maps, Options, Wanted
 from ._torch import eager_apply, is_batched, is_eager, is_recording
 
 HALF_DTYPES = (torch.float16, torch.bfloat16)
-# eps, target_eps and mask, where they are tensors.
-Maps = tuple[Tensor | None, Tensor | None, Tensor | None]
-Gradients = tuple[Tensor | None, Tensor | None]  # of input, of target
-Wanted = tuple[bool, bool]  # which of them
-
-
-class Settings(NamedTuple):
-    """The arguments of the ops that are not tensors, in the order of the schema."""
-
-    eps: float
-    target_eps: float
-    eps_mode: int
-    operator: int
-    spacing: tuple[float, ...]
-    weight: float
-
-
-def split_options(o: Options) -> tuple[Maps, Settings]:
-    """What the ops take as tensors, and what as numbers."""
-    eps, eps_map = (0.0, o.eps) if isinstance(o.eps, Tensor) else (o.eps, None)
-    target_eps, target_eps_map = (
-        (0.0, o.target_eps) if isinstance(o.target_eps, Tensor) else (o.target_eps, None)
-    )
-    settings = Settings(
-        eps,
-        target_eps,
-        CHOICES["eps_mode"].index(o.eps_mode),
-        CHOICES["operator"].index(o.operator),
-        o.spacing,
-        o.weight,
-    )
-    return (eps_map, target_eps_map, o.mask), settings
 
 
 def fused_loss(input: Tensor, target: Tensor, o: Options) -> Tensor:
-    """The loss of checked arguments, on a device with a kernel."""
-    maps, settings = split_options(o)
-    reduction = CHOICES["reduction"].index(o.reduction)
+    """Return the loss of checked arguments, on a device with a kernel."""
+    maps, o = o.tensors(), o.without_tensors()
     if torch.compiler.is_compiling():  # which refuses one tensor in two places
         target = target.view_as(target)
         maps = tuple(m if m is None else m.view_as(m) for m in maps)  # type: ignore[assignment]
     # A graph that outlives this call holds the bare op, whose gradient is in _direct_calls.py.
     wants_gradient = torch.is_grad_enabled() and (input.requires_grad or target.requires_grad)
     if wants_gradient and not is_recording():
-        wanted = (input.requires_grad, target.requires_grad)
-        loss: Tensor = _apply(input, target, *maps, settings, reduction, wanted)[0]
+        loss: Tensor = _apply(input, target, *maps, o, (input.requires_grad, target.requires_grad))
         return loss
-    return _forward(input, target, maps, settings, reduction, (False, False))[0]
+    return _forward(input, target, maps, o, (False, False))[0]
 
 
 def _forward(
-    input: Tensor, target: Tensor, maps: Maps, settings: Settings, reduction: int, wanted: Wanted
+    input: Tensor, target: Tensor, maps: Maps, o: Options, wanted: Wanted
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    reduction = CHOICES["reduction"].index(o.reduction)
     normalize = _is_normalized(input, target, wanted)
     result: tuple[Tensor, Tensor, Tensor, Tensor] = _ops.call(
-        _ops.ngf_forward, input, target, *maps, *settings, reduction, normalize, *wanted
+        _ops.ngf_forward, input, target, *maps, *o.numbers(), reduction, normalize, *wanted
     )
     return result
 
@@ -102,21 +69,13 @@ class _FusedLoss(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        input: Tensor,
-        target: Tensor,
-        eps_map: Tensor | None,
-        target_eps_map: Tensor | None,
-        mask: Tensor | None,
-        settings: Settings,
-        reduction: int,
-        wanted: Wanted,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return _forward(input, target, (eps_map, target_eps_map, mask), settings, reduction, wanted)
+    def forward(input: Tensor, target: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        *maps, o, wanted = rest
+        return _forward(input, target, tuple(maps), o, wanted)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        *tensors, ctx.settings, ctx.reduction, ctx.wanted = inputs
+        *tensors, ctx.options, ctx.wanted = inputs
         ctx.save_for_backward(*tensors, *output[1:])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
@@ -125,38 +84,35 @@ class _FusedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None, *unused: None) -> tuple[Tensor | None, ...]:
         if upstream is None:
-            return (None,) * 8
-        input, target, *maps, grad_input, grad_target, factor = ctx.saved_tensors
+            return (None,) * 7
+        input, target, *saved, grad_input, grad_target, factor = ctx.saved_tensors
+        o, wanted, maps = ctx.options, ctx.wanted, (saved[0], saved[1], saved[2])
         gradients: Gradients
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            gradients = _differentiable_gradients(upstream, input, target, tuple(maps), ctx)
-        elif CHOICES["reduction"][ctx.reduction] == "none":
-            gradients = _recompute(upstream, input, target, tuple(maps), ctx.settings, ctx.wanted)
+            loss = partial(reference.loss_from_options, o=o.with_tensors(maps))
+            gradients = _only(wanted, torch.func.vjp(loss, input, target)[1](upstream))
+        elif o.reduction == "none":
+            computed = _ops.call(
+                _ops.ngf_backward, upstream, input, target, *maps, *o.numbers(), *wanted
+            )
+            gradients = _only(wanted, computed)
         else:
             if ctx.handed_out:
-                _, grad_input, grad_target, _ = _forward(
-                    input, target, tuple(maps), ctx.settings, ctx.reduction, ctx.wanted
-                )
-            stored = _only(ctx.wanted, (grad_input, grad_target))
-            unscaled_by = None if _is_normalized(input, target, ctx.wanted) else factor
-            gradients = scale_stored(stored, upstream, unscaled_by, ctx)
-        return (*gradients, *(None,) * 6)
+                _, grad_input, grad_target, _ = _forward(input, target, maps, o, wanted)
+            unscaled_by = None if _is_normalized(input, target, wanted) else factor
+            gradients = scale_stored(
+                _only(wanted, (grad_input, grad_target)), upstream, unscaled_by, ctx
+            )
+        return (*gradients, *(None,) * 5)
 
 
 _apply_eagerly = eager_apply(_FusedLoss)
 
 
-def _apply(*args: object) -> tuple[Tensor, ...]:
+def _apply(*arguments: object) -> Tensor:
     apply = _apply_eagerly if is_eager() else _FusedLoss.apply
-    result: tuple[Tensor, ...] = apply(*args)
-    return result
-
-
-def _recompute(
-    upstream: Tensor, input: Tensor, target: Tensor, maps: Maps, settings: Settings, wanted: Wanted
-) -> Gradients:
-    gradients = _ops.call(_ops.ngf_backward, upstream, input, target, *maps, *settings, *wanted)
-    return _only(wanted, gradients)
+    loss: Tensor = apply(*arguments)[0]
+    return loss
 
 
 def scale_stored(stored: Gradients, upstream: Tensor, factor: Tensor | None, ctx: Any) -> Gradients:
@@ -187,22 +143,3 @@ def _scale_in_place(gradient: Tensor, upstream: Tensor, factor: Tensor | None) -
 
 def _product(upstream: Tensor, factor: Tensor | None) -> Tensor:
     return upstream if factor is None else upstream * factor
-
-
-def _differentiable_gradients(
-    upstream: Tensor, input: Tensor, target: Tensor, maps: Maps, ctx: Any
-) -> Gradients:
-    settings: Settings = ctx.settings
-    options = Options(
-        settings.eps if maps[0] is None else maps[0],
-        settings.target_eps if maps[1] is None else maps[1],
-        CHOICES["eps_mode"][settings.eps_mode],
-        CHOICES["operator"][settings.operator],
-        settings.spacing,
-        maps[2],
-        settings.weight,
-        CHOICES["reduction"][ctx.reduction],
-    )
-    loss = partial(reference.loss_from_options, o=options)
-    vjp = torch.func.vjp(loss, input, target)[1]
-    return _only(ctx.wanted, vjp(upstream))

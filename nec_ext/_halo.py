@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ._autograd import Gradients, Settings
+from ._arguments import Gradients, Options
 from ._parts import HALO, TENSORS, Tensors, cut, sums
 
 
@@ -72,18 +72,18 @@ class Shard:
         self._operations = operations  # whose buffers have to live until they are done
         self._works = dist.batch_isend_irecv(operations) if operations else []
 
-    def sum(self, settings: Settings, gradients: Gradients) -> Tensor:
+    def sum(self, options: Options, gradients: Gradients) -> Tensor:
         """The sum of ``mask * t^2`` over the rank's planes, and their gradients.
 
         What no other rank's planes reach is computed from the shard where it is, while the halo is
         under way; the two planes at a face from a slab that is put together.
         """
-        results = [self._part_sum(begin, end, settings, gradients) for begin, end in self._ranges()]
+        results = [self._part_sum(begin, end, options, gradients) for begin, end in self._ranges()]
         return torch.cat(results).sum(0, keepdim=True)
 
-    def mask_sum(self, settings: Settings) -> Tensor:
+    def mask_sum(self, options: Options) -> Tensor:
         """The sum of the mask over the rank's planes."""
-        return sums(self._tensors, settings, self._dim, 0, self._count, of_mask=True)
+        return sums(self._tensors, options, self._dim, 0, self._count, of_mask=True)
 
     def put_down(self) -> list[Tensor | None]:
         """What it holds after :meth:`sum`, for autograd to keep; :meth:`take_up` has it back."""
@@ -96,10 +96,10 @@ class Shard:
         self._tensors = held[: len(TENSORS)]
         self._buffers = [buffer for buffer in held[len(TENSORS) :] if buffer is not None]
 
-    def _part_sum(self, begin: int, end: int, settings: Settings, gradients: Gradients) -> Tensor:
+    def _part_sum(self, begin: int, end: int, options: Options, gradients: Gradients) -> Tensor:
         slab, first = self._slab(begin, end)
         own = cut(gradients, self._dim, begin, end)
-        return sums(slab, settings, self._dim, first, first + end - begin, own)
+        return sums(slab, options, self._dim, first, first + end - begin, own)
 
     def _ranges(self) -> list[tuple[int, int]]:
         first = HALO if self._received[-1] else 0

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from . import _ops
 from ._arguments import Options, check_option
-from ._autograd import Settings, split_options
 from ._devices import reason_here
 
 # Planes around those whose gradient is wanted: their own losses need one, and those of the planes
@@ -21,14 +20,12 @@ TENSORS = ("input", "target", "eps", "target_eps", "mask")
 Tensors = Sequence[Tensor | None]
 
 
-def volume_tensors(
-    input: Tensor, target: Tensor, o: Options
-) -> tuple[list[Tensor | None], Settings]:
-    """The tensors of a call, each with as many axes as the images, and its numbers."""
-    maps, settings = split_options(o)
+def volume_tensors(input: Tensor, target: Tensor, o: Options) -> list[Tensor | None]:
+    """Return the tensors of a call, each with as many axes as the images."""
+    maps = o.tensors()
     missing = [None if m is None else (None,) * (input.dim() - m.dim()) for m in maps]
     full = [m if m is None else m[new] for m, new in zip(maps, missing, strict=True)]
-    return [input, target, *full], settings
+    return [input, target, *full]
 
 
 def check_scalar_reduction(reduction: str) -> None:
@@ -54,7 +51,7 @@ def cut(tensors: Tensors, dim: int, begin: int, end: int) -> list[Tensor | None]
 
 def sums(
     tensors: Tensors,
-    settings: Settings,
+    o: Options,
     dim: int,
     begin: int,
     end: int,
@@ -69,6 +66,6 @@ def sums(
     must be there too, two where the volume goes on.
     """
     result: Tensor = _ops.call(
-        _ops.ngf_sums_, *tensors, *settings, dim, begin, end, per_plane, of_mask, *gradients
+        _ops.ngf_sums_, *tensors, *o.numbers(), dim, begin, end, per_plane, of_mask, *gradients
     )
     return result

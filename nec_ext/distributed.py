@@ -15,8 +15,8 @@ from torch.distributed.tensor import DTensor
 
 from . import _ops
 from ._agreement import Record, agree, backends_of, check_backend, describe
-from ._arguments import DEFAULT_EPS, Options, check_maps, parse_options
-from ._autograd import Gradients, Settings, Wanted, scale_stored
+from ._arguments import DEFAULT_EPS, Gradients, Options, Wanted, check_maps, parse_options
+from ._autograd import scale_stored
 from ._dtensor import Split, local_part, splits_of
 from ._halo import Shard
 from ._parts import HALO, TENSORS, check_device, check_scalar_reduction, volume_tensors
@@ -137,7 +137,6 @@ class _Call(NamedTuple):
     """Checked arguments of one rank."""
 
     tensors: list[Tensor | None]
-    settings: Settings
     options: Options
 
 
@@ -145,8 +144,7 @@ class _Plan(NamedTuple):
     """What forward needs to know."""
 
     shard: Callable[[], Shard]  # begins the exchange of planes
-    settings: Settings
-    mean: bool
+    options: Options
     voxels: int  # of this rank
     masked: bool
     groups: list[dist.ProcessGroup | None]  # that share the sum
@@ -173,7 +171,7 @@ def _parse(
             raise TypeError(f"dim must be an int, got {type(dim).__name__}")
         if dim not in range(2, input.dim()):
             raise ValueError(f"dim must be a spatial axis, 2 to {input.dim() - 1}, got {dim}")
-        return _Call(*volume_tensors(input, target, o), o), None
+        return _Call(volume_tensors(input, target, o), o), None
     except Exception as error:  # whatever it is, the other ranks have to hear of it
         return None, error
 
@@ -222,8 +220,7 @@ def _plan(call: _Call, splits: list[Split], records: dict[int, list[Record]]) ->
     enabled = torch.is_grad_enabled()
     return _Plan(
         partial(Shard, call.tensors, spread, dim, planes, rank, group),
-        call.settings,
-        call.options.reduction == "mean",
+        call.options.without_tensors(),
         input.numel(),
         mask is not None,
         [split.group for split in splits],
@@ -237,23 +234,23 @@ class _ShardedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, target: Tensor, plan: _Plan) -> Tensor:
         shard = plan.shard()
-        gradients, squares = _sweep(shard, input, target, plan.settings, plan.wanted)
+        gradients, squares = _sweep(shard, input, target, plan.options, plan.wanted)
         if plan.masked:
-            count = shard.mask_sum(plan.settings)
+            count = shard.mask_sum(plan.options)
         else:
             count = torch.full_like(squares, plan.voxels)
         total = torch.cat([count, squares])
         for group in plan.groups:
             dist.all_reduce(total, group=group)
         count, squares = total.unbind()
-        weight = torch.full_like(count, plan.settings.weight)
-        # A mean over no voxel is 0 with gradient 0.
-        factor = torch.where(count == 0, 0.0, weight / count) if plan.mean else weight
+        factor = torch.full_like(count, plan.options.weight)
+        if plan.options.reduction == "mean":  # over no voxel it is 0 with gradient 0
+            factor = torch.where(count == 0, 0.0, factor / count)
         dtype = _ops.loss_dtype(input, target)
         # The maps and the planes of other ranks too: so all of it is free after backward.
         ctx.save_for_backward(*gradients, factor.to(dtype), *shard.put_down())
         ctx.shard, ctx.handed_out = shard, False
-        ctx.settings, ctx.wanted = plan.settings, plan.wanted
+        ctx.options, ctx.wanted = plan.options, plan.wanted
         return (factor * (count - 0.5 * squares)).to(dtype)
 
     @staticmethod
@@ -267,17 +264,17 @@ class _ShardedLoss(torch.autograd.Function):
         if ctx.handed_out:  # of a retained graph
             held = ctx.saved_tensors[3:]
             ctx.shard.take_up(held)
-            gradients = list(_sweep(ctx.shard, held[0], held[1], ctx.settings, ctx.wanted)[0])
+            gradients = list(_sweep(ctx.shard, held[0], held[1], ctx.options, ctx.wanted)[0])
             ctx.shard.put_down()
         return (*scale_stored((gradients[0], gradients[1]), upstream, factor, ctx), None)
 
 
 def _sweep(
-    shard: Shard, input: Tensor, target: Tensor, settings: Settings, wanted: Wanted
+    shard: Shard, input: Tensor, target: Tensor, options: Options, wanted: Wanted
 ) -> tuple[Gradients, Tensor]:
     """The gradients of the sum over voxels, and the sum of ``mask * t^2``."""
     gradients = (
         torch.empty_like(input) if wanted[0] else None,
         torch.empty_like(target) if wanted[1] else None,
     )
-    return gradients, shard.sum(settings._replace(weight=1.0), gradients)
+    return gradients, shard.sum(options._replace(weight=1.0), gradients)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from . import _ops
 from ._arguments import DEFAULT_EPS, IMAGE_DTYPES, Options, check_maps, parse_options, shown
-from ._autograd import split_options
 from ._parts import HALO, TENSORS, check_device, check_scalar_reduction, cut, sums
 from ._reading import Source, as_tensor, is_same, overlap
 
@@ -170,9 +169,8 @@ class _Volume:
             for g, new in zip(gradients, missing, strict=True)
         ]
         self._sources = [sources.get(name) for name in TENSORS]
-        self._options, settings = options, split_options(options)[1]
-        steps = tuple(settings.spacing[k - 2] for k in order[2:])
-        self._settings = settings._replace(spacing=steps)
+        spacing = tuple(options.spacing[k - 2] for k in order[2:])
+        self._options = options._replace(spacing=spacing)
         self._device, self._count = device, first.shape[2]
 
     def tiles(self, tiles: int | None, max_memory: int | None) -> list[tuple[int, int]]:
@@ -235,7 +233,7 @@ class _Volume:
         ]
         result = sums(
             self._read(first, last),
-            self._settings._replace(weight=weight),
+            self._options._replace(weight=weight),
             2,
             begin - first,
             end - first,
@@ -254,18 +252,12 @@ class _Volume:
         # The sum needs no more of the others than their shape and dtype.
         tensors = [s if s is None else s.stub(self._device, end - begin) for s in others]
         tensors.append(mask.planes(begin, end, self._device))
-        return sums(tensors, self._settings, 2, 0, end - begin, per_plane=True, of_mask=True)
+        return sums(tensors, self._options, 2, 0, end - begin, per_plane=True, of_mask=True)
 
     def check_maps(self, begin: int, end: int) -> None:
         """ValueError if eps is not positive or a mask is negative in a tile."""
-        o, (eps, target_eps, mask) = self._options, self._read(begin, end)[2:]
-        check_maps(
-            o._replace(
-                eps=o.eps if eps is None else eps,
-                target_eps=o.target_eps if target_eps is None else target_eps,
-                mask=mask,
-            )
-        )
+        eps, target_eps, mask = self._read(begin, end)[2:]
+        check_maps(self._options.with_tensors((eps, target_eps, mask)))
 
 
 def _bytes(tensor: Tensor) -> int:
