@@ -18,6 +18,7 @@ from nec_ext.__main__ import main
 
 KEYS = {
     "version",
+    "commit",
     "torch",
     "compiler",
     "cuda",
@@ -31,6 +32,7 @@ def test_build_info() -> None:
     info = nec_ext.build_info()
     assert info.keys() >= KEYS
     assert info["version"] == nec_ext.__version__ == importlib.metadata.version("nec_ext")
+    assert info["version"].partition("+g")[2] == (info["commit"] or "")
     assert info["torch"] == torch.__version__
     assert info["cpu_capability"] in info["cpu_capabilities"].split()
     assert info["cpu_capabilities"].split()[0] == "baseline"
