@@ -7,7 +7,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check
+# The bytecode of all packages afterwards and on all cores: pip takes one, and half a minute for torch's.
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
+BYTECODE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+# Before every step that takes long: what it is, and its time on two idle cores.
+say = @echo "==> $(1)"
 # torch's build looks for ninja on the path.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -26,25 +30,31 @@ help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.demo $(VENV)/.extension ## Run the demo; T1=PATH T2=PATH: on your own images, OUT=DIR: results there
+	$(call say,Demo: 30 s)
 	$(BIN)/python -m examples.demo $(if $(T1),--t1 "$(T1)") $(if $(T2),--t2 "$(T2)") $(if $(OUT),--out "$(OUT)")
 
 # Without data the phantom, for which the paper's networks would be wasted.
 paper: $(VENV)/.demo $(VENV)/.extension ## Train and compare the NEC paper's systems: DATA=DIR, PRESET=paper|release|cpu|cpu-brats, OUT=DIR, ARGS=...
+	$(call say,Paper: ten minutes on the phantom and days on BraTS)
 	$(BIN)/python -m examples.brats.paper --preset $(or $(PRESET),$(if $(DATA),paper,cpu)) $(if $(OUT),--out "$(OUT)") $(if $(DATA),"data.data=$(DATA)") $(ARGS)
 
 registration: $(VENV)/.demo $(VENV)/.extension ## Register a phantom by three losses; T1=PATH T2=PATH: your own images, OUT=DIR, ARGS=...
+	$(call say,Registration: minutes)
 	$(BIN)/python -m examples.registration $(if $(T1),"$(T1)" "$(T2)") $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 test: cpp-test $(VENV)/.extension ## Run all tests, C++ and Python; ARGS=...: passed to pytest
+	$(call say,Python tests: 15 min or what ARGS leaves of it)
 	$(BIN)/python -c "import nec_ext; print(nec_ext.build_info())"
 	$(BIN)/python -m pytest $(ARGS)
 
 cpp-test: $(VENV)/.test ## Run the C++ tests, which need no torch
+	$(call say,C++ tests: 2 min)
 	$(BIN)/cmake -S . -B build-cpp -G Ninja
 	$(BIN)/cmake --build build-cpp
 	$(BIN)/ctest --test-dir build-cpp --output-on-failure
 
 bench: $(VENV)/.test $(VENV)/.extension ## Run the benchmarks, report in RESULTS=DIR; ARGS=...: passed to pytest
+	$(call say,Benchmarks: half an hour or what ARGS leaves of it)
 	$(BIN)/python -m pytest benchmarks --results $(RESULTS) $(ARGS)
 
 bench-check: $(VENV)/.test ## Compare results of benchmarks: OLD=FILE NEW=FILE
@@ -52,9 +62,11 @@ bench-check: $(VENV)/.test ## Compare results of benchmarks: OLD=FILE NEW=FILE
 
 # Makes no environment: the GPU decides which torch is wanted, and that one is there already.
 gpu-report: ## Build, test, check and measure on a GPU with the packages of PYTHON=...; OUT=DIR: results there
+	$(call say,Build and tests and benchmarks on the GPU: 10 min)
 	$(PYTHON) -m benchmarks.gpu_report $(or $(OUT),out/gpu)
 
 registers: $(VENV)/.test ## Compile the CUDA kernels for every architecture and write docs/registers.md
+	$(call say,CUDA kernels for seven architectures: 15 min)
 	$(BIN)/python -m benchmarks.registers --out docs/registers.md
 
 lint: $(VENV)/.dev $(VENV)/.extension ## Check style and types
@@ -71,12 +83,15 @@ format: $(VENV)/.dev ## Rewrite all files in the project's style
 # The thread sanitizer gives false alarms from torch's thread pool; the C++ tests bring their own threads.
 # Python's own leaks would hide any of ours. Reports go to the standard error: pytest must not capture it.
 sanitize: $(VENV)/.test $(VENV)/.extension ## Run the tests under address, undefined and thread sanitizers (gcc)
+	$(call say,C++ tests with sanitizers: 10 min)
 	for sanitizers in $(SANITIZERS) thread; do \
 	  $(BIN)/cmake -S . -B build-sanitize/cpp-$$sanitizers -G Ninja -DNEC_SANITIZE=$$sanitizers && \
 	  $(BIN)/cmake --build build-sanitize/cpp-$$sanitizers && \
 	  $(BIN)/ctest --test-dir build-sanitize/cpp-$$sanitizers --output-on-failure || exit 1; \
 	done
+	$(call say,Extension with sanitizers: 2 min)
 	NEC_EXT_CUDA=0 NEC_EXT_CXX_FLAGS="$(SANITIZE_FLAGS)" $(BIN)/python setup.py -q build --build-base build-sanitize --build-lib $(SANITIZED)
+	$(call say,Python tests with sanitizers: half an hour)
 	ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(SANITIZED) \
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	  $(BIN)/python -m pytest --capture=sys -o pythonpath="$(SANITIZED) ." -m "not slow" $(ARGS)
@@ -90,8 +105,10 @@ clean: ## Remove everything that make has made
 
 # torch on its own and first: no other package may choose its version.
 $(VENV)/.torch: requirements/torch.txt
+	$(call say,torch into $(VENV): 30 s and up to 3 GB to download)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -r $<
+	$(BYTECODE)
 	touch $@
 
 $(VENV)/.build: requirements/build.txt $(VENV)/.torch
@@ -99,10 +116,13 @@ $(VENV)/.demo: requirements/demo.txt $(VENV)/.build
 $(VENV)/.test: requirements/test.txt $(VENV)/.demo
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.test
 $(VENV)/.build $(VENV)/.demo $(VENV)/.test $(VENV)/.dev:
+	$(call say,Packages of $<: 20 s and their download)
 	$(PIP) -r $<
+	$(BYTECODE)
 	touch $@
 
-# Folders too: their time changes when a source is added or removed.
-$(VENV)/.extension: $(VENV)/.build setup.py pyproject.toml $(shell find csrc)
+# Folders too: their time changes when a source is added or removed. Commits, for the version names the last one.
+$(VENV)/.extension: $(VENV)/.build setup.py pyproject.toml $(shell find csrc) $(wildcard $(shell git rev-parse --git-path logs/HEAD))
+	$(call say,Extension: 40 s or with CUDA kernels ten minutes)
 	$(PIP) --no-build-isolation --no-deps --editable .
 	touch $@

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Builds nec_ext._C. Everything but the extension is declared in pyproject.toml.
+"""Builds nec_ext._C and names the version. Everything else is declared in pyproject.toml.
 
 Environment:
-    NEC_EXT_CUDA=0: leave the CUDA kernels out. FORCE_CUDA=1: fail where no CUDA toolkit is found.
+    CXX: the compiler, if it is not the c++ or g++ or clang++ on the path.
+    NEC_EXT_CUDA=0: leave the CUDA kernels out. FORCE_CUDA=1: build them beside a torch without CUDA
+        too, and fail where no CUDA toolkit is found.
     CUDA_HOME: the toolkit, if it is not the one of the nvcc on the path or in /usr/local/cuda.
     TORCH_CUDA_ARCH_LIST: GPU architectures, as for every extension of torch. Default: those of the
         GPUs in this machine, or without any all that ARCHITECTURES lists.
@@ -11,6 +13,7 @@ Environment:
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,12 +21,27 @@ import zlib
 from glob import glob
 from pathlib import Path
 
-import pybind11
-import torch
-from setuptools import setup
+import setuptools
+
+# Before torch, which takes seconds, and before pyproject.toml is read, which older ones cannot.
+if int(setuptools.__version__.partition(".")[0]) < 77:
+    sys.exit(
+        f"nec_ext is built by setuptools 77 or later, and this is {setuptools.__version__}: "
+        'type  pip install "setuptools>=77"  and try again'
+    )
+
+try:
+    import torch
+except ModuleNotFoundError:
+    sys.exit("nec_ext is built against torch, and there is none here: type  pip install torch")
+if torch.__version__ < (2, 10):
+    sys.exit(f"nec_ext needs torch 2.10 or later, and this is {torch.__version__}")
+
 from torch.utils import cpp_extension
 from torch.utils.cpp_extension import BuildExtension, CppExtension
 
+VERSION = "0.2.0"  # the next one that is released, or the one of this commit's tag
+ROOT = Path(__file__).resolve().parent
 # Errno and traps for square roots would keep the compiler from vectorizing the loops. -ffast-math,
 # which would also do, lets it drop NaNs, and is never used.
 FLAGS = [
@@ -35,10 +53,16 @@ FLAGS = [
     "-g0",
 ]
 # A loop that copies a short row is faster than the call of memcpy that gcc would make of it.
-if sys.platform == "linux":
-    FLAGS.append("-fno-tree-loop-distribute-patterns")
+GCC_FLAGS = ["-fno-tree-loop-distribute-patterns"]
+# clang leaves Sobel's rows of both gradients in 3D scalar, and would warn of each.
+CLANG_FLAGS = ["-Wno-pass-failed"]
+# Whole AVX-512 vectors, where gcc's pragma says so for itself.
+CLANG_X86_FLAGS = ["-mprefer-vector-width=512"]
+MSVC_FLAGS = ["/O2"]
 # The host's part of the kernels only launches them. Several architectures are compiled at a time.
 NVCC_FLAGS = ["-O3", "-lineinfo", "-Xcompiler=-fvisibility=hidden", "--threads=4"]
+# For one architecture on one core.
+MINUTES = 2
 # The first of every generation since Turing, and for whatever comes, the last as PTX.
 ARCHITECTURES = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
 # The stable ABI of torch 2.10: a library built with any later torch runs with every torch from
@@ -47,9 +71,61 @@ TORCH_2_10 = "-DTORCH_TARGET_VERSION=0x020a000000000000"
 EXTRA = os.environ.get("NEC_EXT_CXX_FLAGS", "").split()
 
 
+def git(*arguments: str) -> str:
+    """What git says of this folder; nothing where there is no git or it refuses."""
+    try:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def find_version() -> str:
+    """0.2.0.dev41+g0123abc[.dirty] in a checkout, 0.2.0 at its tag, in an sdist the sdist's."""
+    if (ROOT / "PKG-INFO").exists():
+        lines = (ROOT / "PKG-INFO").read_text(encoding="utf-8").splitlines()
+        return next(line.split()[1] for line in lines if line.startswith("Version:"))
+    # Another project's repository may hold this folder, and its commits say nothing of it.
+    top = git("rev-parse", "--show-toplevel")
+    if not top or Path(top).resolve() != ROOT:
+        return f"{VERSION}.dev0"
+    dirty = ".dirty" if git("status", "--porcelain", "--untracked-files=no") else ""
+    if not dirty and f"v{VERSION}" in git("tag", "--points-at", "HEAD").split():
+        return VERSION
+    commit = git("rev-parse", "--short", "HEAD")
+    if not commit:  # nothing is committed yet
+        return f"{VERSION}.dev0"
+    return f"{VERSION}.dev{git('rev-list', '--count', 'HEAD')}+g{commit}{dirty}"
+
+
+def find_compiler() -> tuple[str, list[str]]:
+    """The C++ compiler, and the flags that it knows."""
+    if sys.platform == "win32":
+        return os.environ.get("CXX", "cl"), MSVC_FLAGS
+    wanted = os.environ.get("CXX")
+    for compiler in [wanted] if wanted else ["c++", "g++", "clang++"]:
+        command = [*shlex.split(compiler), "-dM", "-E", "-x", "c++", os.devnull]
+        try:
+            result = subprocess.run(command, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        macros = {line.split()[1] for line in result.stdout.splitlines()}
+        if "__clang__" not in macros:
+            return compiler, [*FLAGS, *GCC_FLAGS]
+        return compiler, [*FLAGS, *CLANG_FLAGS, *CLANG_X86_FLAGS * ("__x86_64__" in macros)]
+    sys.exit(
+        f"nec_ext needs a C++ compiler, and {wanted or 'c++, g++ or clang++'} cannot be run: "
+        "install one (apt install g++, dnf install gcc-c++, conda install cxx-compiler, "
+        "xcode-select --install), or set CXX to the one that you have"
+    )
+
+
 def find_toolkit() -> str | None:
     """The CUDA toolkit, where it is wanted and there is one."""
+    forced = os.environ.get("FORCE_CUDA") == "1"
     if os.environ.get("NEC_EXT_CUDA") == "0" or torch.version.hip:
+        return None
+    if not torch.version.cuda and not forced:
         return None
     chosen = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
     nvcc = os.path.realpath(shutil.which("nvcc") or "nvcc")
@@ -59,8 +135,8 @@ def find_toolkit() -> str | None:
         headers = (f"{home}/include/cuda_runtime.h", f"{home}/targets/*/include/cuda_runtime.h")
         if os.path.exists(f"{home}/bin/nvcc") and any(map(glob, headers)):
             return home
-    if os.environ.get("FORCE_CUDA") == "1":
-        raise RuntimeError(
+    if forced:
+        sys.exit(
             f"FORCE_CUDA=1, but there is no CUDA toolkit in {' or '.join(homes)}: set CUDA_HOME"
         )
     return None
@@ -81,7 +157,7 @@ def choose_architectures(toolkit: str) -> str:
     for wanted in ([f"{major}.{minor}" for major, minor in sorted(gpus)], ARCHITECTURES):
         if chosen := [name for name in wanted if f"sm_{name.replace('.', '')}" in known]:
             return f"{' '.join(chosen)}+PTX"
-    raise RuntimeError(f"the nvcc of {toolkit} knows no GPU of {', '.join(ARCHITECTURES)}")
+    sys.exit(f"the nvcc of {toolkit} knows no GPU of {', '.join(ARCHITECTURES)}")
 
 
 def choose_nvcc_flags(toolkit: str) -> list[str]:
@@ -111,14 +187,39 @@ def add_cuda(extension: CppExtension, toolkit: str) -> None:
     extension.libraries += ["cudart_static", "rt", "pthread", "dl"]
 
 
+class Build(BuildExtension):
+    """Chooses compiler and flags, and says what takes long: pip reads this file more than once."""
+
+    def __init__(self, *args, **options):
+        # torch's build falls back by itself, with two lines about itself.
+        super().__init__(*args, **options, use_ninja=cpp_extension.is_ninja_available())
+
+    def run(self):
+        """Builds the extension."""
+        # torch and setuptools each have their own default.
+        os.environ["CXX"], flags = find_compiler()
+        for extension in self.extensions:
+            extension.extra_compile_args["cxx"] = [*flags, TORCH_2_10, *EXTRA]
+        if not self.use_ninja:
+            print("nec_ext: one file is compiled at a time; faster after  pip install ninja")
+        if toolkit:
+            architectures = os.environ["TORCH_CUDA_ARCH_LIST"]
+            minutes = MINUTES * len(architectures.replace(";", " ").split()) / (os.cpu_count() or 1)
+            print(
+                f"nec_ext: compiling the CUDA kernels for {architectures} with {toolkit}, which "
+                f"takes about {max(1, round(minutes))} min; NEC_EXT_CUDA=0 leaves them out"
+            )
+        sys.stdout.flush()
+        super().run()
+
+
 toolkit = find_toolkit()
 sources = set(glob("csrc/**/*.cpp", recursive=True))
 extension = CppExtension(
     "nec_ext._C",
     sorted(sources if toolkit else sources - {"csrc/ops/ngf_cuda.cpp"}),
-    # pybind11's own headers go before the older copy that torch brings.
-    include_dirs=[pybind11.get_include()],
-    extra_compile_args={"cxx": [*FLAGS, TORCH_2_10, *EXTRA]},
+    depends=sorted(set(glob("csrc/**/*.*", recursive=True)) - sources),
+    extra_compile_args={},
     extra_link_args=EXTRA,
 )
 # The stable ABI needs no symbol of torch's Python binding.
@@ -127,4 +228,4 @@ if toolkit:
     # CUDAExtension would refuse a torch without CUDA.
     add_cuda(extension, toolkit)
 
-setup(ext_modules=[extension], cmdclass={"build_ext": BuildExtension})
+setuptools.setup(version=find_version(), ext_modules=[extension], cmdclass={"build_ext": Build})

@@ -4,6 +4,8 @@
 // The Python module nec_ext._C: facts about this build. Tensors do not pass here; loading the
 // module registers the ops with torch's dispatcher (ops/schema.cpp).
 
+// The pybind11 of torch 2.10 refuses a build for the stable ABI, of which nothing is used here.
+#undef TORCH_TARGET_VERSION
 #include <pybind11/pybind11.h>
 
 #include "cpu/capability.h"

@@ -17,13 +17,14 @@ import pytest
 import setuptools
 import torch
 from helpers import ROOT
+from torch.torch_version import TorchVersion
 from torch.utils import cpp_extension
+from torch.utils.cpp_extension import BuildExtension
 
 import nec_ext
 
-pytest.importorskip("pybind11")
-
 SWITCHES = (
+    "CXX",
     "NEC_EXT_CUDA",
     "FORCE_CUDA",
     "CUDA_HOME",
@@ -60,6 +61,8 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.delenv(name)
     monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(BuildExtension, "run", lambda self: None)
     monkeypatch.chdir(ROOT)
 
     def run(**environment: str | Path) -> SimpleNamespace:
@@ -69,7 +72,16 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(setuptools, "setup", asked.update)
         runpy.run_path("setup.py")
         (extension,) = asked["ext_modules"]
+
+        def build() -> list[str]:
+            """The flags of the compiler."""
+            command = asked["cmdclass"]["build_ext"](setuptools.Distribution())
+            command.extensions = [extension]
+            command.run()
+            return list(extension.extra_compile_args["cxx"])
+
         return SimpleNamespace(
+            build=build,
             extension=extension,
             has_kernels=any(source.endswith(".cu") for source in extension.sources),
             has_cuda_ops="csrc/ops/ngf_cuda.cpp" in extension.sources,
@@ -80,13 +92,35 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Any:
     return run
 
 
-def test_toolkit_beside_any_torch(configure: Any, tmp_path: Path) -> None:
+def test_toolkit_beside_a_torch_with_cuda(configure: Any, tmp_path: Path) -> None:
     built = configure(CUDA_HOME=make_toolkit(tmp_path))
     assert built.has_kernels and built.has_cuda_ops
     assert str(tmp_path) == cpp_extension.CUDA_HOME
     assert str(tmp_path / "lib64") in built.extension.library_dirs
     assert "cudart_static" in built.extension.libraries
     assert not {"cudart", "torch_cuda"} & set(built.extension.libraries)
+
+
+def test_toolkit_beside_a_torch_without_cuda(
+    configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the kernels serve nobody, unless the library is for another machine."""
+    monkeypatch.setattr(torch.version, "cuda", None)
+    toolkit = make_toolkit(tmp_path)
+    assert not configure(CUDA_HOME=toolkit).has_kernels
+    assert configure(CUDA_HOME=toolkit, FORCE_CUDA="1").has_kernels
+    assert not configure(CUDA_HOME=toolkit, FORCE_CUDA="1", NEC_EXT_CUDA="0").has_kernels
+
+
+def test_minutes_of_compiling_are_announced(
+    configure: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    built = configure(CUDA_HOME=make_toolkit(tmp_path))
+    assert capsys.readouterr().out == ""  # pip reads setup.py more often than it builds
+    built.build()
+    (line,) = [s for s in capsys.readouterr().out.splitlines() if "CUDA" in s]
+    assert "7.5 8.0 8.6 8.9 9.0 10.0 12.0+PTX" in line
+    assert " min;" in line and "NEC_EXT_CUDA=0" in line
 
 
 def test_toolkit_of_the_compiler_on_the_path(configure: Any, tmp_path: Path) -> None:
@@ -117,7 +151,7 @@ def test_cuda_can_be_left_out(configure: Any, tmp_path: Path) -> None:
 
 
 def test_forced_cuda_needs_a_toolkit(configure: Any, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="FORCE_CUDA=1, but there is no CUDA toolkit in"):
+    with pytest.raises(SystemExit, match="FORCE_CUDA=1, but there is no CUDA toolkit in"):
         configure(CUDA_HOME=tmp_path, FORCE_CUDA="1")
     assert configure(CUDA_HOME=make_toolkit(tmp_path), FORCE_CUDA="1").has_kernels
 
@@ -153,6 +187,42 @@ def test_chosen_architectures(configure: Any, tmp_path: Path) -> None:
     built = configure(CUDA_HOME=make_toolkit(tmp_path), TORCH_CUDA_ARCH_LIST="8.6;9.0+PTX")
     assert built.architectures == "8.6;9.0+PTX"
     assert built.macros["NEC_EXT_CUDA_ARCHITECTURES"] == '"8.6 9.0+PTX"'
+
+
+@pytest.mark.parametrize(
+    ("macros", "known", "unknown"),
+    [
+        ("__GNUC__ __x86_64__", "-fno-tree-loop-distribute-patterns", "-Wno-pass-failed"),
+        ("__GNUC__ __clang__", "-Wno-pass-failed", "-mprefer-vector-width=512"),
+        ("__clang__ __x86_64__", "-mprefer-vector-width=512", "-fno-tree-loop-dist"),
+    ],
+)
+def test_flags_that_the_compiler_knows(
+    configure: Any, tmp_path: Path, macros: str, known: str, unknown: str
+) -> None:
+    make_program(tmp_path / "mine", f"printf '#define %s 1\\n' {macros}")
+    flags = configure(CXX=f"{tmp_path}/mine -some-flag", NEC_EXT_CXX_FLAGS="-mine").build()
+    assert known in flags and "-O3" in flags and "-mine" in flags
+    assert not [flag for flag in flags if flag.startswith(unknown)]
+
+
+def test_compiler_that_is_missing(configure: Any, tmp_path: Path) -> None:
+    for environment in ({"CXX": "no-such-compiler"}, {"CXX": "", "PATH": tmp_path}):
+        built = configure(**environment)  # an sdist needs none
+        with pytest.raises(SystemExit, match=r"nec_ext needs a C\+\+ compiler.*set CXX"):
+            built.build()
+
+
+@pytest.mark.parametrize(
+    ("module", "version", "remedy"),
+    [(setuptools, "65.5.0", "pip install"), (torch, TorchVersion("2.9.1"), "torch 2.10 or later")],
+)
+def test_tools_that_are_too_old(
+    configure: Any, monkeypatch: pytest.MonkeyPatch, module: Any, version: str, remedy: str
+) -> None:
+    monkeypatch.setattr(module, "__version__", version)
+    with pytest.raises(SystemExit, match=rf"{remedy}.*{version}|{version}.*{remedy}"):
+        configure()
 
 
 needs_kernels = pytest.mark.skipif(

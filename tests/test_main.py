@@ -24,6 +24,7 @@ from nec_ext._devices import reason_without_kernels
 
 KEYS = {
     "version",
+    "commit",
     "torch",
     "compiler",
     "cuda",
@@ -37,6 +38,7 @@ def test_build_info() -> None:
     info = nec_ext.build_info()
     assert info.keys() >= KEYS
     assert info["version"] == nec_ext.__version__ == importlib.metadata.version("nec_ext")
+    assert info["version"].partition("+g")[2] == (info["commit"] or "")
     assert info["torch"] == torch.__version__
     assert info["cpu_capability"] in info["cpu_capabilities"].split()
     assert info["cpu_capabilities"].split()[0] == "baseline"

@@ -7,8 +7,9 @@
 
 #include "row_kernels.h"
 
-// gcc compiles a file for another instruction set by a pragma; other compilers get the baseline.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+// gcc and clang compile functions for another instruction set by a pragma; other compilers get the
+// baseline.
+#if defined(__x86_64__) && defined(__GNUC__)
 #define NEC_X86_64_LEVELS 1
 #else
 #define NEC_X86_64_LEVELS 0

@@ -75,7 +75,7 @@ bool field_row(const FieldRow<T>& r) {
   Flag outside = 0;
   const int64_t length =
       r.length / kLanes * kLanes;  // tells the compiler that there is no remainder
-#pragma GCC ivdep
+  NEC_IVDEP
   for (int64_t x = 0; x < length; ++x) {
     const auto gradient = [&](const Rows<T, 3>& rows) NEC_INLINE_LAMBDA {
       Vec<Dim, A> g =
@@ -146,10 +146,11 @@ double weighted_sum(const T* values, const T* weight, int64_t n) {
 // Tables
 // -------------------------------------------------------------------------------------------------
 
+// The wide rows, for which a multiplication by 1 is nothing, have no copy for equal spacings.
 template <typename T, typename A, int Dim, Operator Op, EpsMode Mode, Gradients Wanted>
 void fill_spacings(typename RowKernels<T>::Field (&field)[2]) {
   field[0] = field_row<T, A, Dim, Op, Mode, Wanted, false>;
-  field[1] = field_row<T, A, Dim, Op, Mode, Wanted, true>;
+  field[1] = field_row<T, A, Dim, Op, Mode, Wanted, std::is_same_v<T, A>>;
 }
 
 template <typename T, typename A, int Dim, Operator Op, EpsMode Mode>

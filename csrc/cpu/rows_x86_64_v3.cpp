@@ -11,7 +11,11 @@
 #include <cfloat>
 #include <cstdint>
 
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("arch=x86-64-v3"))), apply_to = function)
+#else
 #pragma GCC target("arch=x86-64-v3")
+#endif
 #include "row_kernels.inl"
 
 namespace nec::cpu {
@@ -20,4 +24,8 @@ RowKernels<float> row_kernels_x86_64_v3(float) { return make_row_kernels<float>(
 RowKernels<double> row_kernels_x86_64_v3(double) { return make_row_kernels<double>(); }
 
 }  // namespace nec::cpu
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
 #endif

@@ -11,7 +11,11 @@
 #include <cfloat>
 #include <cstdint>
 
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("arch=x86-64-v4"))), apply_to = function)
+#else
 #pragma GCC target("arch=x86-64-v4,prefer-vector-width=512")
+#endif
 #include "row_kernels.inl"
 
 namespace nec::cpu {
@@ -20,4 +24,8 @@ RowKernels<float> row_kernels_x86_64_v4(float) { return make_row_kernels<float>(
 RowKernels<double> row_kernels_x86_64_v4(double) { return make_row_kernels<double>(); }
 
 }  // namespace nec::cpu
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
 #endif
