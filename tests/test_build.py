@@ -251,7 +251,6 @@ def test_library_needs_nothing_of_cuda() -> None:
     assert not [line for line in needed if "cuda" in line]
 
 
-@needs_kernels
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc on the path")
 def test_no_float32_kernel_keeps_registers_in_memory() -> None:
