@@ -160,15 +160,37 @@ def choose_architectures(toolkit: str) -> str:
     sys.exit(f"the nvcc of {toolkit} knows no GPU of {', '.join(ARCHITECTURES)}")
 
 
-def choose_nvcc_flags(toolkit: str) -> list[str]:
-    """Those of every toolkit, and what the toolkit at hand needs."""
+def generate_code(architectures: str) -> list[str]:
+    """Return nvcc's flags for a list of architectures, in at most two passes of its front end.
+
+    It would take one per architecture otherwise, half of the time of the build. The source differs
+    from 9.0 on alone (csrc/cuda/strips.cuh); machine code is made for each architecture.
+    """
+    names = architectures.removesuffix("+PTX").split()
+    early = [name for name in names if float(name) < 9]
+    late = names[len(early) :]
+    flags = []
+    for group in (early, late):
+        if group:
+            codes = [f"sm_{name.replace('.', '')}" for name in group]
+            virtual = codes[0].replace("sm", "compute")
+            codes += [virtual] * (group[-1] == names[-1])  # PTX for the GPUs to come
+            flags.append(f"-gencode=arch={virtual},code=[{','.join(codes)}]")
+    return flags
+
+
+def choose_nvcc_flags(toolkit: str, architectures: str) -> list[str]:
+    """Return the flags of every toolkit, and what the toolkit at hand needs."""
     # A sixth of the size. Drivers before CUDA 12.4 cannot read it, and those of 13 all can.
     compress = "release 12" not in ask_nvcc(toolkit, "--version")
     # ninja is told of the headers of .cu files only by a torch with CUDA: beside any other, a
     # change of theirs must be one of the command.
     headers = sorted(glob("csrc/cuda/*.*[hl]") + glob("csrc/math/*") + ["csrc/problem.h"])
     digest = zlib.crc32(b"".join(Path(header).read_bytes() for header in headers))
-    return [*NVCC_FLAGS, *["--compress-mode=size"] * compress, f"-DNEC_EXT_HEADERS={digest}"]
+    flags = [*NVCC_FLAGS, *["--compress-mode=size"] * compress, f"-DNEC_EXT_HEADERS={digest}"]
+    if not os.environ.get("TORCH_CUDA_ARCH_LIST"):  # whose names torch knows
+        flags += generate_code(architectures)
+    return flags
 
 
 def add_cuda(extension: CppExtension, toolkit: str) -> None:
@@ -176,11 +198,11 @@ def add_cuda(extension: CppExtension, toolkit: str) -> None:
     architectures = choose_architectures(toolkit)
     # What torch reads: it looks for a toolkit and for architectures only where it has CUDA itself.
     cpp_extension.CUDA_HOME = toolkit
+    extension.extra_compile_args["nvcc"] = choose_nvcc_flags(toolkit, architectures)
     os.environ["TORCH_CUDA_ARCH_LIST"] = architectures
     extension.sources += sorted(glob("csrc/cuda/*.cu"))
     shown = architectures.replace(";", " ")
     extension.define_macros.append(("NEC_EXT_CUDA_ARCHITECTURES", f'"{shown}"'))
-    extension.extra_compile_args["nvcc"] = choose_nvcc_flags(toolkit)
     for folder in ("lib*", "targets/*/lib"):
         found = glob(f"{toolkit}/{folder}/libcudart_static.a")
         extension.library_dirs += [os.path.dirname(library) for library in found]

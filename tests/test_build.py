@@ -183,9 +183,20 @@ def test_small_kernels_are_for_the_drivers_of_cuda_13(configure: Any, tmp_path: 
         assert ("--compress-mode=size" in flags) == is_small
 
 
+def test_two_passes_of_the_front_end(configure: Any, tmp_path: Path) -> None:
+    """Machine code for every architecture, and PTX for the GPUs to come."""
+    built = configure(CUDA_HOME=make_toolkit(tmp_path))
+    passes = [f for f in built.extension.extra_compile_args["nvcc"] if f.startswith("-gencode")]
+    assert passes == [
+        "-gencode=arch=compute_75,code=[sm_75,sm_80,sm_86,sm_89]",
+        "-gencode=arch=compute_90,code=[sm_90,sm_100,sm_120,compute_90]",
+    ]
+
+
 def test_chosen_architectures(configure: Any, tmp_path: Path) -> None:
     built = configure(CUDA_HOME=make_toolkit(tmp_path), TORCH_CUDA_ARCH_LIST="8.6;9.0+PTX")
     assert built.architectures == "8.6;9.0+PTX"
+    assert not any("gencode" in flag for flag in built.extension.extra_compile_args["nvcc"])
     assert built.macros["NEC_EXT_CUDA_ARCHITECTURES"] == '"8.6 9.0+PTX"'
 
 
