@@ -25,29 +25,6 @@ void check_size(const int64_t (&sizes)[kAxes]) {
   }
 }
 
-// f(a number of the type of the arithmetic, an integral constant of the dimension)
-template <typename F>
-int64_t with_type(const Problem& p, const F& f) {
-  using Two = std::integral_constant<int, 2>;
-  using Three = std::integral_constant<int, 3>;
-  check_size(p.size);
-  if (p.wide) return p.dim == 2 ? f(double(), Two()) : f(double(), Three());
-  return p.dim == 2 ? f(float(), Two()) : f(float(), Three());
-}
-
-int64_t sweep_blocks_of(const Problem& problem) {
-  return with_type(problem, [&](auto number, auto dim) {
-    return sweep_blocks<decltype(number), dim()>(problem);
-  });
-}
-
-int64_t launch_sweep_of(const Problem& problem, double gradient_scale, const double* factor,
-                        double* partials, Stream stream) {
-  return with_type(problem, [&](auto number, auto dim) {
-    return launch_sweep<decltype(number), dim()>(problem, gradient_scale, factor, partials, stream);
-  });
-}
-
 template <class Body>
 void launch_small(const typename Body::Arguments& arguments, int64_t blocks, Stream stream,
                   const char* name, Start start = Start::in_order) {
@@ -87,11 +64,16 @@ Partials launch_mask_of(const Problem& p, double* partials, Stream stream) {
 
 }  // namespace
 
-int64_t workspace_size(const Problem& problem) {
-  return kScalars + std::max(kMaskBlocks, sweep_blocks_of(problem));
+Plan make_plan(const Problem& p) {
+  check_size(p.size);
+  Plan plan = p.wide ? (p.dim == 2 ? plan_sweep<double, 2>(p) : plan_sweep<double, 3>(p))
+                     : (p.dim == 2 ? plan_sweep<float, 2>(p) : plan_sweep<float, 3>(p));
+  plan.workspace_size = kScalars + std::max(kMaskBlocks, plan.tiling.blocks);
+  return plan;
 }
 
-void launch_loss(const Problem& problem, const Total& total, double* workspace, Stream stream) {
+void launch_loss(const Problem& problem, const Plan& plan, const Total& total, double* workspace,
+                 Stream stream) {
   const Factor factor{total.weight, total.mean};
   double* scalars = nullptr;
   double* partials = workspace + kScalars;
@@ -103,27 +85,27 @@ void launch_loss(const Problem& problem, const Total& total, double* workspace, 
   }
   // The factor of a mask's mean is known to the GPU alone.
   const bool known = total.normalize && !scalars;
-  const int64_t blocks =
-      launch_sweep_of(problem, known ? factor.value(total.voxels) : 1.0,
-                      total.normalize && scalars ? scalars + 1 : nullptr, partials, stream);
-  launch_finish<FinishLoss>({partials, blocks, scalars, total.voxels, factor, total.wide_scalars,
-                             total.loss, total.factor},
+  plan.launch(plan, problem, known ? factor.value(total.voxels) : 1.0,
+              total.normalize && scalars ? scalars + 1 : nullptr, partials, stream);
+  launch_finish<FinishLoss>({partials, plan.tiling.blocks, scalars, total.voxels, factor,
+                             total.wide_scalars, total.loss, total.factor},
                             stream, "launch of the loss's total failed");
 }
 
-void launch_sum(const Problem& problem, bool of_mask, double* workspace, double* sum,
-                Stream stream) {
-  const Partials partials =
-      of_mask
-          ? launch_mask_of(problem, workspace, stream)
-          : Partials{launch_sweep_of(problem, problem.gradient_scale, nullptr, workspace, stream),
-                     1};
+void launch_sum(const Problem& problem, const Plan& plan, bool of_mask, double* workspace,
+                double* sum, Stream stream) {
+  Partials partials{plan.tiling.blocks, 1};
+  if (of_mask) {
+    partials = launch_mask_of(problem, workspace, stream);
+  } else {
+    plan.launch(plan, problem, problem.gradient_scale, nullptr, workspace, stream);
+  }
   launch_finish<FinishSum>({workspace, partials.count, partials.repeats, sum}, stream,
                            "launch of the total failed");
 }
 
-void launch_maps(const Problem& problem, Stream stream) {
-  launch_sweep_of(problem, problem.gradient_scale, nullptr, nullptr, stream);
+void launch_maps(const Problem& problem, const Plan& plan, Stream stream) {
+  plan.launch(plan, problem, problem.gradient_scale, nullptr, nullptr, stream);
 }
 
 void launch_scale(const View& gradient, const int64_t (&size)[kAxes], const View& upstream,

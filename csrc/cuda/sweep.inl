@@ -23,35 +23,30 @@ inline DeviceLimits limits_of_device() {
 }
 
 template <class Sweep>
-Tiling tiling_on(const DeviceLimits& limits, const Problem& problem) {
-  return make_sweep_tiling<Sweep>(problem, limits.multiprocessors, limits.shared_bytes);
+void launch_sweep(const Plan& plan, const Problem& problem, double gradient_scale,
+                  const double* factor, double* partials, Stream stream) {
+  constexpr int most_threads = Sweep::kMostThreads;
+  const char* name = "launch of the NGF sweep failed";
+  auto arguments = make_sweep_arguments<typename Sweep::T>(problem, plan.tiling);
+  arguments.gradient_scale = gradient_scale;
+  arguments.factor = factor;
+  arguments.partials = partials;
+  const int64_t most = Sweep::most_threads(limits_of_device().shared_bytes);
+  allow_shared<Sweep, most_threads>(Sweep::shared_bytes(most), name);
+  launch<Sweep, most_threads>(arguments, plan.tiling.blocks, plan.tiling.threads(),
+                              plan.shared_bytes, stream, name);
 }
 
 template <typename T, int Dim>
-int64_t sweep_blocks(const Problem& problem) {
-  return with_sweep<T, Dim>(problem, [&](auto chosen) {
-    return tiling_on<typename decltype(chosen)::type>(limits_of_device(), problem).blocks;
-  });
-}
-
-template <typename T, int Dim>
-int64_t launch_sweep(const Problem& problem, double gradient_scale, const double* factor,
-                     double* partials, Stream stream) {
+Plan plan_sweep(const Problem& problem) {
   return with_sweep<T, Dim>(problem, [&](auto chosen) {
     using Sweep = typename decltype(chosen)::type;
-    constexpr int most_threads = Sweep::kMostThreads;
-    const char* name = "launch of the NGF sweep failed";
     const DeviceLimits limits = limits_of_device();
-    const Tiling tiling = tiling_on<Sweep>(limits, problem);
-    auto arguments = make_sweep_arguments<T>(problem, tiling);
-    arguments.gradient_scale = gradient_scale;
-    arguments.factor = factor;
-    arguments.partials = partials;
-    const int64_t most_shared = Sweep::shared_bytes(Sweep::most_threads(limits.shared_bytes));
-    allow_shared<Sweep, most_threads>(most_shared, name);
-    launch<Sweep, most_threads>(arguments, tiling.blocks, tiling.threads(),
-                                Sweep::shared_bytes(tiling.threads()), stream, name);
-    return tiling.blocks;
+    Plan plan{};
+    plan.tiling = make_sweep_tiling<Sweep>(problem, limits.multiprocessors, limits.shared_bytes);
+    plan.shared_bytes = Sweep::shared_bytes(plan.tiling.threads());
+    plan.launch = launch_sweep<Sweep>;
+    return plan;
   });
 }
 

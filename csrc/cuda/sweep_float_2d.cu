@@ -5,7 +5,6 @@
 
 namespace nec::cuda {
 
-template int64_t sweep_blocks<float, 2>(const Problem&);
-template int64_t launch_sweep<float, 2>(const Problem&, double, const double*, double*, Stream);
+template Plan plan_sweep<float, 2>(const Problem&);
 
 }  // namespace nec::cuda

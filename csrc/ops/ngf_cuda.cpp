@@ -33,7 +33,7 @@ class Cuda {
         guard_(device_.index()),
         stream_(current_stream(device_.index())) {}
 
-  void maps(const Problem& p) { cuda::launch_maps(p, stream_); }
+  void maps(const Problem& p) { cuda::launch_maps(p, cuda::make_plan(p), stream_); }
 
   void reduce(const Problem& p, const Reduced& r) {
     cuda::Total total;
@@ -44,8 +44,9 @@ class Cuda {
     total.wide_scalars = r.loss.element_size() == sizeof(double);
     total.loss = r.loss.mutable_data_ptr();
     total.factor = r.factor.mutable_data_ptr();
-    const Tensor workspace = new_workspace(p);
-    cuda::launch_loss(p, total, doubles(workspace), stream_);
+    const cuda::Plan plan = cuda::make_plan(p);
+    const Tensor workspace = new_workspace(plan);
+    cuda::launch_loss(p, plan, total, doubles(workspace), stream_);
   }
 
   void sums(Problem& p, bool of_mask, double* out, int64_t count) {
@@ -53,11 +54,12 @@ class Cuda {
     // window begins, it has to be one of its own.
     const int64_t first = p.window.lo[0], step = (p.window.hi[0] - first) / count;
     p.window.hi[0] = first + step;
-    const Tensor workspace = new_workspace(p);
+    const cuda::Plan plan = cuda::make_plan(p);
+    const Tensor workspace = new_workspace(plan);
     for (int64_t k = 0; k < count; ++k) {
       p.window.lo[0] = first + k * step;
       p.window.hi[0] = p.window.lo[0] + step;
-      cuda::launch_sum(p, of_mask, doubles(workspace), out + k, stream_);
+      cuda::launch_sum(p, plan, of_mask, doubles(workspace), out + k, stream_);
     }
   }
 
@@ -68,10 +70,9 @@ class Cuda {
 
  private:
   // Once the tensor is gone, torch's allocator gives its memory to later work of the same stream.
-  Tensor new_workspace(const Problem& p) const {
-    const int64_t size = cuda::workspace_size(p);
-    return torch::stable::empty({&size, 1}, torch::headeronly::ScalarType::Double, std::nullopt,
-                                device_);
+  Tensor new_workspace(const cuda::Plan& plan) const {
+    return torch::stable::empty({&plan.workspace_size, 1}, torch::headeronly::ScalarType::Double,
+                                std::nullopt, device_);
   }
   static double* doubles(const Tensor& tensor) {
     return static_cast<double*>(tensor.mutable_data_ptr());

@@ -18,21 +18,22 @@ struct Scalars {
 };
 
 // The loss as csrc/ops asks for it.
-Scalars loss(const Problem& p, bool mean, double count, bool normalize) {
-  std::vector<double> workspace(size_t(nec::cuda::workspace_size(p)));
+Scalars loss(const Problem& p, bool mean, bool normalize) {
+  const nec::cuda::Plan plan = nec::cuda::make_plan(p);
+  std::vector<double> workspace(size_t(plan.workspace_size));
   double voxels = 1;
   for (const int64_t size : p.size) voxels *= double(size);
   Scalars out;
-  const nec::cuda::Total total{p.weight,  mean, count,     count < 0,  voxels,
-                               normalize, true, &out.loss, &out.factor};
-  nec::cuda::launch_loss(p, total, workspace.data(), nullptr);
+  const nec::cuda::Total total{p.weight, mean, voxels, normalize, true, &out.loss, &out.factor};
+  nec::cuda::launch_loss(p, plan, total, workspace.data(), nullptr);
   return out;
 }
 
 double sum_of(const Problem& p, bool of_mask) {
-  std::vector<double> workspace(size_t(nec::cuda::workspace_size(p)));
+  const nec::cuda::Plan plan = nec::cuda::make_plan(p);
+  std::vector<double> workspace(size_t(plan.workspace_size));
   double sum = std::nan("");
-  nec::cuda::launch_sum(p, of_mask, workspace.data(), &sum, nullptr);
+  nec::cuda::launch_sum(p, plan, of_mask, workspace.data(), &sum, nullptr);
   return sum;
 }
 
@@ -48,7 +49,7 @@ void test_loss() {
           dense::Outputs want = run.expected();
           const Real voxels = masked ? want.mask_sum : Real(dense::count(c.size));
           const Real factor = run.problem.weight / (mean ? voxels : 1);
-          const Scalars got = loss(run.problem, mean, masked ? -1 : double(voxels), normalize);
+          const Scalars got = loss(run.problem, mean, normalize);
           const Real digits = c.wide() ? 1e-13L : 1e-6L;
           const std::string what = "masked " + std::to_string(masked) + " mean " +
                                    std::to_string(mean) + ": " + c.name();
@@ -68,7 +69,7 @@ void test_loss() {
   c.mask_size = c.size;
   Run run(c);
   run.mask.fill(Array(size_t(dense::count(c.size)), 0));
-  const Scalars got = loss(run.problem, true, -1, true);
+  const Scalars got = loss(run.problem, true, true);
   CHECK(got.loss == 0 && got.factor == 0, "a mean over nothing is 0");
   for (const Real value : run.gradient[0].values()) CHECK(value == 0, "a mean over nothing");
 }
