@@ -121,7 +121,7 @@ $(VENV)/.build $(VENV)/.demo $(VENV)/.test $(VENV)/.dev:
 	touch $@
 
 # Folders too: their time changes when a source is added or removed. Commits, for the version names the last one.
-$(VENV)/.extension: $(VENV)/.build setup.py pyproject.toml $(shell find csrc) $(wildcard $(shell git rev-parse --git-path logs/HEAD))
+$(VENV)/.extension: $(VENV)/.build setup.py pyproject.toml $(shell find csrc) $(wildcard $(shell git rev-parse --git-path logs/HEAD 2>/dev/null))
 	$(call say,Extension: 40 s or with CUDA kernels ten minutes)
 	$(PIP) --no-build-isolation --no-deps --editable .
 	touch $@
