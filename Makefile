@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The bytecode of all packages afterwards and on all cores: pip takes one, and half a minute for torch's.
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
-BYTECODE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+BYTECODE := $(BIN)/python -m compileall -qq -j 0 -x 'site-packages/.*/tests/' $(VENV)/lib || true
 # Before every step that takes long: what it is, and its time on two idle cores.
 say = @echo "==> $(1)"
 # torch's build looks for ninja on the path.
@@ -108,7 +108,6 @@ $(VENV)/.torch: requirements/torch.txt
 	$(call say,torch into $(VENV): 30 s and up to 3 GB to download)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -r $<
-	$(BYTECODE)
 	touch $@
 
 $(VENV)/.build: requirements/build.txt $(VENV)/.torch
@@ -122,7 +121,7 @@ $(VENV)/.build $(VENV)/.demo $(VENV)/.test $(VENV)/.dev:
 	touch $@
 
 # Folders too: their time changes when a source is added or removed. Commits, for the version names the last one.
-$(VENV)/.extension: $(VENV)/.build setup.py pyproject.toml $(shell find csrc) $(wildcard $(shell git rev-parse --git-path logs/HEAD))
+$(VENV)/.extension: $(VENV)/.build setup.py pyproject.toml $(shell find csrc) $(wildcard $(shell git rev-parse --git-path logs/HEAD 2>/dev/null))
 	$(call say,Extension: 40 s or with CUDA kernels ten minutes)
 	$(PIP) --no-build-isolation --no-deps --editable .
 	touch $@
