@@ -54,7 +54,8 @@ def ngf_loss(
     gradients that are to be written to a file. Tiles are cut along the axis that is slowest in
     memory: for a C-contiguous volume the first spatial one. Loss and gradients do not depend on the
     tiles, to the last bit, and on the CPU are those of :func:`nec_ext.ngf_loss` (whose gradients of
-    half types are rounded once more). With a mask, the mean reads the mask twice.
+    half types are rounded once more, and whose last bits may differ where rows have less than 32
+    voxels). With a mask, the mean reads the mask twice.
 
     Args:
         input: ``(B, C, H, W)`` or ``(B, C, D, H, W)``; a tensor or a numpy array, also one that is
@@ -121,7 +122,7 @@ def ngf_loss(
             "detach them and pass grad_input and grad_target"
         )
     place = input.device if device is None else _parse_device(device)
-    # The ops put the axes in the order of the strides: planes are planes for them too.
+    # The ops keep the axis of the largest stride for the planes that they sum.
     slowest = max(range(2, input.dim()), key=input.stride)
     steps = list(settings.spacing)
     steps.insert(0, steps.pop(slowest - 2))

@@ -2,15 +2,17 @@
 // Copyright (c) 2026 The nec_ext authors
 //
 // The ops of the schema, written once. A device is made from a tensor that is on it, and has
-//   void maps(Problem&)                      the loss map or the gradients that are asked for
-//   void reduce(Problem&, const Reduced&)    the sum, and the gradients that are asked for
-//   void sums(Problem&, bool of_mask, double* out, int64_t count)
+//   kRowAxes                                 how many of the fastest axes may make the rows
+//   (axes.h) void maps(Problem&)                      the loss map or the gradients that are asked
+//   for void reduce(Problem&, const Reduced&)    the sum, and the gradients that are asked for void
+//   sums(Problem&, bool of_mask, double* out, int64_t count)
 //                                            the same, not reduced further: `count` is 1, or that
 //                                            of the window's planes
 #pragma once
 
 #include <torch/headeronly/util/Exception.h>
 
+#include <algorithm>
 #include <tuple>
 
 #include "arguments.h"
@@ -34,7 +36,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ngf_forward(
     bool input_grad, bool target_grad) {
   const Arguments a{input,      target,   eps_map, target_eps_map, mask,   eps,
                     target_eps, eps_mode, op,      spacing,        weight, region};
-  const Layout layout(input);
+  const Layout layout(input, Device::kRowAxes);
   Problem p = make_problem(a, layout);
   Device device(input);
   const Tensor factor = new_scalar(a);
@@ -61,7 +63,7 @@ std::tuple<Tensor, Tensor> ngf_backward(Tensor upstream, Tensor input, Tensor ta
                                         bool target_grad) {
   const Arguments a{input,      target,   eps_map, target_eps_map, mask,   eps,
                     target_eps, eps_mode, op,      spacing,        weight, region};
-  const Layout layout(input);
+  const Layout layout(input, Device::kRowAxes);
   Problem p = make_problem(a, layout);
   p.upstream = layout.view(upstream);
   p.gradient_scale = weight;
@@ -79,7 +81,9 @@ Tensor ngf_sums_(Tensor input, Tensor target, std::optional<Tensor> eps_map,
                  std::optional<Tensor> grad_input, std::optional<Tensor> grad_target) {
   const Arguments a{input,      target,   eps_map, target_eps_map, mask,   eps,
                     target_eps, eps_mode, op,      spacing,        weight, region};
-  const Layout layout(input);
+  // Sums of planes are those along the axis of the largest stride, which then makes no rows.
+  const int row_axes = int(input.dim()) - (per_plane ? 3 : 2);
+  const Layout layout(input, std::min(Device::kRowAxes, row_axes));
   Problem p = make_problem(a, layout);
   p.gradient_scale = weight;
   set_gradients(layout, grad_input, grad_target, p);

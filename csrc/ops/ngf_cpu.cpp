@@ -29,6 +29,8 @@ void set_scalar(const Tensor& tensor, double value) {
 }
 
 struct Cpu {
+  static constexpr int kRowAxes = 3;
+
   explicit Cpu(const Tensor&) {}
 
   void maps(const Problem& p) { cpu::sweep(p, torch_threads()); }

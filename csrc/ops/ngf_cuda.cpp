@@ -28,6 +28,9 @@ cuda::Stream current_stream(int32_t device_index) {
 // While it lives, the device of a tensor is the current one.
 class Cuda {
  public:
+  // Its kernels read whole strips of a row.
+  static constexpr int kRowAxes = 1;
+
   explicit Cuda(const Tensor& tensor)
       : device_(tensor.device()),
         guard_(device_.index()),
@@ -65,7 +68,7 @@ class Cuda {
   }
 
   void scale(const Tensor& gradient, const Tensor& upstream, const std::optional<Tensor>& factor) {
-    const Layout layout(gradient);
+    const Layout layout(gradient, kRowAxes);
     const View views[] = {layout.view(gradient), layout.view(upstream),
                           factor ? layout.view(*factor) : View{}};
     cuda::launch_scale(views[0], layout.size, views[1], views[2], stream_);
