@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""What the options of the loss cost, beside the reference with the same options."""
+"""What options and short rows cost the loss, beside the reference with the same options."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ OPTIONS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "bool mask": (VOLUME, {"mask": lambda image: image > 0.5}),
     "float32 mask": (VOLUME, {"mask": torch.rand_like}),
     "eps per voxel": (VOLUME, {"eps": lambda image: 0.1 + torch.rand_like(image)}),
+    "rows of 8 voxels": ((1, 1, 500, 500, 8), {}),
+    "rows of 8, patches": ((4000, 1, 8, 8, 8), {}),
     "2D sobel": (BATCH, {"operator": "sobel"}),
     "2D forward": (BATCH, {"operator": "forward"}),
     "2D sobel quadrature": (BATCH, {"operator": "sobel", "eps_mode": "quadrature"}),

@@ -46,7 +46,8 @@ def ngf_loss(
     is slowest in memory: for a C-contiguous volume the first spatial one, for a NIfTI file the
     last. Loss and gradients do not depend on the tiles, to the last bit, and on the CPU are those
     of :func:`nec_ext.ngf_loss` of float32 tensors with the same values, in the same order of memory
-    (whose gradients of half types are rounded once more). With a mask, the mean reads it twice.
+    (whose gradients of half types are rounded once more, and whose last bits may differ where rows
+    have less than 32 voxels). With a mask, the mean reads it twice.
 
     Args:
         input: ``(B, C, H, W)`` or ``(B, C, D, H, W)``; a tensor, a numpy array, also one that is

@@ -30,8 +30,9 @@ import nec_ext
 from nec_ext import _reading, tiled
 
 CASES = [
-    Case("tiled_2d", (2, 2, 40, 11)),
+    Case("tiled_2d", (2, 2, 40, 21)),
     Case("tiled_3d", (2, 2, 9, 7, 8)),
+    Case("tiled_short_rows_3d", (1, 2, 11, 70, 6)),
     Case("tiled_long_2d", (1, 1, 7, 1500)),  # more than a tile of the sweep
     Case("tiled_wide_3d", (1, 1, 6, 300, 20)),
     Case("tiled_flat_3d", (1, 2, 1, 9, 10)),
@@ -115,6 +116,14 @@ def test_layouts(case: Case, layout: Any, way: str) -> None:
         assert_same_bits(result, results[0])
     assert_result_close(results[0], expected_result(*images, 1.0, **options))
     assert_same_bits(results[0], evaluate(nec_ext.ngf_loss, *images, 1.0, **options))
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 90, 7), (1, 1, 90, 11, 7)], ids=["2d", "3d"])
+def test_rows_that_the_plain_loss_takes_across_planes(shape: tuple[int, ...], way: str) -> None:
+    case = Case("tiled_small_planes", shape)
+    results = [tiled_result(*case.images(), tiles=tiles, **options_of(case)) for tiles in TILES]
+    assert_same_bits(results[0], results[2])
+    assert_result_close(results[0], expected_result(*case.images(), 1.0, **options_of(case)))
 
 
 @pytest.mark.parametrize("layout", [contiguous, transposed, channels_last])

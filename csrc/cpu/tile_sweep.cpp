@@ -15,8 +15,6 @@ namespace {
 // Beyond the row's end the whole vectors of a stencil still read one element.
 constexpr int64_t kRowTail = kLanes;
 
-constexpr int64_t kCacheLine = 64;  // bytes
-
 // A gradient of this many bytes, beside two images as large, has left any cache before it is used.
 constexpr int64_t kStreamBytes = int64_t(16) << 20;
 
@@ -43,7 +41,22 @@ TileSweep<T>::TileSweep(const Problem& problem, const Piece& piece, Scratch& scr
     field_.hi[k] = std::min(piece.box.hi[k] + margin, p_.size[k + 2]);
   }
   width_ = field_.hi[2] - field_.lo[2];
-  length_ = ceil_div(width_, kLanes) * kLanes;
+  pitch_ = width_ + 2;
+  span_ = (piece.images - 1) * pitch_ + width_;
+  length_ = ceil_div(span_, kLanes) * kLanes;
+  staged_[0] = field_.lo[2] > 0 ? -1 : 0;
+  staged_[1] = field_.hi[2] < p_.size[4] ? width_ + 1 : width_;
+  for (int image = 0; image < 2; ++image) {
+    const View& view = p_.image[image];
+    const int64_t bytes = element_bytes(view.dtype);
+    sources_[image] = {kernels_.load[int(view.dtype)],
+                       address(view, 0, 0, field_.lo[2] + staged_[0]),
+                       image_step(view),
+                       view.stride[2] * bytes,
+                       view.stride[3] * bytes,
+                       view.stride[4],
+                       view.stride[4] == 1 ? (staged_[1] - staged_[0]) * bytes : 0};
+  }
   row_ = kPad + length_ + kRowTail;
   rows_ = field_.hi[1] - field_.lo[1] + 2;
 
@@ -104,7 +117,7 @@ T* TileSweep<T>::gradient_row(int gradient, int which, int64_t y) const {
 
 template <typename T>
 char* TileSweep<T>::address(const View& v, int64_t z, int64_t y, int64_t x) const {
-  const int64_t element = piece_.sample * v.stride[0] + piece_.channel * v.stride[1] +
+  const int64_t element = piece_.first[0] * v.stride[0] + piece_.first[1] * v.stride[1] +
                           z * v.stride[2] + y * v.stride[3] + x * v.stride[4];
   return static_cast<char*>(v.data) + element * element_bytes(v.dtype);
 }
@@ -116,68 +129,84 @@ char* TileSweep<T>::address(const View& v, int64_t z, int64_t y, int64_t x) cons
 template <typename T>
 void TileSweep<T>::stage_row(int64_t z, int64_t y) {
   if (z >= p_.size[2] || y < 0 || y >= p_.size[3]) return;
-  const int64_t begin = std::max<int64_t>(field_.lo[2] - 1, 0);
-  const int64_t end = std::min(field_.hi[2] + 1, p_.size[4]);
   for (int image = 0; image < 2; ++image) {
-    const View& view = p_.image[image];
-    if (z + 1 < p_.size[2] && view.stride[4] == 1) {
-      // The row that follows at this place, a plane later: it arrives while this plane is computed.
-      const char* next = address(view, z + 1, y, begin);
-      const int64_t bytes = (end - begin) * element_bytes(view.dtype);
-      for (int64_t i = 0; i < bytes; i += kCacheLine) __builtin_prefetch(next + i);
-    }
+    const Source& s = sources_[image];
+    const char* from = s.origin + z * s.plane + y * s.row;
     T* row = image_plane(image, z) + image_row(y);
-    kernels_.load[int(view.dtype)](address(view, z, y, begin), view.stride[4], end - begin,
-                                   row + (begin - field_.lo[2]));
-    if (begin == field_.lo[2]) row[-1] = row[0];
+    for (int64_t left = piece_.images;; row += pitch_, from += s.image) {
+      if (z + 1 < p_.size[2]) {
+        // The row that follows at this place, a plane later: it arrives while this one is computed.
+        const char* next = from + s.plane;
+        for (int64_t k = 0; k < s.prefetched; k += kCacheLine) __builtin_prefetch(next + k);
+      }
+      s.load(from, s.stride, staged_[1] - staged_[0], row + staged_[0]);
+      if (staged_[0] == 0) row[-1] = row[0];
+      if (--left == 0) break;
+      if (staged_[1] == width_) row[width_] = row[width_ - 1];
+    }
     // The last value continues the border, and gives the unused lanes something finite.
-    const int64_t staged = end - field_.lo[2];
-    std::fill(row + staged, row + length_ + 1, row[staged - 1]);
+    std::fill(row + staged_[1], row + (length_ - span_) + width_ + 1, row[staged_[1] - 1]);
   }
 }
 
 template <typename T>
 void TileSweep<T>::load_values(const View& view, int64_t z, int64_t y, T* row) const {
-  kernels_.load[int(view.dtype)](address(view, z, y, field_.lo[2]), view.stride[4], width_, row);
+  const char* from = address(view, z, y, field_.lo[2]);
+  for (int64_t i = 0; i < piece_.images; ++i, row += pitch_, from += image_step(view))
+    kernels_.load[int(view.dtype)](from, view.stride[4], width_, row);
 }
 
 template <typename T>
 bool TileSweep<T>::load_eps(const View& view, int64_t z, int64_t y, T* row) {
   load_values(view, z, y, row);
   bool in_range = true;
-  for (int64_t x = 0; x < width_; ++x) {
-    row[x] *= eps_scale_;
-    // Never a plausible number from a bad one.
-    if (!(row[x] > 0 && row[x] <= std::numeric_limits<T>::max())) {
-      row[x] = std::numeric_limits<T>::quiet_NaN();
+  for (int64_t i = 0; i < piece_.images; ++i) {
+    T* own = row + i * pitch_;
+    for (int64_t x = 0; x < width_; ++x) {
+      own[x] *= eps_scale_;
+      // Never a plausible number from a bad one.
+      if (!(own[x] > 0 && own[x] <= std::numeric_limits<T>::max()))
+        own[x] = std::numeric_limits<T>::quiet_NaN();
+      in_range &= own[x] >= Range<T>::eps_min && own[x] <= Range<T>::eps_max;
     }
-    in_range &= row[x] >= Range<T>::eps_min && row[x] <= Range<T>::eps_max;
   }
-  std::fill(row + width_, row + length_, T(1));
+  fill_between(row, 0, width_, T(1));
   return in_range;
+}
+
+// What does not lie in [begin, end) of an image's row.
+template <typename T>
+void TileSweep<T>::fill_between(T* row, int64_t begin, int64_t end, T value) const {
+  for (int64_t i = 0; i < piece_.images; ++i) {
+    T* own = row + i * pitch_;
+    std::fill(own, own + begin, value);
+    std::fill(own + end, i + 1 < piece_.images ? own + pitch_ : row + length_, value);
+  }
 }
 
 template <typename T>
 void TileSweep<T>::load_weight(int64_t z, int64_t y) {
   if (p_.mask) {
     load_values(p_.mask, z, y, weight_);
-    for (int64_t x = 0; x < width_; ++x)
+    for (int64_t x = 0; x < span_; ++x)
       weight_[x] = weight_[x] >= 0 ? weight_[x] : std::numeric_limits<T>::quiet_NaN();
   } else {
-    std::fill(weight_, weight_ + width_, T(1));
+    std::fill(weight_, weight_ + span_, T(1));
   }
   if (p_.upstream) {
     load_values(p_.upstream, z, y, upstream_);
-    for (int64_t x = 0; x < width_; ++x) weight_[x] *= upstream_[x];
+    for (int64_t x = 0; x < span_; ++x) weight_[x] *= upstream_[x];
   }
-  std::fill(weight_ + width_, weight_ + length_, T(0));
+  fill_between(weight_, 0, width_, T(0));
 }
 
 template <typename T>
 void TileSweep<T>::store(const View& view, int64_t z, int64_t y, const T* row) const {
-  const int64_t begin = piece_.box.lo[2] - field_.lo[2];
-  kernels_.store[int(view.dtype)](row + begin, piece_.box.hi[2] - piece_.box.lo[2],
-                                  address(view, z, y, piece_.box.lo[2]), view.stride[4]);
+  const int64_t lo = piece_.box.lo[2], hi = piece_.box.hi[2];
+  char* to = address(view, z, y, lo);
+  row += lo - field_.lo[2];
+  for (int64_t i = 0; i < piece_.images; ++i, row += pitch_, to += image_step(view))
+    kernels_.store[int(view.dtype)](row, hi - lo, to, view.stride[4]);
 }
 
 // -------------------------------------------------------------------------------------------------
@@ -233,9 +262,12 @@ void TileSweep<T>::compute_field(int64_t z, int64_t y) {
 template <typename T>
 void TileSweep<T>::finish_field_row(T* row, int axis) const {
   const bool along = axis == p_.dim - 1;
-  if (field_.lo[2] == 0) row[-1] = along ? T(continuation_[0]) * row[0] : row[0];
-  if (field_.hi[2] == p_.size[4])
-    row[width_] = along ? T(continuation_[1]) * row[width_ - 1] : row[width_ - 1];
+  const T below = along ? T(continuation_[0]) : T(1), above = along ? T(continuation_[1]) : T(1);
+  for (int64_t left = piece_.images;; row += pitch_) {
+    if (field_.lo[2] == 0) row[-1] = below * row[0];
+    if (field_.hi[2] == p_.size[4]) row[width_] = above * row[width_ - 1];
+    if (--left == 0) break;
+  }
 }
 
 template <typename T>
@@ -245,8 +277,17 @@ double TileSweep<T>::reduce_row(int64_t z, int64_t y) {
       output_[x] = T(p_.weight) * weight_[x] * (T(1) - T(0.5) * squared_alignment_[x]);
     store(p_.loss_map, z, y, output_);
   }
+  return sum_row(squared_alignment_);
+}
+
+// Of values times weights in the box.
+template <typename T>
+double TileSweep<T>::sum_row(T* values) const {
   const int64_t begin = piece_.box.lo[2] - field_.lo[2], end = piece_.box.hi[2] - field_.lo[2];
-  return kernels_.weighted_sum(squared_alignment_ + begin, weight_ + begin, end - begin);
+  // Between two images there is no voxel.
+  for (int64_t x = end; x < span_; x += pitch_)
+    std::fill_n(values + x, pitch_ - (end - begin), T(0));
+  return kernels_.weighted_sum(values + begin, weight_ + begin, span_ - width_ + end - begin);
 }
 
 template <typename T>
@@ -254,7 +295,7 @@ void TileSweep<T>::compute_adjoint(int64_t z, int64_t y) {
   const Box& box = piece_.box;
   AdjointRow<T>& r = adjoint_arguments_;
   r.begin = box.lo[2] - field_.lo[2];
-  r.end = box.hi[2] - field_.lo[2];
+  r.end = (piece_.images - 1) * pitch_ + box.hi[2] - field_.lo[2];
   r.sign_y[0] = y > 0 ? T(1) : T(continuation_[0]);
   r.sign_y[1] = T(1);
   r.sign_y[2] = y + 1 < p_.size[3] ? T(1) : T(continuation_[1]);
@@ -266,7 +307,8 @@ void TileSweep<T>::compute_adjoint(int64_t z, int64_t y) {
     // The first plane of the field may complete a plane that is not in the box: to be thrown away.
     const View& view = p_.gradient[g];
     const bool in_box = z > box.lo[0];
-    const bool direct = in_box && view.stride[4] == 1 && element_bytes(view.dtype) == sizeof(T);
+    const bool direct = in_box && piece_.images == 1 && view.stride[4] == 1 &&
+                        element_bytes(view.dtype) == sizeof(T);
     T* gradient = direct ? reinterpret_cast<T*>(address(view, z - 1, y, field_.lo[2])) : nullptr;
     r.gradient = direct && !stream_ ? gradient : output_;
     adjoint_kernel_(r);
@@ -340,7 +382,7 @@ void TileSweep<T>::sum_mask(double* partials, int64_t step) {
   for (int64_t z = box.lo[0]; z < box.hi[0]; ++z) {
     for (int64_t y = box.lo[1]; y < box.hi[1]; ++y) {
       load_weight(z, y);
-      partials[(z - box.lo[0]) * step] += kernels_.weighted_sum(weight_, output_, length_);
+      partials[(z - box.lo[0]) * step] += sum_row(output_);
     }
   }
 }

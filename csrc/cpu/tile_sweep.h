@@ -11,6 +11,9 @@
 //   of the
 //      plane before.
 //
+// Images with short rows are swept several at a time: a row of scratch memory then has a row of
+// each, with an element on both sides for the border.
+//
 // So each image is read from memory once and the gradient written once. The planes in the scratch
 // memory, which stay in the second-level cache, are three of each image and two of each gradient
 // under way.
@@ -52,6 +55,15 @@ class TileSweep {
  private:
   static constexpr int kRing = 3;  // planes, or rows: as many as a stencil sees
 
+  // An image in memory, for what every row asks: where row 0 of plane 0 is, and steps in bytes.
+  struct Source {
+    typename RowKernels<T>::Load load;
+    const char* origin;
+    int64_t image, plane, row;
+    int64_t stride;      // of its elements
+    int64_t prefetched;  // bytes of a row
+  };
+
   void stage_row(int64_t z, int64_t y);
   void sweep_plane(int64_t z, double* sum);
   void point_at_plane(int64_t z);
@@ -60,9 +72,10 @@ class TileSweep {
   void compute_adjoint(int64_t z, int64_t y);
   void store_last_plane();
   double reduce_row(int64_t z, int64_t y);
+  double sum_row(T* values) const;
 
-  // All of these point at x = field_.lo[2]. Rows of the images beyond the array are those of the
-  // border, which is how replication costs nothing along z and y.
+  // All of these point at x = field_.lo[2] of the first image. Rows of the images beyond the array
+  // are those of the border, which is how replication costs nothing along z and y.
   T* image_plane(int image, int64_t z) const;
   int64_t image_row(int64_t y) const;  // from the plane
   T* field_row(int gradient, int axis, int64_t y) const;
@@ -74,8 +87,12 @@ class TileSweep {
   bool load_eps(const View& view, int64_t z, int64_t y, T* row);
   bool weight_varies() const { return p_.mask || p_.upstream; }
   void load_weight(int64_t z, int64_t y);
+  void fill_between(T* row, int64_t begin, int64_t end, T value) const;
   void store(const View& view, int64_t z, int64_t y, const T* row) const;
-  char* address(const View& view, int64_t z, int64_t y, int64_t x) const;
+  char* address(const View& view, int64_t z, int64_t y, int64_t x) const;  // of the first image
+  int64_t image_step(const View& view) const {  // bytes from there to the next
+    return view.stride[piece_.joining] * element_bytes(view.dtype);
+  }
 
   const Problem& p_;
   const Piece& piece_;
@@ -89,9 +106,13 @@ class TileSweep {
   bool stream_;               // the gradients are too large to be found in a cache later
   bool eps_in_range_ = true;  // of an eps that is the same for a whole image
   Box field_;                 // where the field is computed: the piece and one voxel around it
-  int64_t width_, length_;    // of a row of the field; rounded up to whole vectors
-  int64_t row_;               // elements from one row of scratch to the next
-  int64_t rows_;              // of a plane of scratch: the field's, and one more on each side
+  int64_t width_;             // of a row of the field
+  int64_t pitch_;             // elements from one image to the next in a row of scratch
+  int64_t span_, length_;     // of all images' rows; rounded up to whole vectors
+  int64_t staged_[2];         // of the images, at x = field_.lo[2] + this
+  Source sources_[2];
+  int64_t row_;   // elements from one row of scratch to the next
+  int64_t rows_;  // of a plane of scratch: the field's, and one more on each side
   T *images_, *gradients_under_way_, *fields_;
   T *eps_[2], *weight_, *upstream_, *squared_alignment_, *output_;
   const T* planes_[2][3];  // of both images, around the plane that is swept

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 
+#include "axes.h"
+
 namespace nec {
 namespace {
 
@@ -66,14 +68,17 @@ Arguments Reader::take_arguments() {
           take<double>()};
 }
 
-Layout::Layout(const Tensor& image) : axis{}, device_index_(image.get_device_index()) {
+Layout::Layout(const Tensor& image, int row_axes)
+    : axis{}, device_index_(image.get_device_index()) {
   STD_TORCH_CHECK(image.dim() == 4 || image.dim() == 5,
                   "nec_ext: input and target must both have 4 or 5 dimensions");
   dim = int(image.dim()) - 2;
-  std::vector<int> axes;
-  for (int k = 0; k < dim; ++k) axes.push_back(k);
-  std::stable_sort(axes.begin(), axes.end(),
-                   [&](int p, int q) { return image.stride(p + 2) > image.stride(q + 2); });
+  std::vector<int64_t> sizes, strides;
+  for (int k = 0; k < dim; ++k) {
+    sizes.push_back(image.size(k + 2));
+    strides.push_back(image.stride(k + 2));
+  }
+  const std::vector<int> axes = sweep_order(sizes, strides, row_axes);
   // In 2D axis 1 of the problem has length 1 and no axis of the tensors.
   axis[0] = axes.front();
   axis[1] = dim == 3 ? axes[1] : -1;

@@ -54,12 +54,10 @@ void give(StableIValue* stack, const T&... results) {
   ((*stack++ = torch::stable::detail::from(results)), ...);
 }
 
-// The axes of an image as a Problem has them. Spatial axes are put in the order of the strides, so
-// that rows are walked along memory whatever the layout: the loss does not depend on the order of
-// the axes, only each axis' spacing has to go with it.
+// The axes of an image as a Problem has them, in the order of axes.h.
 class Layout {
  public:
-  explicit Layout(const Tensor& image);
+  Layout(const Tensor& image, int row_axes);
 
   // A view of a tensor on the image's device, of its shape or broadcastable to it.
   View view(const Tensor& tensor) const;

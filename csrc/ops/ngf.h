@@ -2,6 +2,7 @@
 // Copyright (c) 2026 The nec_ext authors
 //
 // The ops of the schema, written once. A device is made from a tensor that is on it, and has
+//   kRowAxes                                 how many of the fastest axes may make the rows, axes.h
 //   void maps(Problem&)                      the loss map or the gradients that are asked for
 //   void reduce(Problem&, const Reduced&)    the sum, and the gradients that are asked for
 //   void sums(Problem&, bool of_mask, double* out, int64_t count)
@@ -12,6 +13,8 @@
 #pragma once
 
 #include <torch/headeronly/util/Exception.h>
+
+#include <algorithm>
 
 #include "arguments.h"
 
@@ -31,7 +34,7 @@ void ngf_forward(StableIValue* stack, uint64_t, uint64_t) {
   const auto reduction = Reduction(in.take<int64_t>());
   const bool normalize = in.take<bool>();
   const bool input_grad = in.take<bool>(), target_grad = in.take<bool>();
-  const Layout layout(a.input);
+  const Layout layout(a.input, Device::kRowAxes);
   Problem p = make_problem(a, layout);
   Device device(a.input);
   const bool is_map = reduction == Reduction::none;
@@ -54,7 +57,7 @@ void ngf_backward(StableIValue* stack, uint64_t, uint64_t) {
   const Tensor upstream = in.take<Tensor>();
   const Arguments a = in.take_arguments();
   const bool input_grad = in.take<bool>(), target_grad = in.take<bool>();
-  const Layout layout(a.input);
+  const Layout layout(a.input, Device::kRowAxes);
   Problem p = make_problem(a, layout);
   p.upstream = layout.view(upstream);
   p.gradient_scale = a.weight;
@@ -72,7 +75,9 @@ void ngf_sums_(StableIValue* stack, uint64_t, uint64_t) {
   const bool per_plane = in.take<bool>(), of_mask = in.take<bool>();
   const auto grad_input = in.take<std::optional<Tensor>>();
   const auto grad_target = in.take<std::optional<Tensor>>();
-  const Layout layout(a.input);
+  // Sums of planes are those along the axis of the largest stride, which then makes no rows.
+  const int row_axes = int(a.input.dim()) - (per_plane ? 3 : 2);
+  const Layout layout(a.input, std::min(Device::kRowAxes, row_axes));
   Problem p = make_problem(a, layout);
   set_window(layout, dim, begin, end, p);
   p.gradient_scale = a.weight;
@@ -98,7 +103,7 @@ void ngf_scale_(Tensor gradient, Tensor upstream, std::optional<Tensor> factor) 
   };
   STD_TORCH_CHECK(is_scalar(upstream) && (!factor || is_scalar(*factor)),
                   "nec_ext: upstream and factor must be scalars of float32 or float64");
-  const Layout layout(gradient);
+  const Layout layout(gradient, Device::kRowAxes);
   const View view = layout.view(gradient);
   STD_TORCH_CHECK(view.dtype != DType::uint8, "nec_ext: a gradient must be of a floating type");
   Device(gradient).scale(view, layout.size, layout.view(upstream),

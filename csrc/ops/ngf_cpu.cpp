@@ -37,6 +37,8 @@ double scalar(const View& view) {
 }
 
 struct Cpu {
+  static constexpr int kRowAxes = 3;
+
   explicit Cpu(const Tensor&) {}
 
   void maps(const Problem& p) { cpu::sweep(p, torch_threads()); }

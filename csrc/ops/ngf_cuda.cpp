@@ -28,6 +28,9 @@ cuda::Stream current_stream(int32_t device_index) {
 // While it lives, the device of a tensor is the current one.
 class Cuda {
  public:
+  // Its kernels read whole strips of a row.
+  static constexpr int kRowAxes = 1;
+
   explicit Cuda(const Tensor& tensor)
       : device_(tensor.device()),
         guard_(device_.index()),

@@ -45,6 +45,34 @@ void test_tiles() {
   }
 }
 
+// Rows of several images side by side, the last group of fewer, and whole rows of too few for that.
+void test_joined_images() {
+  Run random{Case()};
+  for (const Size& size : {Size{19, 1, 3, 4, 7}, Size{2, 21, 3, 3, 9}, Size{37, 2, 5, 1, 4},
+                           Size{3, 1, 2, 3, 46}, Size{70, 1, 2, 2, 1}}) {
+    for (const Operator op : kOperators) {
+      for (const Layout layout : {Layout::contiguous, Layout::channels_last}) {
+        Case c = case_of(size[3] == 1 ? 2 : 3, size);
+        c.op = op;
+        c.layout[0] = layout;
+        c.mask_size = c.upstream_size = size;
+        c.eps_size[0] = {size[0], 1, 1, 1, 1};
+        c.eps_size[1] = {1, size[1], size[2], size[3], size[4]};
+        check_case(c);
+        c.gradients = 0;
+        c.loss_map = true;
+        check_case(c);
+        c = case_of(c.dim, size);
+        c.op = op;
+        c.whole = false;
+        c.terms = random_box(random, size);
+        c.window = random_box(random, size);
+        check_case(c);
+      }
+    }
+  }
+}
+
 // The same bits for any number of threads. `change` prepares the buffers.
 template <typename Change>
 void check_workers(const Case& c, const Change& change) {
@@ -67,8 +95,8 @@ void check_workers(const Case& c, const Change& change) {
 }
 
 void test_workers() {
-  for (const Size& size :
-       {Size{1, 1, 90, 40, 50}, Size{3, 2, 12, 30, 40}, Size{1, 1, 600, 1, 300}}) {
+  for (const Size& size : {Size{1, 1, 90, 40, 50}, Size{3, 2, 12, 30, 40}, Size{1, 1, 600, 1, 300},
+                           Size{43, 1, 12, 10, 11}}) {
     for (const bool masked : {false, true}) {
       Case c = case_of(size[3] == 1 ? 2 : 3, size);
       c.op = masked ? Operator::sobel : Operator::central;
@@ -107,6 +135,7 @@ int main() {
              [](const Problem& p) { return mask_sum(p, 1); }};
   test_everywhere();
   test_tiles();
+  test_joined_images();
   test_workers();
   return check::finish("test_sweep");
 }
