@@ -64,8 +64,6 @@ void test_joined_images() {
         check_case(c);
         c = case_of(c.dim, size);
         c.op = op;
-        c.whole = false;
-        c.terms = random_box(random, size);
         c.window = random_box(random, size);
         check_case(c);
       }
