@@ -14,8 +14,9 @@ namespace nec {
 // Below so many voxels, what a row costs besides its voxels exceeds what it costs to gather the
 // voxels of one that is twice as long.
 constexpr int64_t kLongRow = 32;
-// In elements. Beyond it the voxels of a row have a page of memory each.
-constexpr int64_t kMaxRowStride = 1024;
+// In elements. Beyond about this many, gathering costs more than a row of less than kLongRow
+// voxels.
+constexpr int64_t kMaxRowStride = 512;
 
 // The axes in the order of their strides, largest first, so that the others are walked along memory
 // too; but in the last place the one that makes the rows. `row_axes` are how many of the last ones

@@ -43,8 +43,8 @@ int main() {
       {{90, 20, 10}, forth, 2, 21},   // which has to remain where planes are summed
       {{90, 64, 10}, forth, 3, 21},   // the first that is long, not the longest
       {{19, 18, 10}, forth, 3, 12},   // not for less than twice as many
-      {{90, 34, 30}, forth, 3, 120},  // of a stride of 1020
-      {{90, 35, 30}, forth, 3, 12},   // 1050 are too many
+      {{90, 23, 22}, forth, 3, 120},  // of a stride of 506
+      {{90, 24, 22}, forth, 3, 12},   // 528 are too many
       {{2, 70}, rows, 2, 1},          //
       {{70, 2}, rows, 2, 10},         //
       {{70, 2}, rows, 1, 1},          //
