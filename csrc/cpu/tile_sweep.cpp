@@ -3,10 +3,9 @@
 
 #include "tile_sweep.h"
 
-#include <limits>
-
 #include "../math/ngf.h"
 #include "../math/stencil.h"
+#include "../math/voxel.h"
 #include "memory.h"
 
 namespace nec::cpu {
@@ -163,10 +162,7 @@ bool TileSweep<T>::load_eps(const View& view, int64_t z, int64_t y, T* row) {
   for (int64_t i = 0; i < piece_.images; ++i) {
     T* own = row + i * pitch_;
     for (int64_t x = 0; x < width_; ++x) {
-      own[x] *= eps_scale_;
-      // Never a plausible number from a bad one.
-      if (!(own[x] > 0 && own[x] <= std::numeric_limits<T>::max()))
-        own[x] = std::numeric_limits<T>::quiet_NaN();
+      own[x] = checked_eps(own[x] * eps_scale_);
       in_range &= own[x] >= Range<T>::eps_min && own[x] <= Range<T>::eps_max;
     }
   }
@@ -188,8 +184,7 @@ template <typename T>
 void TileSweep<T>::load_weight(int64_t z, int64_t y) {
   if (p_.mask) {
     load_values(p_.mask, z, y, weight_);
-    for (int64_t x = 0; x < span_; ++x)
-      weight_[x] = weight_[x] >= 0 ? weight_[x] : std::numeric_limits<T>::quiet_NaN();
+    for (int64_t x = 0; x < span_; ++x) weight_[x] = checked_mask(weight_[x]);
   } else {
     std::fill(weight_, weight_ + span_, T(1));
   }
@@ -274,7 +269,7 @@ template <typename T>
 double TileSweep<T>::reduce_row(int64_t z, int64_t y) {
   if (p_.loss_map) {
     for (int64_t x = 0; x < length_; ++x)
-      output_[x] = T(p_.weight) * weight_[x] * (T(1) - T(0.5) * squared_alignment_[x]);
+      output_[x] = voxel_loss(T(p_.weight) * weight_[x], squared_alignment_[x]);
     store(p_.loss_map, z, y, output_);
   }
   return sum_row(squared_alignment_);

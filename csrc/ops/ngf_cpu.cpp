@@ -8,6 +8,7 @@
 #include "../cpu/fork.h"
 #include "../cpu/scale.h"
 #include "../cpu/sweep.h"
+#include "../math/voxel.h"
 #include "ngf.h"
 
 namespace nec {
@@ -45,14 +46,10 @@ struct Cpu {
 
   void reduce(Problem& p, const Reduced& r) {
     const double voxels = p.mask ? cpu::total(cpu::mask_sums(p, torch_threads())) : voxel_count(p);
-    double factor = p.weight;
-    if (r.mean) {
-      // A mean over no voxel is 0 with gradient 0: a patch without brain must not stop a training.
-      factor = voxels == 0 ? 0 : p.weight / voxels;
-    }
+    const double factor = loss_factor(p.weight, r.mean, voxels);
     p.gradient_scale = r.normalize ? factor : 1.0;
     const double sum = cpu::total(cpu::sweep(p, torch_threads()));
-    set_scalar(r.loss, factor * (voxels - 0.5 * sum));
+    set_scalar(r.loss, loss_of_sum(factor, voxels, sum));
     set_scalar(r.factor, factor);
   }
 

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright (c) 2026 The nec_ext authors
+//
+// What a sweep decides about a voxel's values besides its alignment, and about their sum: for both
+// devices alike.
+#pragma once
+
+#include "common.h"
+
+namespace nec {
+
+template <typename T>
+NEC_INLINE T not_a_number() {
+  return T(__builtin_nanf(""));
+}
+
+// A bad value of a map makes the loss NaN, never a plausible number.
+
+// An eps has to be positive and finite.
+template <typename T>
+NEC_INLINE T checked_eps(T eps) {
+  return eps > 0 && eps - eps == 0 ? eps : not_a_number<T>();
+}
+
+// A weight of a mask must not be negative.
+template <typename T>
+NEC_INLINE T checked_mask(T weight) {
+  return weight >= 0 ? weight : not_a_number<T>();
+}
+
+// Equation (3) of the paper, times a weight.
+template <typename T>
+NEC_INLINE T voxel_loss(T weight, T squared_alignment) {
+  return weight * (T(1) - T(0.5) * squared_alignment);
+}
+
+// d loss / d (sum over voxels). `voxels` is their number, or the sum of the mask. A mean over none
+// is 0 with gradient 0: a patch without brain must not stop a training.
+NEC_INLINE double loss_factor(double weight, bool mean, double voxels) {
+  if (!mean) return weight;
+  return voxels == 0 ? 0 : weight / voxels;
+}
+
+// The loss, from the sum of mask * t^2 over its voxels.
+NEC_INLINE double loss_of_sum(double factor, double voxels, double squares) {
+  return factor * (voxels - 0.5 * squares);
+}
+
+}  // namespace nec
