@@ -17,8 +17,8 @@ from monai.networks.nets import UNet
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from examples.brats.networks import PyramidDiscriminator
-from examples.brats.objectives import adversarial_loss
+from examples.brats.model.networks import PyramidDiscriminator
+from examples.brats.model.objectives import adversarial_loss
 
 from .measure import LossFunction
 

@@ -40,8 +40,8 @@ from benchmarks.measure import (
 from benchmarks.peers import eager_ngf_loss
 from nec_ext._console import run_command
 
+from .common.phantom import brain_phantom
 from .demo_figure import draw
-from .phantom import brain_phantom
 
 EPS = 0.15  # intensity per mm, the paper's
 PERCENTILES = 1.0, 99.9

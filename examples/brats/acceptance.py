@@ -25,17 +25,17 @@ from torch import Tensor
 
 from nec_ext._console import run_command
 
+from ..common.commands import exit_code, make_parser
 from . import paper
-from .commands import exit_code, make_parser
-from .data import load_data, training_pairs
-from .distributed import Process
-from .evaluate import evaluate
-from .learner import Learner
-from .metrics import Row, summary
-from .objectives import make_ngf_loss
+from .data.images import load_data, training_pairs
+from .model.objectives import make_ngf_loss
 from .options import Options
-from .records import read_facts
-from .runs import Run, make_run, train_all
+from .report.metrics import Row, summary
+from .report.tables import evaluate
+from .train.distributed import Process
+from .train.learner import Learner
+from .train.records import read_facts
+from .train.runs import Run, make_run, train_all
 
 SEEDS = 0, 1, 2
 CURVE_STEPS = 50

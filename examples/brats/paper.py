@@ -25,15 +25,15 @@ from torch import Tensor
 
 from nec_ext._console import run_command
 
-from . import figures
-from .commands import exit_code, make_parser
-from .data import DataError, ImageSet
-from .evaluate import evaluate, page, write_csv
-from .metrics import Row, post_processed
+from ..common.commands import exit_code, make_parser
+from .data.images import DataError, ImageSet
 from .options import Options
 from .presets import PRESETS
-from .records import read_facts
-from .runs import Run, make_run, train_all
+from .report import figures
+from .report.metrics import Row, post_processed
+from .report.tables import evaluate, page, write_csv
+from .train.records import read_facts
+from .train.runs import Run, make_run, train_all
 
 # As the tables call them: the system, and what it changes. The last one tells what the loss brings.
 SYSTEMS: dict[str, tuple[str, dict[str, object]]] = {

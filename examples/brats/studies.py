@@ -18,10 +18,10 @@ from pathlib import Path
 
 from nec_ext._console import run_command
 
-from .commands import exit_code, make_parser
-from .evaluate import evaluate, page
+from ..common.commands import exit_code, make_parser
 from .paper import circumstances, seeds
-from .runs import make_run, train_all
+from .report.tables import evaluate, page
+from .train.runs import make_run, train_all
 from .values import as_text
 
 SEEDS = 0, 1, 2

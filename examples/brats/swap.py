@@ -29,13 +29,13 @@ from tqdm import tqdm
 
 from nec_ext._console import run_command
 
-from .commands import exit_code, make_parser
-from .costs import loss_megabytes, loss_milliseconds, peak_megabytes, wait
-from .data import Data, load_data, training_pairs
-from .distributed import Process, joined, name_of
-from .learner import Learner
-from .networks import check_size
+from ..common.commands import exit_code, make_parser
+from .data.images import Data, load_data, training_pairs
+from .model.networks import check_size
 from .options import Options, make_options
+from .train.costs import loss_megabytes, loss_milliseconds, peak_megabytes, wait
+from .train.distributed import Process, joined, name_of
+from .train.learner import Learner
 
 BACKENDS = typing.get_args(typing.get_type_hints(Options)["loss_backend"])
 COLUMNS = "patch", "loss", "step_ms", "loss_ms", "memory_mb", "loss_mb"

@@ -15,8 +15,8 @@ from typing import Any
 import monai
 import torch
 
-from ..brats.files import write_atomically
-from ..brats.records import versions
+from ..brats.train.records import versions
+from ..common.files import write_atomically
 from .measure import Result
 
 LEGEND = """\
