@@ -19,8 +19,7 @@ from torch.optim import Adam, Optimizer
 
 from examples.brats.model.networks import PyramidDiscriminator
 from examples.brats.model.objectives import adversarial_loss
-
-from .measure import LossFunction
+from examples.common.measure import LossFunction
 
 NGF_WEIGHT = 3.0  # what the paper's weight of 1 becomes with the additive form of the loss
 SMOOTHNESS_WEIGHT = 1.0

@@ -26,6 +26,7 @@ from torch import Tensor
 from nec_ext._console import run_command
 
 from ..common.commands import exit_code, make_parser
+from ..common.tables import markdown
 from . import paper
 from .data.images import load_data, training_pairs
 from .model.objectives import make_ngf_loss
@@ -184,16 +185,16 @@ def duration(runs: Sequence[Run], jobs: int) -> list[Criterion]:
 
 
 def table(found: Mapping[str, Sequence[Criterion]]) -> str:
-    """A line per value or group of values."""
-    lines = ["| | criterion | measured | wanted | |", "|---|---|---|---|---|"]
+    """Write a line per value or group of values."""
+    lines = []
     for name, group in found.items():
         for one in group:
             measured = ", ".join(f"{value:.3g}" for value in one.values)
             bounds = [(">=", one.low), ("<=", one.high)]
             wanted = " and ".join(f"{sign} {b:g}" for sign, b in bounds if abs(b) < math.inf)
             judged = ("met" if one.met else "**missed**") if wanted else ""
-            lines.append(f"| {name} | {one.what} | {measured} | {wanted} | {judged} |")
-    return "\n".join(lines)
+            lines.append((name, one.what, measured, wanted, judged))
+    return markdown(("", "criterion", "measured", "wanted", ""), lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,10 +24,10 @@ import torch
 from nec_ext._console import run_command
 
 from ..common.commands import exit_code, make_parser
-from .data.images import DataError
-from .data.volumes import synthesize
+from ..common.nifti import DataError
+from .model.inference import synthesize
 from .report.metrics import MetricOptions
-from .report.tables import _name_and_folder, draw_planes, evaluate, page, write_csv
+from .report.tables import draw_planes, evaluate, name_and_folder, page, write_csv
 from .train.loop import load_generator
 
 
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _synthesize(given: argparse.Namespace, device: str) -> None:
     if len(given.runs) != 1:
         raise DataError("--volume needs exactly one RUN")
-    generator, trained = load_generator(_name_and_folder(given.runs[0])[1])
+    generator, trained = load_generator(name_and_folder(given.runs[0])[1])
     synthesize(*given.volume, generator.to(device), trained.data, device)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 from ..common.files import read_json
-from .data.images import DataOptions
+from .data.options import DataOptions
 from .presets import PAPER, PRESETS
 from .report.metrics import MetricOptions
 from .values import (

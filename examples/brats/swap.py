@@ -30,6 +30,7 @@ from tqdm import tqdm
 from nec_ext._console import run_command
 
 from ..common.commands import exit_code, make_parser
+from ..common.tables import markdown
 from .data.images import Data, load_data, training_pairs
 from .model.networks import check_size
 from .options import Options, make_options
@@ -99,7 +100,6 @@ def page(rows: Sequence[Row]) -> str:
         *("crop", "loss", "step, ms", "by fused", "of it the loss, ms", "share"),
         *("peak, MB", "by fused", "the loss alone, MB"),
     ]
-    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
 
     def cells(row: Row) -> list[str]:
         if "step_ms" not in row:
@@ -118,9 +118,9 @@ def page(rows: Sequence[Row]) -> str:
             *(shown("memory_mb", ".0f"), by_fused("memory_mb"), shown("loss_mb", ".0f")),
         ]
 
-    for row in sorted(rows, key=lambda row: (row["patch"], BACKENDS.index(row["loss"]))):
-        lines.append("| " + " | ".join([f"{row['patch']}³", row["loss"], *cells(row)]) + " |")
-    return "\n".join(lines) + "\n"
+    ordered = sorted(rows, key=lambda row: (row["patch"], BACKENDS.index(row["loss"])))
+    lines = ([f"{row['patch']}³", row["loss"], *cells(row)] for row in ordered)
+    return markdown(titles, lines) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,8 +22,8 @@ from nibabel import orientations
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..brats.data.volumes import AXES, DataError, Volume, as_stored, turn
 from ..common.files import write_atomically
+from ..common.nifti import AXES, DataError, Volume, as_stored, turn
 from ..common.phantom import brain_phantom
 from .warp import KnownWarp, known_warp, warp
 

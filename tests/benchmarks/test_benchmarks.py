@@ -16,9 +16,10 @@ import pytest
 import torch
 
 from benchmarks.machine import joined
-from benchmarks.measure import CPU, Meter, loss_and_gradient, saved_memory, seconds
-from benchmarks.peers import eager_ngf_loss
+from benchmarks.measure import CPU, Meter, saved_memory, seconds
 from benchmarks.race import Race
+from examples.common.eager import eager_ngf_loss
+from examples.common.measure import loss_and_gradient
 from nec_ext import ngf_loss, reference
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 import nec_ext
 from benchmarks import bench_training, workloads
-from benchmarks.measure import LossFunction
-from benchmarks.peers import eager_ngf_loss
 from benchmarks.workloads import Registration, Synthesis, Workload
+from examples.common.eager import eager_ngf_loss
+from examples.common.measure import LossFunction
 
 pytestmark = bench_training.pytestmark
 

@@ -10,7 +10,7 @@ from typing import Any
 import nibabel
 import numpy as np
 
-from examples.brats.data.images import DataOptions
+from examples.brats.data.options import DataOptions
 
 SHAPE = (16, 16, 6)
 LPS = np.diag([-1.0, -1, 1, 1])

@@ -18,9 +18,10 @@ from brats_files import NAMES, by_hand, options, save, volume
 from monai.transforms import Compose, Resize, ScaleIntensityRangePercentiles
 from torch import Tensor
 
-from examples.brats.data import images as brats_images
-from examples.brats.data import volumes
-from examples.brats.data.images import Data, DataError, DataOptions, load_data
+from examples.brats.data import cache, sources
+from examples.brats.data.images import Data, load_data
+from examples.brats.data.options import DataOptions
+from examples.common.nifti import DataError
 from examples.common.phantom import brain_phantom
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -181,8 +182,8 @@ def test_images_come_from_the_cache(
     first = load_data(options(root))
     assert len(list(own_cache.iterdir())) == 4
     read: list[Path] = []
-    real = volumes.read_pair
-    monkeypatch.setattr(volumes, "read_pair", lambda *paths: read.append(paths[0]) or real(*paths))
+    real = sources.read_pair
+    monkeypatch.setattr(sources, "read_pair", lambda *paths: read.append(paths[0]) or real(*paths))
     assert equal(load_data(options(root)), first)
     assert not read
     # The split is not part of the images, where a group has the same subjects.
@@ -220,14 +221,14 @@ def test_every_option_of_the_images_is_in_the_key(own_cache: Path) -> None:
     known = {field.name for field in dataclasses.fields(DataOptions)}
     assert known == {*others, "split", "phantom_sizes", "patch", "cache"}
     default = DataOptions()
-    keys = [brats_images._cache_path(default, "test", ["a"]).name]
+    keys = [cache.cache_path(default, "test", ["a"]).name]
     for name, value in others.items():
         changed = dataclasses.replace(default, **{name: value})
-        keys.append(brats_images._cache_path(changed, "test", ["a"]).name)
-    keys.append(brats_images._cache_path(default, "test", ["b"]).name)
+        keys.append(cache.cache_path(changed, "test", ["a"]).name)
+    keys.append(cache.cache_path(default, "test", ["b"]).name)
     assert len(set(keys)) == len(keys)
     elsewhere = dataclasses.replace(default, cache=str(own_cache.parent / "other"))
-    assert brats_images._cache_path(elsewhere, "test", ["a"]).name == keys[0]
+    assert cache.cache_path(elsewhere, "test", ["a"]).name == keys[0]
 
 
 # ------------------------------------------------------------------------------------------------

@@ -17,8 +17,10 @@ import torch
 from brats_files import save, volume
 from torch import Tensor, nn
 
-from examples.brats.data.images import DataOptions, load_data
-from examples.brats.report import tables as evaluate
+from examples.brats import evaluate
+from examples.brats.data.images import load_data
+from examples.brats.data.options import DataOptions
+from examples.brats.report import tables
 from examples.brats.report.metrics import METRICS, MetricOptions, score, summary
 
 FREE = ["identity", "negation in the brain", "best intensity map"]
@@ -63,7 +65,8 @@ def runs(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> di
         run = known[folder.name]
         return Scaling(run.factor), run
 
-    monkeypatch.setattr(evaluate, "load_generator", load)
+    for module in (tables, evaluate):
+        monkeypatch.setattr(module, "load_generator", load)
     return known
 
 

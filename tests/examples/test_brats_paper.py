@@ -23,7 +23,8 @@ from examples.brats import (
     paper,
     studies,
 )
-from examples.brats.data.images import Data, DataOptions, load_data
+from examples.brats.data.images import Data, load_data
+from examples.brats.data.options import DataOptions
 from examples.brats.report import figures
 from examples.brats.train.records import read_facts
 from examples.brats.train.runs import Run, make_run

@@ -17,7 +17,9 @@ import pytest
 from brats_files import NAMES, options, save, volume
 
 from examples.brats.data import split
-from examples.brats.data.images import DataError, DataOptions, load_data
+from examples.brats.data.images import load_data
+from examples.brats.data.options import DataOptions
+from examples.common.nifti import DataError
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

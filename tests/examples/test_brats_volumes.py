@@ -13,8 +13,9 @@ import torch
 from brats_files import SHAPE, by_hand, save, volume
 from torch import Tensor, nn
 
-from examples.brats.data import volumes
-from examples.brats.data.images import DataError, DataOptions
+from examples.brats.data.options import DataOptions
+from examples.brats.model.inference import synthesize
+from examples.common.nifti import DataError
 
 
 class Negation(nn.Module):
@@ -44,7 +45,7 @@ def test_volume_keeps_affine_header_and_order(tmp_path: Path, scope: str) -> Non
 
     generator = Negation().train()
     choice = DataOptions(size=16, percentile_scope=scope)
-    volumes.synthesize(tmp_path / "t1.nii.gz", tmp_path / "new" / "t2.nii.gz", generator, choice)
+    synthesize(tmp_path / "t1.nii.gz", tmp_path / "new" / "t2.nii.gz", generator, choice)
     result = nibabel.load(tmp_path / "new" / "t2.nii.gz")
     np.testing.assert_array_equal(result.affine, affine)
     assert result.get_data_dtype() == np.float32
@@ -75,7 +76,7 @@ def test_volume_in_another_orientation_and_resized(tmp_path: Path) -> None:
     generator = Negation()
     for name in ("lps", "psr"):
         out = tmp_path / f"{name}-out.nii"
-        volumes.synthesize(tmp_path / f"{name}.nii.gz", out, generator, choice)
+        synthesize(tmp_path / f"{name}.nii.gz", out, generator, choice)
     assert all(
         torch.equal(a, b) for a, b in zip(generator.seen[:6], generator.seen[6:], strict=True)
     )
@@ -90,7 +91,7 @@ def test_volume_in_another_orientation_and_resized(tmp_path: Path) -> None:
 def test_volume_outside_the_crop_is_background(tmp_path: Path) -> None:
     save(tmp_path / "t1.nii", volume(4))
     choice = DataOptions(data="any", size=10, crop=10)
-    volumes.synthesize(tmp_path / "t1.nii", tmp_path / "t2.nii", Negation(), choice)
+    synthesize(tmp_path / "t1.nii", tmp_path / "t2.nii", Negation(), choice)
     found = nibabel.load(tmp_path / "t2.nii").get_fdata()
     expected = np.full(SHAPE, -1.0)
     for k in range(SHAPE[2]):
@@ -107,4 +108,4 @@ def test_volume_refuses(tmp_path: Path) -> None:
         ("flat.nii.gz", "out.nii", DataOptions(), "flat.nii.gz must have square axial slices"),
     ):
         with pytest.raises(DataError, match=message):
-            volumes.synthesize(tmp_path / path, tmp_path / out, Negation(), choice)
+            synthesize(tmp_path / path, tmp_path / out, Negation(), choice)

@@ -23,10 +23,11 @@ from brats_runs import VOLUMES, lines, random_volumes, run_file, small_options
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
-from examples.brats.data import volumes
-from examples.brats.data.images import DataOptions, load_data, training_pairs
+from examples.brats import evaluate
+from examples.brats.data.images import load_data, training_pairs
+from examples.brats.data.options import DataOptions
 from examples.brats.data.sampling import Patches, read_ahead
-from examples.brats.report import tables as evaluate
+from examples.brats.model import inference
 from examples.brats.report.metrics import (
     MetricOptions,
     free_predictions,
@@ -210,7 +211,7 @@ def test_windows_of_a_volume_that_is_no_multiple() -> None:
     shapes = (1, 21, 13, 9), (1, 5, 8, 30)
     images = [torch.rand(shape) for shape in shapes]
     generator = Negation().train()
-    found = volumes.predict(generator, images, patch=8)
+    found = inference.predict(generator, images, patch=8)
     for fake, image in zip(found, images, strict=True):
         torch.testing.assert_close(fake, -image)
     assert generator.seen == {(1, 8, 8, 8)}
@@ -223,7 +224,7 @@ def test_a_synthetic_volume_is_on_the_grid_of_its_file(tmp_path: Path) -> None:
     image.set_qform(AFFINE, code=4)
     nibabel.save(image, tmp_path / "t1.nii.gz")
     choice = DataOptions(dimensions=3, patch=8)
-    volumes.synthesize(tmp_path / "t1.nii.gz", tmp_path / "t2.nii.gz", Negation(), choice)
+    inference.synthesize(tmp_path / "t1.nii.gz", tmp_path / "t2.nii.gz", Negation(), choice)
     result = nibabel.load(tmp_path / "t2.nii.gz")
     np.testing.assert_array_equal(result.affine, AFFINE)
     assert bytes(result.header["descrip"]).startswith(b"made by hand")
@@ -239,12 +240,12 @@ def test_a_synthetic_volume_is_on_the_grid_of_its_file(tmp_path: Path) -> None:
     back = []
     for name in ("t1.nii.gz", "turned.nii"):
         coarse = DataOptions(dimensions=3, patch=8, spacing=2.0)
-        volumes.synthesize(tmp_path / name, tmp_path / "out.nii", Negation(), coarse)
+        inference.synthesize(tmp_path / name, tmp_path / "out.nii", Negation(), coarse)
         back.append(nibabel.as_closest_canonical(nibabel.load(tmp_path / "out.nii")).get_fdata())
     np.testing.assert_allclose(*back, atol=1e-6)
     save(tmp_path / "flat.nii", 0 * volume(0))
-    with pytest.raises(volumes.DataError, match=r"flat.nii has no contrast"):
-        volumes.synthesize(tmp_path / "flat.nii", tmp_path / "out.nii", Negation(), choice)
+    with pytest.raises(inference.DataError, match=r"flat.nii has no contrast"):
+        inference.synthesize(tmp_path / "flat.nii", tmp_path / "out.nii", Negation(), choice)
 
 
 def test_volumes_are_scored_one_by_one() -> None:

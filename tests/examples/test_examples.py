@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.measure import loss_and_gradient, peak_memory
-from benchmarks.peers import eager_ngf_loss
 from examples import demo
+from examples.common.eager import eager_ngf_loss
+from examples.common.measure import loss_and_gradient, peak_memory
 from examples.common.phantom import TISSUES, brain_phantom
 from nec_ext import reference
 
@@ -202,7 +202,7 @@ BAD = {
     "alone": (alone, "give both --t1 and --t2"),
     "not NIfTI": (not_nifti, "t2.nii.gz cannot be read as NIfTI"),
     "truncated": (truncated, "t2.nii.gz cannot be read as NIfTI"),
-    "shape": (second(voxels((9, 8, 6))), "differ in shape"),
+    "shape": (second(voxels((9, 8, 6))), "t2.nii has shape"),
     "affine": (second(voxels(), 2 * AFFINE), "their affines differ"),
     "4D": (second(voxels((9, 8, 7, 2))), "t2.nii must be a 3D volume, got shape"),
     "zero": (second(0 * voxels()), "t2.nii has no contrast"),

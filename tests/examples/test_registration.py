@@ -17,7 +17,7 @@ import torch
 from scipy.ndimage import map_coordinates
 from torch import Tensor
 
-from examples.brats.data.volumes import read_pair
+from examples.common.nifti import read_pair
 from examples.registration import sweep
 from examples.registration.__main__ import main
 from examples.registration.images import (

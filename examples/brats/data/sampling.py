@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from .volumes import BACKGROUND, Images
+from .grid import BACKGROUND, Images
 
 JITTER = 286 / 256  # CycleGAN's and CUT's: enlarged so far before a random crop
 FOREGROUND = 0.2  # of a crop has to be brain

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .volumes import DataError
+from ...common.nifti import DataError
 
 if TYPE_CHECKING:
-    from .images import DataOptions
+    from .options import DataOptions
 
 SETS = ("train_t1", "train_t2", "val", "test")
 # Of the sorted subjects of BraTS 2023, and the SHA-256 of each group's names, one per line.

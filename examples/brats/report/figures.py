@@ -9,52 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
-from monai.transforms.utils import generate_spatial_bounding_box
 from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
 from torch import Tensor
 
 import nec_ext
 
-from ...demo_figure import FIELD_EPS
+from ...common.figures import FIELD_EPS, MARGIN, Box, brain_box
+from ..data.grid import BACKGROUND
 from ..data.images import ImageSet
-from ..data.volumes import BACKGROUND
 from .metrics import Row
 
 Array = NDArray[np.float32]
 
 PANEL = 1.9  # inches
-MARGIN = 2  # pixels around the brain
 # Of Okabe and Ito, and a grey.
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999"]
-
-
-class Box(NamedTuple):
-    """Part of an image: its first pixel and its size along left and back."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-    def cut(self, image: Array) -> Array:
-        """The part, as rows from front to back."""
-        return image[self.x : self.x + self.width, self.y : self.y + self.height].T
-
-
-def brain_box(brain: Tensor) -> Box:
-    """The brain of a mask ``(1, H, W)``, and a margin."""
-    (x, y), (right, bottom) = generate_spatial_bounding_box(
-        brain, margin=MARGIN, allow_smaller=True
-    )
-    return Box(x, y, right - x, bottom - y)
 
 
 def central_box(box: Box) -> Box:

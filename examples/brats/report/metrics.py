@@ -27,8 +27,8 @@ from torch import Tensor
 import nec_ext
 
 from ...common.anatomy import CSF, OEDEMA, WM
+from ..data.grid import BACKGROUND, Images
 from ..data.images import ImageSet
-from ..data.volumes import BACKGROUND, Images
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]

@@ -14,8 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data.images import DataError, DataOptions, ImageSet, load_data
-from ..data.volumes import Images, predict
+from ...common.nifti import DataError
+from ...common.tables import markdown
+from ..data.grid import Images
+from ..data.images import ImageSet, load_data
+from ..data.options import DataOptions
+from ..model.inference import predict
 from ..train.loop import load_generator
 from .figures import planes
 from .metrics import (
@@ -89,7 +93,7 @@ def evaluate(
     fakes: dict[str, Images] = {}
     seen: dict[tuple[str, int], str] = {}
     for run in runs:
-        name, folder = _name_and_folder(run)
+        name, folder = name_and_folder(run)
         generator, trained = load_generator(folder)
         key = name or trained.system, trained.seed
         if key in seen:
@@ -119,7 +123,7 @@ def evaluate(
     return Evaluation(rows, data.test, options, fakes)
 
 
-def _name_and_folder(run: str) -> tuple[str, Path]:
+def name_and_folder(run: str) -> tuple[str, Path]:
     name, equals, folder = run.partition("=")
     return (name, Path(folder)) if equals and not Path(run).exists() else ("", Path(run))
 
@@ -166,13 +170,13 @@ def table(rows: Sequence[Row], published: Mapping[str, str] | None = None) -> st
     metrics = [m for m in METRICS if any(m in one for own in summaries.values() for one in own)]
     titles = ["system", "seeds", *(["published"] if published else [])]
     titles += [TITLES[metric] for metric in metrics]
-    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    lines = []
     for system, own in summaries.items():
         seeds = "-" if _is_free(systems[system]) else str(len(own))
         cells = [system, seeds, *([published.get(system, "-")] if published else [])]
         cells += [_cell(metric, own) for metric in metrics]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown(titles, lines)
 
 
 def _is_free(own: Sequence[Row]) -> bool:
@@ -200,25 +204,23 @@ def significance(rows: Sequence[Row], images: ImageSet) -> list[str]:
     if len(systems) < 2:
         return []
     subjects = dict(zip(images.names, images.subjects, strict=True))
-    lines = [
-        "| first | second | PSNR difference (dB) | p | SSIM difference | p |",
-        "|---|---|---|---|---|---|",
-    ]
+    titles = "first", "second", "PSNR difference (dB)", "p", "SSIM difference", "p"
+    lines = []
     for (first, first_rows), (second, second_rows) in itertools.combinations(systems, 2):
-        cells = []
+        cells = [first, second]
         for metric, form in (("psnr", "+.2f"), ("ssim", "+.3f")):
             a = by_subject(first_rows, metric, subjects)
             b = by_subject(second_rows, metric, subjects)
             gain = np.mean(list(a.values())) - np.mean(list(b.values()))
             cells += [format(gain, form), f"{wilcoxon_p(a, b):.1e}"]
-        lines.append(f"| {first} | {second} | " + " | ".join(cells) + " |")
+        lines.append(cells)
     count = len(set(images.subjects))
     note = (
         f"First minus second, by subject (n = {count}), means over seeds and slices; Wilcoxon's "
         "signed-rank test,\ntwo-sided, not corrected for the number of pairs; the smallest p that "
         f"this n allows is {math.ldexp(1, 1 - count):.1e}."
     )
-    return ["\n".join(lines), note]
+    return [markdown(titles, lines), note]
 
 
 def _by(rows: Sequence[Row], key: str) -> dict[str, list[Row]]:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..data.images import Data, training_pairs
 from ..data.sampling import read_ahead
-from ..data.volumes import predict
+from ..model.inference import predict
 from ..model.networks import check_size, make_generator
 from ..model.systems import SYSTEMS
 from ..model.systems.base import Losses

@@ -15,20 +15,16 @@ import csv
 import functools
 import io
 import json
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import monai
 import torch
 from torch.nn.functional import pad
 
-import nec_ext
-
 from ...common.files import read_json, write_atomically
-from ..data.volumes import BACKGROUND, Images
+from ...common.versions import versions
+from ..data.grid import BACKGROUND, Images
 
 State = dict[str, Any]
 
@@ -138,25 +134,3 @@ def _summary_writer(folder: Path, step: int) -> Any:
         print("note: without the package tensorboard there are no events")
         return None
     return SummaryWriter(str(folder), purge_step=step or None)
-
-
-def versions() -> dict[str, object]:
-    """Everything beside options that a result may depend on."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "monai": monai.__version__,
-        "nec_ext": nec_ext.build_info(),
-        "commit": _commit(),
-    }
-
-
-def _commit() -> str | None:
-    """Of this code, marked as dirty if it was changed since; None outside a repository."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    here = Path(__file__).parent
-    try:
-        done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
