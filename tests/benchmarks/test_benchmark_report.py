@@ -124,18 +124,6 @@ def test_page() -> None:
     assert "The eager loss takes 30 % of a step in registration." in text
 
 
-def test_page_of_a_gpu() -> None:
-    rows = [
-        row("test_step[cube]", (1, 1, 100, 100, 100)),
-        row("test_forward[cube]", (1, 1, 100, 100, 100)),
-    ]
-    rows[1]["ms"] = {"fused": quartiles(1)}
-    text = report.tables({**GPU, "rows": rows})
-    # 3 volumes of 4 MB in 2 ms, where torch.add takes 0.5 ms; then 2 volumes in 1 ms.
-    assert "| cube | 2000 | 2.00 | 6.00 | 25 % | 5.25 |" in text
-    assert "| cube | 1000 | 1.00 | 8.00 | 33 % |" in text
-
-
 def test_plots_are_those_of_the_page(tmp_path: Path) -> None:
     old = tmp_path / "machine" / "old.png"
     old.parent.mkdir()
@@ -191,12 +179,6 @@ def test_terminal() -> None:
     assert "fused 2.00 ms, 2000 ns per voxel" in text
     assert "torch.compile 5.25x; eager 20.1x ± 15 %" in text
     assert "MISSED: eager / fused >= 50, measured 20.1" in text
-
-
-def test_a_test_that_failed_half_way(tmp_path: Path) -> None:
-    untimed = {"name": "test_size[8]", "goals": [], "shape": [1, 1, 8, 8, 8], "dtype": "float32"}
-    assert report.row_lines(untimed) == ["test_size[8]:"]
-    assert "| 8 |" not in report.write_page(write(tmp_path, CPU, [untimed])).read_text()
 
 
 README = """before

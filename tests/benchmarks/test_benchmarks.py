@@ -16,10 +16,9 @@ import pytest
 import torch
 
 from benchmarks.machine import joined
-from benchmarks.measure import CPU, Meter, saved_memory, seconds
+from benchmarks.measure import CPU, saved_memory, seconds
 from benchmarks.race import Race
 from examples.common.eager import eager_ngf_loss
-from examples.common.measure import loss_and_gradient
 from nec_ext import ngf_loss, reference
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,27 +105,6 @@ def test_every_call_has_a_turn_in_each_round(race: Race) -> None:
     assert list(race.row["ms"]) == ["fused", "a", "b"]
 
 
-def test_seconds_are_those_of_the_timer() -> None:
-    """Preparation before the first instant, the call between the two."""
-    log: list[str] = []
-    instants = iter((10.0, 12.5))
-
-    def timer() -> float:
-        log.append("instant")
-        return next(instants)
-
-    meter = Meter(timer, prepare=lambda: log.append("prepare"))
-    assert seconds(lambda: log.append("call"), meter) == 2.5
-    assert log == ["prepare", "instant", "call", "instant"]
-
-
-def test_goals(race: Race) -> None:
-    race.at_least("a", 10, 10)
-    race.at_most("b", 1.2, 1)
-    race.at_most("c", float("nan"), 1)
-    assert [goal["reached"] for goal in race.row["goals"]] == [True, False, False]
-
-
 def test_only_runs_of_the_same_commit_join() -> None:
     facts = {"cpu": "a", "commit": "1234567", "nvidia_smi": "slow"}
     earlier = {**facts, "nvidia_smi": "fast", "rows": [{"name": "x", "ms": 1}, {"name": "y"}]}
@@ -143,10 +121,3 @@ def test_saved_memory_sees_what_is_saved() -> None:
     volume = images[0].numel() * 4
     assert saved_memory(lambda a, b: (a.exp() * b).sum(), *images) >= volume
     assert saved_memory(lambda a, b: (a * b).sum(), *images) == 0  # the images themselves
-
-
-def test_loss_and_gradient() -> None:
-    input, target = torch.rand(2, 1, 1, 4, 4).unbind()
-    loss, gradient = loss_and_gradient(lambda a, b: (a * b).sum(), input, target)
-    assert loss == (input * target).sum() and not loss.requires_grad
-    assert torch.equal(gradient, target) and not input.requires_grad

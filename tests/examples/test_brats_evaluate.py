@@ -138,12 +138,6 @@ def test_significance_of_all_pairs(runs: dict[str, Run], tmp_path: Path) -> None
     assert not any(f"| {name} |" in page.split("| first |")[1] for name in FREE)
 
 
-def test_runs_can_be_named(runs: dict[str, Run], tmp_path: Path) -> None:
-    assert evaluate.main(["GAN only=nec-0", "nec-1", "--out", "page"]) == 0
-    systems = {row["system"] for row in read_csv(tmp_path / "page" / "metrics.csv")}
-    assert systems == {*FREE, "GAN only", "nec"}
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -170,12 +164,6 @@ def test_refuses_in_one_sentence(
     assert evaluate.main(arguments) == 1
     error = capsys.readouterr().err
     assert re.fullmatch(f"error: .*{re.escape(message)}.*\n", error)
-
-
-def test_the_cache_may_differ(runs: dict[str, Run], tmp_path: Path) -> None:
-    elsewhere = replace(runs["nec-1"].data, cache=str(tmp_path / "elsewhere"))
-    runs["nec-1"] = replace(runs["nec-1"], data=elsewhere)
-    assert evaluate.main(["nec-0", "nec-1", "--out", "page"]) == 0
 
 
 def test_volume(runs: dict[str, Run], tmp_path: Path) -> None:

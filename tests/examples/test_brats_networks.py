@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from examples.brats.model.networks import (
     Blur,
-    FeatureHeads,
     ResNetGenerator,
     check_size,
     make_discriminator,
@@ -51,8 +50,6 @@ def receptive_field(network: nn.Module, size: int) -> list[int]:
     ("changes", "millions"),
     [
         ({}, 145.32),
-        ({"data.size": 128}, 114.64),
-        ({"data.size": 64}, 83.96),
         ({"unet_units": 18}, 258.5),
         ({"data.size": 64, "unet_channels": (16, 32, 64, 128), "unet_units": 2}, 0.40),
     ],
@@ -66,22 +63,6 @@ def test_unet_has_the_papers_size(changes: dict[str, object], millions: float) -
         assert generator(image).shape == image.shape
     digits = len(f"{millions}".partition(".")[2])
     assert round(parameters(generator) / 1e6, digits) == millions
-
-
-def test_output_activation() -> None:
-    image = 100 * torch.randn(1, 1, 32, 32)
-    torch.manual_seed(0)
-    linear = make_generator(small_options())(image)
-    torch.manual_seed(0)
-    bounded = make_generator(small_options(output="tanh"))(image)
-    torch.testing.assert_close(bounded, linear.tanh())
-
-
-def test_volumes() -> None:
-    options = small_options(**{"data.dimensions": 3, "data.size": 16})
-    image = torch.randn(1, 1, 16, 16, 16)
-    assert make_generator(options)(image).shape == image.shape
-    assert [logits.dim() for logits in make_discriminator(options)(image)] == [5, 5]
 
 
 # ------------------------------------------------------------------------------------------------
@@ -103,25 +84,6 @@ def test_70x70_patchgan() -> None:
     assert round(parameters(discriminator) / 1e6, 2) == 2.76
     assert [one.shape[-1] for one in discriminator(torch.randn(1, 1, 256, 256))] == [30]
     assert receptive_field(discriminator, 256) == [70]
-
-
-def test_monais_discriminator_grows_with_the_scale() -> None:
-    discriminator = make_discriminator(make_options("nec", "paper", {"discriminator": "monai"}))
-    assert round(parameters(discriminator) / 1e6, 2) == 3.54
-    logits = discriminator(torch.randn(1, 1, 256, 256))
-    assert [one.shape[-1] for one in logits] == [127, 63, 31]
-    assert receptive_field(discriminator, 256) == [10, 22, 46]
-
-
-def test_antialiased_discriminator_has_no_strides() -> None:
-    discriminator = make_discriminator(make_options("cut"))
-    strides = [m.stride for m in discriminator.modules() if isinstance(m, nn.Conv2d)]
-    assert strides == [(1, 1)] * 5
-    assert sum(isinstance(m, Blur) for m in discriminator.modules()) == 3
-    plain = make_discriminator(make_options("cyclegan"))
-    assert parameters(discriminator) == parameters(plain)
-    (logits,) = discriminator(torch.randn(1, 1, 256, 256))
-    assert logits.shape[-1] == 30
 
 
 # ------------------------------------------------------------------------------------------------
@@ -165,29 +127,9 @@ def test_blur_is_the_binomial_filter() -> None:
     torch.testing.assert_close(Blur(3)(image), expected)
 
 
-def test_antialiased_doubling_is_the_filter_of_zhang() -> None:
-    generator = ResNetGenerator(4, 1, antialias=True)
-    double = next(layer for layer in generator if isinstance(layer, nn.Upsample))
-    row = torch.randn(1, 1, 1, 6)
-    line = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 4
-    expected = F.conv_transpose2d(row, line.view(1, 1, 1, 4), stride=(1, 2), padding=(0, 1))
-    actual = double(row)[:, :, :1]
-    torch.testing.assert_close(actual[..., 1:-1], expected[..., 1:-1])
-
-
 # ------------------------------------------------------------------------------------------------
 # Heads and weights
 # ------------------------------------------------------------------------------------------------
-
-
-def test_heads_look_at_the_positions_alone() -> None:
-    heads = FeatureHeads([3, 5], width=4)
-    features = [torch.randn(2, 3, 4, 4), torch.randn(2, 5, 2, 2)]
-    positions = [torch.tensor([6, 1]), torch.tensor([3])]
-    embedded = heads(features, positions)
-    assert [tuple(one.shape) for one in embedded] == [(2, 2, 4), (2, 1, 4)]
-    expected = heads[0](features[0][1, :, 1, 2])  # position 6 of rows of 4
-    torch.testing.assert_close(embedded[0][1, 0], expected / expected.norm())
 
 
 def standard_deviation(network: nn.Module) -> Tensor:
@@ -211,7 +153,6 @@ def test_initial_weights() -> None:
     ("system", "changes", "message"),
     [
         ("nec", {"data.size": 240}, "the networks cannot take images of 240x240: Sizes"),
-        ("nec", {"data.size": 16}, "the networks cannot take images of 16x16: Expected more than"),
         ("cyclegan", {"data.size": 66}, "the ResNet needs a data.size that is a multiple of 4"),
         ("nec", {"discriminator": "monai", "discriminator_layers": 5}, "image size is too small"),
     ],

@@ -25,19 +25,6 @@ from examples.brats.model.objectives import (
 # ------------------------------------------------------------------------------------------------
 
 
-def test_adversarial_loss_by_hand() -> None:
-    # Sigmoids 1/2 and 3/4 in one scale, 1/4 in the other.
-    scales = [torch.tensor([0.0, math.log(3)]), torch.tensor([-math.log(3)])]
-    real = ((math.log(2) + math.log(4 / 3)) / 2 + math.log(4)) / 2
-    fake = ((math.log(2) + math.log(4)) / 2 + math.log(4 / 3)) / 2
-    assert adversarial_loss(scales, True, "bce").item() == pytest.approx(real)
-    assert adversarial_loss(scales, False, "bce").item() == pytest.approx(fake)
-
-    scales = [torch.tensor([0.5, 3.0]), torch.tensor([-1.0])]
-    assert adversarial_loss(scales, True, "lsgan").item() == pytest.approx((4.25 / 2 + 4) / 2)
-    assert adversarial_loss(scales, False, "lsgan").item() == pytest.approx((9.25 / 2 + 1) / 2)
-
-
 @pytest.mark.parametrize("real", [True, False])
 def test_adversarial_loss_is_that_of_monai(real: bool) -> None:
     scales = [torch.randn(2, 1, 5, 5), torch.randn(2, 1, 2, 2)]
@@ -45,14 +32,6 @@ def test_adversarial_loss_is_that_of_monai(real: bool) -> None:
         monai = PatchAdversarialLoss(criterion=other, no_activation_leastsq=True)
         expected = monai(scales, target_is_real=real, for_discriminator=True)
         torch.testing.assert_close(adversarial_loss(scales, real, criterion), expected)
-
-
-def test_generators_term_does_not_saturate() -> None:
-    logits = torch.tensor([-200.0], requires_grad=True)
-    loss = adversarial_loss([logits], True, "bce")
-    loss.backward()
-    assert loss.item() == 200
-    assert logits.grad is not None and logits.grad.item() == -1
 
 
 # ------------------------------------------------------------------------------------------------
@@ -83,25 +62,6 @@ def test_ngf_loss_is_the_trainers_form(backend: str) -> None:
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-8)
 
 
-def test_ngf_loss_follows_its_options() -> None:
-    fake, source = random_images(1, 0), random_images(1, 1)
-    losses = {
-        make_ngf_loss(small_options(**changes))(fake, source).item()
-        for changes in ({}, {"eps": 0.1}, {"eps_mode": "additive"}, {"operator": "central"})
-    }
-    assert len(losses) == 4
-
-
-@pytest.mark.parametrize("backend", ["fused", "eager"])
-def test_ngf_loss_stays_in_float32_under_autocast(backend: str) -> None:
-    ngf_loss = make_ngf_loss(small_options(loss_backend=backend))
-    fake, source = random_images(1, 0).bfloat16(), random_images(1, 1)
-    with torch.autocast("cpu", torch.bfloat16):
-        loss = ngf_loss(fake, source)
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, ngf_loss(fake.float(), source), rtol=1e-6, atol=0)
-
-
 # ------------------------------------------------------------------------------------------------
 # PatchNCE
 # ------------------------------------------------------------------------------------------------
@@ -115,14 +75,6 @@ def test_patch_nce_by_its_formula() -> None:
             similar = [math.exp(float(query[s] @ key[k]) / 0.07) for k in range(5)]
             total -= math.log(similar[s] / sum(similar))
     assert patch_nce_loss(queries, keys, 0.07).item() == pytest.approx(total / 10)
-
-
-def test_patch_nce_of_equal_and_of_unrelated_patches() -> None:
-    same = torch.ones(1, 4, 2) / math.sqrt(2)
-    assert patch_nce_loss(same, same, 0.07).item() == pytest.approx(math.log(4))
-    apart = torch.eye(4)[None]
-    expected = math.log(1 + 3 * math.exp(-1 / 0.07))
-    assert patch_nce_loss(apart, apart, 0.07).item() == pytest.approx(expected, rel=0.1)
 
 
 def test_patch_nce_does_not_teach_the_keys() -> None:
@@ -140,12 +92,6 @@ def test_patch_nce_does_not_teach_the_keys() -> None:
 def numbered(first: int, count: int) -> Tensor:
     """Images that hold their number."""
     return torch.arange(first, first + count).float().view(-1, 1, 1, 1)
-
-
-def test_pool_of_none_shows_what_comes() -> None:
-    pool = ImagePool(0)
-    torch.testing.assert_close(pool.show(numbered(0, 5)), numbered(0, 5))
-    assert not pool.images
 
 
 def test_pool_shows_half_from_the_past() -> None:
@@ -171,3 +117,12 @@ def test_pool_keeps_no_graph_and_no_batch() -> None:
     fakes = torch.randn(2, 1, 8, 8, requires_grad=True)
     assert not pool.show(fakes * 2).requires_grad
     assert all(image.untyped_storage().nbytes() == 8 * 8 * 4 for image in pool.images)
+
+
+def test_ngf_loss_follows_its_options() -> None:
+    fake, source = random_images(1, 0), random_images(1, 1)
+    losses = {
+        make_ngf_loss(small_options(**changes))(fake, source).item()
+        for changes in ({}, {"eps": 0.1}, {"eps_mode": "additive"}, {"operator": "central"})
+    }
+    assert len(losses) == 4

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from brats_runs import SYSTEMS
 
-from examples.brats.model.networks import check_size
 from examples.brats.options import Options, change, make_options, parse
 from examples.brats.presets import PRESETS
 from examples.brats.train.__main__ import main
@@ -38,16 +37,6 @@ def test_defaults_are_the_papers() -> None:
         "quadrature",
         "sobel",
     )
-
-
-def test_volumes_are_the_papers_method_in_3d() -> None:
-    options = make_options("nec", "volumes")
-    assert (options.data.shape, options.data.spacing) == ((96, 96, 96), 1.0)
-    assert (options.unet_channels, options.unet_units) == ((32, 64, 128, 256, 320), 2)
-    found = options.discriminator, options.discriminator_scales, options.discriminator_channels
-    assert found == ("pyramid", 2, 32)
-    assert (options.operator, options.eps, options.eps_mode) == ("central", 0.1, "quadrature")
-    check_size(options)
 
 
 def test_later_layers_win(tmp_path: Path) -> None:
@@ -131,16 +120,3 @@ def test_sentences(
     printed = capsys.readouterr().err
     assert printed.startswith(f"error: {sentence}")
     assert printed.count("\n") == 1
-
-
-def test_sentences_on_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "list.json").write_text("[1]")
-    (tmp_path / "broken.json").write_text('{"eps": ')
-    (tmp_path / "run.json").write_text(json.dumps({"options": asdict(make_options("cut"))}))
-    for words, sentence in (
-        (["nec", "--config", str(tmp_path / "list.json")], "must hold a JSON object"),
-        (["nec", "--config", str(tmp_path / "broken.json")], "cannot be read as JSON: Expecting"),
-        (["nec", "--resume", str(tmp_path)], f"{tmp_path} is a run of cut, not of nec"),
-    ):
-        assert main(words) == 1
-        assert sentence in capsys.readouterr().err

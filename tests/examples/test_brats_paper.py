@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from brats_runs import SMALL, random_data, small_options
 from matplotlib.image import imread
 
@@ -27,7 +25,7 @@ from examples.brats.data.images import Data, load_data
 from examples.brats.data.options import DataOptions
 from examples.brats.report import figures
 from examples.brats.train.records import read_facts
-from examples.brats.train.runs import Run, make_run
+from examples.brats.train.runs import Run
 
 TINY = {**SMALL, "data.phantom_sizes": "4/4/2/3"}
 
@@ -98,40 +96,9 @@ def test_all_systems_have_the_same_images_and_protocol(preset: str) -> None:
     assert len({run.options.metrics for run in planned}) == 1
 
 
-def test_seeds_are_one_word() -> None:
-    assert paper.seeds("0,2,0,1") == (0, 2, 1)
-    with pytest.raises(SystemExit):
-        paper.main(["--seeds", "0,x"])
-
-
-def test_the_page_does_not_tell_where_files_are(tmp_path: Path) -> None:
-    run = make_run("GAN alone", "nec", "cpu", 3, tmp_path, TINY)
-    run.options.folder.mkdir()
-    facts = {"device": "cpu", "commit": "12ab-dirty", "torch": "2", "monai": "1"}
-    (run.options.folder / "run.json").write_text(json.dumps(facts))
-    words = ["paper", "data.data=/there/BraTS", "--out", "/there/out", "data.slices=40:120:2"]
-    text = paper.circumstances([run], words)
-    command = "`python -m examples.brats.paper data.data=BraTS --out out data.slices=40:120:2`"
-    assert text.startswith(f"{command}, commit 12ab-dirty, torch 2, monai 1, CPU with ")
-
-
 # ------------------------------------------------------------------------------------------------
 # Figures
 # ------------------------------------------------------------------------------------------------
-
-
-def test_boxes() -> None:
-    brain = np.zeros((40, 50), bool)
-    brain[10:30, 4:49] = True
-    box = figures.brain_box(torch.from_numpy(brain)[None])
-    assert box == (8, 2, 24, 48)  # the back margin ends at the border
-    assert figures.central_box(box) == (14, 20, 11, 11)
-
-
-def test_images_are_shown_front_up_and_left_on_the_right() -> None:
-    image = np.arange(12.0).reshape(4, 3)  # left, back
-    part = figures.Box(1, 0, 3, 2).cut(image)
-    assert part.tolist() == [[3, 6, 9], [4, 7, 10]]
 
 
 def test_planes_of_a_volume_are_front_up_or_top_up() -> None:
@@ -222,27 +189,6 @@ def test_backends_are_compared_step_by_step(monkeypatch: pytest.MonkeyPatch) -> 
     assert free.high == reordered.high == math.inf
     assert free.values[0] > 10 * same.values[0]
     assert not final.met and final.values[0] == pytest.approx(-1.6)
-
-
-def test_duration_is_that_of_one_seed(tmp_path: Path) -> None:
-    planned = paper.plan("cpu", acceptance.SEEDS, tmp_path, {})
-    for run in planned:
-        run.options.folder.mkdir(parents=True)
-        (run.options.folder / "run.json").write_text(json.dumps({"seconds": 120.0}))
-    (found,) = acceptance.duration(planned, jobs=2)
-    assert found.values[0] == pytest.approx(3.0)  # minutes: three systems, two at a time
-
-
-def test_table_of_criteria() -> None:
-    one = acceptance.Criterion
-    text = acceptance.table(
-        {"C1": [one("a", [1.0, 2.5], 0, 3), one("b", [4.0], high=3)], "C2": [one("c", [1.0])]}
-    )
-    assert text.splitlines()[2:] == [
-        "| C1 | a | 1, 2.5 | >= 0 and <= 3 | met |",
-        "| C1 | b | 4 | <= 3 | **missed** |",
-        "| C2 | c | 1 |  |  |",
-    ]
 
 
 # ------------------------------------------------------------------------------------------------

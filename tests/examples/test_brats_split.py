@@ -148,14 +148,6 @@ def test_slices_that_are_not_square_or_not_there(root: Path) -> None:
         load_data(options(root))
 
 
-def test_pixels_differ_between_groups(root: Path) -> None:
-    for kind in ("t1n", "t2w"):
-        path = root / NAMES[4] / f"{NAMES[4]}-{kind}.nii.gz"
-        save(path, volume(8), np.diag([-2.0, -2, 1, 1]))
-    with pytest.raises(DataError, match=r"the pixel sizes of the groups of .* differ"):
-        load_data(options(root))
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -46,18 +46,6 @@ def test_a_line_for_each_backend_and_size(
     assert lines[1][3] == f"{step['eager'] / step['fused']:.3f}"
 
 
-def test_steps_are_those_of_full_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights, learn = [], Learner.learn
-
-    def noted(self: Learner, step: int, *images: torch.Tensor) -> Losses:
-        weights.append(self.system.weights(step)["ngf"])
-        return learn(self, step, *images)
-
-    monkeypatch.setattr(Learner, "learn", noted)
-    assert swap.main([*TINY, "lambda_ngf=7", "--out", str(tmp_path)]) == 0
-    assert set(weights) == {7.0}
-
-
 def test_what_does_not_fit_is_a_line_without_costs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

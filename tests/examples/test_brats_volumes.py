@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from examples.brats.data.options import DataOptions
 from examples.brats.model.inference import synthesize
-from examples.common.nifti import DataError
 
 
 class Negation(nn.Module):
@@ -86,26 +85,3 @@ def test_volume_in_another_orientation_and_resized(tmp_path: Path) -> None:
     np.testing.assert_array_equal(back, nibabel.as_closest_canonical(lps).get_fdata())
     error = np.abs(lps.get_fdata() + by_hand(voxels, voxels))[1:-1, 1:-1]
     assert error.max() < 0.03  # a shift by half a pixel would make it 0.1
-
-
-def test_volume_outside_the_crop_is_background(tmp_path: Path) -> None:
-    save(tmp_path / "t1.nii", volume(4))
-    choice = DataOptions(data="any", size=10, crop=10)
-    synthesize(tmp_path / "t1.nii", tmp_path / "t2.nii", Negation(), choice)
-    found = nibabel.load(tmp_path / "t2.nii").get_fdata()
-    expected = np.full(SHAPE, -1.0)
-    for k in range(SHAPE[2]):
-        expected[3:13, 3:13, k] = -by_hand(volume(4)[3:13, 3:13, k], volume(4)[:, :, k])
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-def test_volume_refuses(tmp_path: Path) -> None:
-    save(tmp_path / "t1.nii.gz", volume(0))
-    save(tmp_path / "flat.nii.gz", volume(0)[:, 2:14])
-    for path, out, choice, message in (
-        ("none.nii.gz", "out.nii.gz", DataOptions(), "none.nii.gz does not exist"),
-        ("t1.nii.gz", "out.png", DataOptions(), "out.png must end in .nii or .nii.gz"),
-        ("flat.nii.gz", "out.nii", DataOptions(), "flat.nii.gz must have square axial slices"),
-    ):
-        with pytest.raises(DataError, match=message):
-            synthesize(tmp_path / path, tmp_path / out, Negation(), choice)

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from brats_files import NAMES, SHAPE, by_hand, options, save, volume
-from brats_runs import VOLUMES, lines, random_volumes, run_file, small_options
+from brats_runs import lines, random_volumes, run_file
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
@@ -92,28 +92,6 @@ def test_volumes_of_another_spacing(root: Path) -> None:
     assert images.brain[0].all()
 
 
-def test_phantom_in_3d(own_cache: Path) -> None:
-    images = load_data(DataOptions(size=24, phantom_sizes="1/1/1/1", dimensions=3)).test
-    assert images.names == ["phantom-0003"]
-    assert images.spacing == 8.0
-    for t1, brain, labels in zip(images.t1, images.brain, images.labels, strict=True):
-        assert t1.shape == brain.shape == labels.shape
-        assert torch.equal(brain, labels > 0)
-        for axis in (1, 2, 3):  # nothing but the brain
-            assert brain.select(axis, 0).any()
-            assert brain.select(axis, -1).any()
-
-
-def test_damaged_file_is_one_sentence(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = root / NAMES[0] / f"{NAMES[0]}-t1n.nii.gz"
-    path.write_bytes(path.read_bytes()[:200])
-    words = ["nec", f"data.data={root}", "data.split=1/2/1/1", f"data.cache={root}"]
-    assert train.main([*words, "data.dimensions=3", "data.patch=16", "unet_channels=4,8"]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith(f"error: {path} cannot be read as NIfTI: ")
-    assert error.count("\n") == 1
-
-
 # ------------------------------------------------------------------------------------------------
 # Crops
 # ------------------------------------------------------------------------------------------------
@@ -169,16 +147,6 @@ def test_the_middle_where_no_crop_is_a_fifth_brain() -> None:
     enough = torch.zeros(1, 8, 8, 8, dtype=torch.bool)
     enough.view(-1)[:103] = True
     assert Patches(8, [enough], [enough]).draw((0, 0), rng).tolist() != [0.5] * 3
-
-
-def test_a_volume_that_is_too_small_is_padded() -> None:
-    brain = torch.ones(1, 6, 20, 5, dtype=torch.bool)
-    patches = Patches(8, [brain], [brain])
-    crop = patches.cut(brain.float(), np.zeros(3))
-    assert type(crop) is Tensor
-    assert crop.shape == (1, 8, 8, 8)
-    assert (crop[:, 1:7, :, 1:6] == 1).all()
-    assert (crop == -1).sum() == 8**3 - 6 * 8 * 5
 
 
 @pytest.mark.parametrize("paired", [False, True])
@@ -378,14 +346,3 @@ def group_of(number: int) -> list[int]:
     listed = subprocess.run(["ps", "-eo", "pgid=,pid=,stat="], capture_output=True, text=True)
     rows = (row.split() for row in listed.stdout.splitlines())
     return [int(pid) for group, pid, state in rows if int(group) == number and state[0] != "Z"]
-
-
-def test_what_has_no_form_in_3d_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    for words, sentence in (
-        (["cut", "data.dimensions=3"], "the ResNet is for slices: generator=resnet needs"),
-        (["cyclegan", "data.dimensions=3"], "the ResNet is for slices: generator=resnet needs"),
-    ):
-        assert train.main(words) == 1
-        assert capsys.readouterr().err.startswith(f"error: {sentence}")
-    with pytest.raises(ValueError, match="crop is for slices"):
-        small_options(**VOLUMES, **{"data.crop": 8})
