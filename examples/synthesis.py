@@ -73,7 +73,7 @@ def train(t1: Tensor, t2: Tensor, options: argparse.Namespace) -> UNet:
         options.dims, 1, 1, channels=(16, 32, 64, 128), strides=(2, 2, 2), num_res_units=2
     )
     discriminator = MultiScalePatchDiscriminator(
-        num_d=3, num_layers_d=1, spatial_dims=options.dims, channels=32, in_channels=1
+        num_d=3, num_layers_d=1, spatial_dims=options.dims, channels=16, in_channels=1
     )
     optimizers = [
         torch.optim.Adam(network.parameters(), lr=1e-3, betas=(0.5, 0.999))
@@ -148,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--dims", type=int, choices=(2, 3), default=2, help="slices or volumes")
     add("--size", type=int, default=64, help="voxels along each side, a multiple of 8")
     add("--subjects", type=int, default=40, help="for T1, and as many others for T2")
-    add("--steps", type=int, default=1500)
+    add("--steps", type=int, default=1200)
     add("--batch", type=int, default=2)
     add("--weight", type=float, default=10.0, help="of the NGF loss; 0: the discriminator alone")
     add("--eps", type=float, default=0.15, help="intensity per voxel: smaller edges are noise")

@@ -136,12 +136,9 @@ def test_plots_are_those_of_the_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("test", "drawn"),
     [
-        ("step", set()),
         ("fits", set()),
         ("size", {"size", "bandwidth", "memory"}),
-        ("batch", {"batch"}),
         ("threads[1]", set()),  # no plot of a single point
-        ("threads[2]", set()),
         ("threads", {"threads"}),
         ("training", {"training"}),
     ],
@@ -261,8 +258,15 @@ def test_check(
     assert "WARNING, measured with different threads 2 and 4" in last
 
 
-@pytest.mark.parametrize("text", [None, "no JSON", "[]", '{"rows": []}'])
-@pytest.mark.parametrize("main", [report.main, check.main], ids=["report", "check"])
+@pytest.mark.parametrize(
+    ("text", "main"),
+    [
+        (None, report.main),
+        ("no JSON", check.main),
+        ("[]", report.main),
+        ('{"rows": []}', check.main),
+    ],
+)
 def test_bad_files(
     main: Any, text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

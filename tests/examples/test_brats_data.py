@@ -25,10 +25,6 @@ from examples.common.phantom import brain_phantom
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
-# ------------------------------------------------------------------------------------------------
-# Images
-# ------------------------------------------------------------------------------------------------
-
 
 def test_groups_are_those_of_the_sorted_subjects(root: Path) -> None:
     data = load_data(options(root))
@@ -147,11 +143,6 @@ def test_older_names(root: Path) -> None:
     assert torch.equal(swapped.source.t1, expected.source.t2)
 
 
-# ------------------------------------------------------------------------------------------------
-# Cache
-# ------------------------------------------------------------------------------------------------
-
-
 def equal(a: Data, b: Data) -> bool:
     """Whether all groups have the same content."""
     pairs = [
@@ -194,11 +185,6 @@ def test_images_come_from_the_cache(
     load_data(options(root))
     assert [path.name for path in read[11:]] == [f"{NAMES[4]}-t1n.nii.gz"]
     assert not [path for path in own_cache.iterdir() if path.suffix == ".tmp"]
-
-
-# ------------------------------------------------------------------------------------------------
-# Phantom
-# ------------------------------------------------------------------------------------------------
 
 
 def test_phantom_is_the_default_and_normalized_alike() -> None:

@@ -23,11 +23,6 @@ def changed(before: dict[str, Tensor], network: nn.Module) -> list[bool]:
     return [not torch.equal(before[name], now) for name, now in network.named_parameters()]
 
 
-# ------------------------------------------------------------------------------------------------
-# Descent
-# ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("system", "name", "share"),
     [("nec", "ngf", 0.9), ("pix2pix", "l1", 0.5), ("cyclegan", "cycle", 0.7), ("cut", "nce", 0.7)],
@@ -39,11 +34,6 @@ def test_what_keeps_the_anatomy_is_learned(system: str, name: str, share: float)
     batch = next(pairs())
     found = [learner.learn(step, *batch)[name].item() for step in range(60)]
     assert found[-1] < share * found[0]
-
-
-# ------------------------------------------------------------------------------------------------
-# Gradient flow
-# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -93,11 +83,6 @@ def test_order_of_the_steps() -> None:
         assert abs(after - before) > 1e-3
 
 
-# ------------------------------------------------------------------------------------------------
-# What the losses are
-# ------------------------------------------------------------------------------------------------
-
-
 def test_losses_of_nec_and_pix2pix() -> None:
     source, target = next(pairs())
     for system in ("nec", "pix2pix"):
@@ -128,11 +113,6 @@ def test_cyclegans_cycles_and_identities() -> None:
     assert learner.system.weights(0)["identity"] == 5.0
 
 
-# ------------------------------------------------------------------------------------------------
-# Coupled Adam
-# ------------------------------------------------------------------------------------------------
-
-
 def test_coupled_adam_gives_the_discriminator_the_generators_gradient_too() -> None:
     learner = make_learner(coupled_adam=True, lambda_gan=0.7, lambda_discriminator=1.0)
     assert list(learner.optimizers) == ["generator"]
@@ -148,11 +128,6 @@ def test_coupled_adam_gives_the_discriminator_the_generators_gradient_too() -> N
     for weight, gradient in zip(learner.system.discriminators.parameters(), expected, strict=True):
         assert weight.grad is not None
         torch.testing.assert_close(weight.grad, gradient, rtol=1e-4, atol=1e-6)
-
-
-# ------------------------------------------------------------------------------------------------
-# Schedules
-# ------------------------------------------------------------------------------------------------
 
 
 def test_rates_are_constant_and_then_fall_to_zero() -> None:
@@ -193,11 +168,6 @@ def test_average_of_the_generator() -> None:
     now = weights(learner.system.generator)
     for name, weight in learner.generator.named_parameters():
         torch.testing.assert_close(weight, 0.9 * expected[name] + 0.1 * now[name])
-
-
-# ------------------------------------------------------------------------------------------------
-# Backends
-# ------------------------------------------------------------------------------------------------
 
 
 def test_backends_agree() -> None:

@@ -31,8 +31,7 @@ def gradients(learner: Learner) -> list[Tensor]:
     return [weight.grad for weight in learner.system.parameters() if weight.grad is not None]
 
 
-@pytest.mark.parametrize("system", ["nec", "cyclegan"])
-@pytest.mark.parametrize("coupled", [False, True])
+@pytest.mark.parametrize(("system", "coupled"), [("nec", True), ("cyclegan", False)])
 def test_accumulation_is_a_larger_batch(system: str, coupled: bool) -> None:
     pair = [half.double() for half in next(pairs())]
     found = []
@@ -93,8 +92,7 @@ def test_checkpointing_keeps_less_for_the_same_gradients() -> None:
     assert saved[1] < 0.3 * saved[0]
 
 
-@pytest.mark.parametrize("amp", ["bf16", "fp16"])
-@pytest.mark.parametrize("changes", [{}, VOLUMES], ids=["slices", "volumes"])
+@pytest.mark.parametrize(("amp", "changes"), [("bf16", {}), ("fp16", VOLUMES)])
 def test_half_precision_only_inside_the_networks(amp: str, changes: dict[str, object]) -> None:
     data = random_volumes().source
     images = [image[0][None, :, :20, :20, :12] for image in (data.t1, data.t2)]

@@ -50,11 +50,6 @@ def one(fake: Any, group: ImageSet, options: MetricOptions = RAW) -> dict[str, A
     return row
 
 
-# ------------------------------------------------------------------------------------------------
-# PSNR and SSIM
-# ------------------------------------------------------------------------------------------------
-
-
 def test_psnr_of_a_known_error() -> None:
     real = noise(1, 16, 16)
     brain = np.zeros_like(real, bool)
@@ -112,11 +107,6 @@ def test_ssim_by_hand() -> None:
     assert one(fake, images(real), gaussian)["ssim"] == pytest.approx(expected, abs=1e-5)
 
 
-# ------------------------------------------------------------------------------------------------
-# Post-processing
-# ------------------------------------------------------------------------------------------------
-
-
 def test_histogram_matching_undoes_a_rising_map() -> None:
     real = noise(1, 16, 16)
     fake = 0.1 * np.exp(real) + 5
@@ -154,11 +144,6 @@ def test_only_the_synthetic_image_is_smoothed(unit: str, sigma: float) -> None:
     row = one(fake, group, MetricOptions(histogram="none", blur=0.8, blur_unit=unit))
     error = np.square(gaussian_filter(fake[0].astype(float), sigma) - real[0]).mean()
     assert row["psnr"] == pytest.approx(10 * math.log10(4 / error), abs=1e-4)
-
-
-# ------------------------------------------------------------------------------------------------
-# Structure and contrast
-# ------------------------------------------------------------------------------------------------
 
 
 def test_correlation_and_faith() -> None:
@@ -212,11 +197,6 @@ def test_without_labels_csf_is_dark_in_t1_and_bright_in_t2() -> None:
     assert "tumour_ratio" not in summary([row])
 
 
-# ------------------------------------------------------------------------------------------------
-# Rows
-# ------------------------------------------------------------------------------------------------
-
-
 def test_a_diverged_image_shows() -> None:
     group = images(noise(2, 16, 16))
     fake = group.t2 + 0.1
@@ -253,11 +233,6 @@ def test_slices_and_seeds_count_once_per_subject() -> None:
         for name, psnr in (("b_s1", 8.0), ("a_s1", 1.0), ("a_s2", 3.0), ("b_s1", 10.0))
     ]
     assert by_subject(rows, "psnr", subjects) == {"a": 2.0, "b": 9.0}
-
-
-# ------------------------------------------------------------------------------------------------
-# Predictions that need no training
-# ------------------------------------------------------------------------------------------------
 
 
 def curve(t1: Tensor) -> Tensor:

@@ -41,11 +41,6 @@ def receptive_field(network: nn.Module, size: int) -> list[int]:
     return spans
 
 
-# ------------------------------------------------------------------------------------------------
-# U-Net
-# ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("changes", "millions"),
     [
@@ -65,11 +60,6 @@ def test_unet_has_the_papers_size(changes: dict[str, object], millions: float) -
     assert round(parameters(generator) / 1e6, digits) == millions
 
 
-# ------------------------------------------------------------------------------------------------
-# Discriminators
-# ------------------------------------------------------------------------------------------------
-
-
 def test_the_papers_discriminator() -> None:
     discriminator = make_discriminator(make_options("nec"))
     assert parameters(discriminator) == 3 * 134_209
@@ -84,11 +74,6 @@ def test_70x70_patchgan() -> None:
     assert round(parameters(discriminator) / 1e6, 2) == 2.76
     assert [one.shape[-1] for one in discriminator(torch.randn(1, 1, 256, 256))] == [30]
     assert receptive_field(discriminator, 256) == [70]
-
-
-# ------------------------------------------------------------------------------------------------
-# ResNet
-# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("antialias", [False, True])
@@ -125,11 +110,6 @@ def test_blur_is_the_binomial_filter() -> None:
         for j, b in enumerate((0.25, 0.5, 0.25)):
             expected += a * b * padded[..., i : i + 8 : 2, j : j + 8 : 2]
     torch.testing.assert_close(Blur(3)(image), expected)
-
-
-# ------------------------------------------------------------------------------------------------
-# Heads and weights
-# ------------------------------------------------------------------------------------------------
 
 
 def standard_deviation(network: nn.Module) -> Tensor:

@@ -20,10 +20,6 @@ from examples.brats.model.objectives import (
     patch_nce_loss,
 )
 
-# ------------------------------------------------------------------------------------------------
-# Adversarial
-# ------------------------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize("real", [True, False])
 def test_adversarial_loss_is_that_of_monai(real: bool) -> None:
@@ -32,11 +28,6 @@ def test_adversarial_loss_is_that_of_monai(real: bool) -> None:
         monai = PatchAdversarialLoss(criterion=other, no_activation_leastsq=True)
         expected = monai(scales, target_is_real=real, for_discriminator=True)
         torch.testing.assert_close(adversarial_loss(scales, real, criterion), expected)
-
-
-# ------------------------------------------------------------------------------------------------
-# NGF
-# ------------------------------------------------------------------------------------------------
 
 
 def field(image: Tensor, eps: float) -> Tensor:
@@ -62,11 +53,6 @@ def test_ngf_loss_is_the_trainers_form(backend: str) -> None:
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-8)
 
 
-# ------------------------------------------------------------------------------------------------
-# PatchNCE
-# ------------------------------------------------------------------------------------------------
-
-
 def test_patch_nce_by_its_formula() -> None:
     queries, keys = (F.normalize(torch.randn(2, 5, 3), dim=-1).double() for _ in range(2))
     total = 0.0
@@ -82,11 +68,6 @@ def test_patch_nce_does_not_teach_the_keys() -> None:
     patch_nce_loss(queries, keys, 0.07).backward()
     assert queries.grad is not None and queries.grad.abs().sum() > 0
     assert keys.grad is None
-
-
-# ------------------------------------------------------------------------------------------------
-# Pool
-# ------------------------------------------------------------------------------------------------
 
 
 def numbered(first: int, count: int) -> Tensor:

@@ -23,10 +23,6 @@ from examples.common.nifti import DataError
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
-# ------------------------------------------------------------------------------------------------
-# Split
-# ------------------------------------------------------------------------------------------------
-
 
 def test_paper_split_is_recognized_by_its_checksum(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -78,10 +74,6 @@ def test_a_patient_in_training_and_elsewhere_is_worth_a_warning(root: Path) -> N
         split.split_subjects(options(root))
 
 
-# ------------------------------------------------------------------------------------------------
-# What is refused
-# ------------------------------------------------------------------------------------------------
-
 T1, T2 = (f"{NAMES[0]}/{NAMES[0]}-{kind}.nii.gz" for kind in ("t1n", "t2w"))
 
 
@@ -112,7 +104,6 @@ def other_pixels(root: Path) -> None:
     ("damage", "message"),
     [
         (truncate, f"{T1} cannot be read as NIfTI: "),
-        (lambda root: (root / T1).write_bytes(b"no image"), f"{T1} cannot be read as NIfTI: "),
         (one_nan, f"{T2} contains NaN or infinite voxels"),
         (empty_slice, f"slice 2 of .*{T1} or its T2 has no contrast"),
         (lambda root: (root / T2).unlink(), f"{NAMES[0]} has no {NAMES[0]}-t2w.nii.gz"),
@@ -156,19 +147,12 @@ def test_slices_that_are_not_square_or_not_there(root: Path) -> None:
         ({"split": "/nowhere.json"}, "/nowhere.json must be a JSON file"),
         ({"cache": "/proc/none"}, "the cache /proc/none is not a folder"),
         ({"slices": "all"}, "slices must be k"),
-        ({"slices": "5:5"}, "slices must name at least one"),
-        ({"size": 4}, "size must be at least 8"),
         ({"lower": 99.0}, "percentiles must be"),
         ({"dimensions": 4}, "dimensions must be 2 or 3"),
         ({"dimensions": 3, "crop": 8}, "crop is for slices"),
-        ({"spacing": 0.0}, "spacing must be positive"),
-        ({"patch": 4}, "patch must be 0 or at least 8"),
         ({"data": None}, "split divides the subjects of data"),
         ({"phantom_sizes": "1/1/1"}, "phantom_sizes must be four numbers"),
-        ({"crop": -1}, "crop must not be negative"),
         ({"data": None, "split": "paper", "crop": 8}, "crop is for data"),
-        ({"phantom_spacing": 0.0}, "phantom_spacing must be positive"),
-        ({"phantom_blur": -1.0}, "phantom_blur must not be negative"),
     ],
 )
 def test_options_are_refused(root: Path, changes: dict[str, Any], message: str) -> None:

@@ -26,11 +26,6 @@ SIZE = (40, 48, 40)
 AFFINE = np.array([[0, -1, 0, 30], [-2, 0, 0, 50], [0, 0, 4, -20], [0, 0, 0, 1.0]])
 
 
-# ----------------------------------------------------------------------------------------------
-# Phantom
-# ----------------------------------------------------------------------------------------------
-
-
 def test_phantom_is_determined_by_seed_and_index() -> None:
     first, again = (
         brain_phantom((48, 48), seed=3, index=5),
@@ -85,11 +80,6 @@ def test_phantom_refuses(options: dict[str, Any]) -> None:
         brain_phantom(**options)
 
 
-# ----------------------------------------------------------------------------------------------
-# Measuring
-# ----------------------------------------------------------------------------------------------
-
-
 def test_eager_formula_is_the_loss() -> None:
     input, target = torch.randn(2, 1, 2, 6, 7, 5, dtype=torch.float64)
     options = {"eps": 0.3, "spacing": (1.0, 0.5, 2.0)}
@@ -106,11 +96,6 @@ def test_peak_memory_counts_what_lives_at_once() -> None:
 
     # A few bytes more for the number that is added.
     assert peak_memory(call) == pytest.approx(2 * 2000 * 4, abs=64)
-
-
-# ----------------------------------------------------------------------------------------------
-# Demo
-# ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(autouse=True)
@@ -182,17 +167,6 @@ def alone(folder: Path) -> list[str]:
     return ["--t1", write(folder / "t1.nii", voxels())]
 
 
-def not_nifti(folder: Path) -> list[str]:
-    (folder / "t2.nii.gz").write_text("not an image")
-    return [*alone(folder), "--t2", str(folder / "t2.nii.gz")]
-
-
-def truncated(folder: Path) -> list[str]:
-    path = Path(write(folder / "t2.nii.gz", voxels((20, 20, 20))))
-    path.write_bytes(path.read_bytes()[:5000])
-    return [*alone(folder), "--t2", str(path)]
-
-
 def second(voxels: np.ndarray, affine: np.ndarray = AFFINE) -> Callable[[Path], list[str]]:
     return lambda folder: [*alone(folder), "--t2", write(folder / "t2.nii", voxels, affine)]
 
@@ -200,11 +174,8 @@ def second(voxels: np.ndarray, affine: np.ndarray = AFFINE) -> Callable[[Path], 
 BAD = {
     "missing": (missing, "none.nii does not exist"),
     "alone": (alone, "give both --t1 and --t2"),
-    "not NIfTI": (not_nifti, "t2.nii.gz cannot be read as NIfTI"),
-    "truncated": (truncated, "t2.nii.gz cannot be read as NIfTI"),
     "shape": (second(voxels((9, 8, 6))), "t2.nii has shape"),
     "affine": (second(voxels(), 2 * AFFINE), "their affines differ"),
-    "4D": (second(voxels((9, 8, 7, 2))), "t2.nii must be a 3D volume, got shape"),
     "zero": (second(0 * voxels()), "t2.nii has no contrast"),
     "NaN": (second(np.where(voxels() > 500, np.nan, voxels())), "t2.nii contains NaN"),
     "phantom size": (lambda _: ["--size", "4", "4", "4"], "size must be"),

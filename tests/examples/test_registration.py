@@ -58,11 +58,6 @@ def problem() -> Problem:
     return make_problem(*phantom_pair((32, 38, 32), 0), voxel=5, levels=1, largest=10, seed=0)
 
 
-# ----------------------------------------------------------------------------------------------
-# Warps
-# ----------------------------------------------------------------------------------------------
-
-
 def test_warp_takes_the_image_where_the_displacement_points() -> None:
     image = torch.rand(1, 1, *SIZE)
     moved = warp(image, constant(4.0, -3.0, 6.0), SPACING)  # 2, -2 and 2 voxels
@@ -112,11 +107,6 @@ def test_jacobian_of_identity_stretch_and_fold() -> None:
     assert (determinant <= 0).sum() == 2 * SIZE[0] * SIZE[2]
 
 
-# ----------------------------------------------------------------------------------------------
-# Registration
-# ----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("loss", LOSSES)
 def test_registration_reduces_the_error(problem: Problem, loss: str) -> None:
     images = pyramid(problem.fixed, problem.moving, problem.brain, problem.spacing, 1)
@@ -136,11 +126,6 @@ def test_backends_take_the_same_way(problem: Problem) -> None:
     ]
     assert ways[0].abs().max() > 1
     torch.testing.assert_close(*ways, rtol=1e-7, atol=1e-8)
-
-
-# ----------------------------------------------------------------------------------------------
-# Files
-# ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
