@@ -7,7 +7,7 @@
     python -m examples.brats.train --resume out/cut
     torchrun --nproc-per-node 4 -m examples.brats.train nec data.data=/data/BraTS2023
 
-Ctrl-C saves the state and stops. What a run leaves in its folder: examples/brats/records.py.
+Ctrl-C saves the state and stops. What a run leaves in its folder: examples/brats/train/records.py.
 """
 
 from __future__ import annotations
