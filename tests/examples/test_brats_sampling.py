@@ -50,22 +50,6 @@ def test_an_epoch_sees_each_source_once(world_size: int) -> None:
     assert len(set(targets[:12])) < 12
 
 
-def test_a_batch_depends_on_its_number_only() -> None:
-    data = numbered(5)
-    whole = training_pairs(data, paired=False, batch_size=2, seed=7)
-    batches = [whole.batch(step, "flip") for step in range(9)]
-    resumed = training_pairs(data, paired=False, batch_size=2, seed=7)
-    for step in (8, 3, 5):
-        for a, b in zip(resumed.batch(step, "flip"), batches[step], strict=True):
-            assert torch.equal(a, b)
-    other = training_pairs(data, paired=False, batch_size=2, seed=8)
-    assert any(
-        not torch.equal(other.batch(step, "flip")[0], batches[step][0])
-        for step in range(len(batches))
-    )
-    assert whole.steps_per_epoch() == 3
-
-
 @pytest.mark.parametrize("augment", ["flip", "jitter"])
 def test_augmentation_is_joint_for_pairs_and_not_otherwise(augment: str) -> None:
     ramp = torch.linspace(-1, 1, 16).reshape(1, 1, 16, 1) + torch.linspace(0, 0.1, 16)

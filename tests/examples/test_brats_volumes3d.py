@@ -31,7 +31,6 @@ from examples.brats.model import inference
 from examples.brats.report.metrics import (
     MetricOptions,
     free_predictions,
-    intensity_map,
     score,
 )
 from examples.brats.train import __main__ as train
@@ -124,19 +123,10 @@ def test_a_fifth_of_a_crop_is_brain_in_both() -> None:
 
 
 def test_the_middle_where_no_crop_is_a_fifth_brain() -> None:
-    left, right, small = (torch.zeros(1, 40, 40, 40, dtype=torch.bool) for _ in range(3))
+    left, right = (torch.zeros(1, 40, 40, 40, dtype=torch.bool) for _ in range(2))
     left[:, :16], right[:, -16:] = True, True
-    small.view(-1)[:102] = True  # of the 102.4 voxels that are a fifth
-    rng = np.random.default_rng(0)
-    apart = Patches(8, [left], [right])  # the same crop has one of them at most
-    assert apart.draw((0, 0), rng).tolist() == [0.5] * 3
-    before = rng.bit_generator.state
-    for brains in ([left, small], [small, right], [small, small]):  # which is not even looked for
-        assert Patches(8, brains[:1], brains[1:]).draw((0, 0), rng).tolist() == [0.5] * 3
-    assert rng.bit_generator.state == before
-    enough = torch.zeros(1, 8, 8, 8, dtype=torch.bool)
-    enough.view(-1)[:103] = True
-    assert Patches(8, [enough], [enough]).draw((0, 0), rng).tolist() != [0.5] * 3
+    patches = Patches(8, [left], [right])  # the same crop has one of them at most
+    assert patches.draw((0, 0), np.random.default_rng(0)).tolist() == [0.5] * 3
 
 
 @pytest.mark.parametrize("paired", [False, True])
@@ -205,25 +195,17 @@ def test_volumes_are_scored_one_by_one() -> None:
     images = random_volumes().test
     fakes = [0.5 * image for image in images.t1]
     protocol = MetricOptions(histogram="none", blur=0)
-    rows = score(fakes, images, protocol)
-    assert [row["id"] for row in rows] == images.names
-    for row, fake, real, brain in zip(rows, fakes, images.t2, images.brain, strict=True):
-        a, b, inside = fake[0].numpy(), real[0].numpy(), brain[0].numpy()
-        error = np.square(a - b)[inside].mean()
+    for row, fake, real, brain in zip(
+        score(fakes, images, protocol), fakes, images.t2, images.brain, strict=True
+    ):
+        error = (fake - real)[brain].square().mean().item()
         assert row["psnr_brain"] == pytest.approx(10 * np.log10(4 / error), rel=1e-5)
-        assert row["correlation"] == pytest.approx(np.corrcoef(a[inside], b[inside])[0, 1])
-        _, similar = structural_similarity(a, b, data_range=2, full=True)
-        assert row["ssim_brain"] == pytest.approx(similar[inside].mean())
-        assert row["csf_ratio"] is not None
-    curve = intensity_map(images)
-    for name, fake in free_predictions(images, images).items():
-        assert [one.shape for one in fake] == [one.shape for one in images.t2], name
+        _, similar = structural_similarity(
+            fake[0].numpy(), real[0].numpy(), data_range=2, full=True
+        )
+        assert row["ssim_brain"] == pytest.approx(similar[brain[0].numpy()].mean())
+    for fake in free_predictions(images, images).values():
         assert len(score(fake, images, protocol)) == 2
-    foreground = torch.cat([image[image > -1] for image in images.t1])
-    first = foreground[(foreground >= 0) & (foreground < 2 / 256)]
-    values = [t2[(t1 >= 0) & (t1 < 2 / 256)] for t1, t2 in zip(images.t1, images.t2, strict=True)]
-    assert len(first)
-    assert curve[128] == pytest.approx(torch.cat(values).mean().item(), abs=1e-6)
 
 
 TINY = (

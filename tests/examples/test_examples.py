@@ -57,15 +57,6 @@ def test_phantom_looks_like_two_mr_contrasts() -> None:
     assert abs(t1["oedema"] / t1["GM"] - 1) < 0.12 < t2["oedema"] / t2["GM"] - 1
 
 
-def test_2d_phantom_is_an_axial_slice_of_the_3d_one() -> None:
-    # Nine slices 1 mm apart: the last one lies 4 mm above the middle, where 2D phantoms are cut.
-    volume = brain_phantom((40, 48, 9), spacing=(4, 4, 1), index=1)
-    flat = brain_phantom((40, 48), spacing=(4, 4), index=1)
-    assert flat.spacing == (4.0, 4.0)
-    # The soft edges are a little narrower in the volume, whose voxels are.
-    assert (volume.labels[:, :, 8] == flat.labels).mean() > 0.95
-
-
 def test_tumour_leaves_the_rest_of_the_brain() -> None:
     healthy, ill = (brain_phantom((64, 64), tumour=tumour) for tumour in (False, True))
     assert healthy.labels.max() == TISSUES.index("deep GM")
@@ -151,14 +142,6 @@ def test_demo_on_files_without_a_compiler(
     assert facts["rows"][0]["loss"] == pytest.approx(exact.item(), rel=1e-6)
 
 
-def test_demo_fails_if_the_fused_loss_is_not_exact(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(demo, "GRADIENT_TOLERANCE", 0)
-    assert demo.main(["--size", "16", "16", "16", "--out", str(tmp_path)]) == 1
-    assert "differs from its reference" in capsys.readouterr().err
-
-
 def missing(folder: Path) -> list[str]:
     return ["--t1", write(folder / "t1.nii", voxels()), "--t2", str(folder / "none.nii")]
 
@@ -191,3 +174,11 @@ def test_demo_refuses(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert printed.err.count("\n") == 1
     assert printed.out == ""
     assert not (tmp_path / "out").exists()
+
+
+def test_demo_fails_if_the_fused_loss_is_not_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "GRADIENT_TOLERANCE", 0)
+    assert demo.main(["--size", "16", "16", "16", "--out", str(tmp_path)]) == 1
+    assert "differs from its reference" in capsys.readouterr().err

@@ -190,18 +190,6 @@ def test_command_registers_the_phantom(tmp_path: Path, capsys: pytest.CaptureFix
         assert f"| phantom | {method} |" in page
 
 
-def test_command_registers_several_pairs(files: list[str], tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    others = [path.replace("subject", "other") for path in files]
-    for path, other in zip(files, others, strict=True):
-        shutil.copy(path, other)
-    options = ["--loss", "ngf", "--loss-backend", "eager", "--voxel", "5", "--steps", "1"]
-    assert main([*files, *others, *options, "--levels", "1", "--out", str(out)]) == 0
-    assert (out / "subject" / "ngf-displacement.nii.gz").is_file()
-    page = (out / "results.md").read_text()
-    assert "Mean over the pairs: before" in page and "NGF, eager" in page
-
-
 def test_sweep_tries_all_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "SMOOTHNESS", (0.5, 1.0))
     monkeypatch.setattr(sweep, "DETAIL", {"ngf": (1.0,), "mi": (8, 16)})
@@ -241,3 +229,15 @@ def test_one_sentence_says_what_is_wrong(
     printed = capsys.readouterr().err.strip()
     assert printed.startswith("error: ") and message in printed
     assert printed.count("\n") == 0
+
+
+def test_command_registers_several_pairs(files: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    others = [path.replace("subject", "other") for path in files]
+    for path, other in zip(files, others, strict=True):
+        shutil.copy(path, other)
+    options = ["--loss", "ngf", "--loss-backend", "eager", "--voxel", "5", "--steps", "1"]
+    assert main([*files, *others, *options, "--levels", "1", "--out", str(out)]) == 0
+    assert (out / "subject" / "ngf-displacement.nii.gz").is_file()
+    page = (out / "results.md").read_text()
+    assert "Mean over the pairs: before" in page and "NGF, eager" in page
