@@ -267,3 +267,28 @@ def test_jitter_ends_where_the_options_say(tmp_path: Path) -> None:
     trainer.pairs.batch = remember
     trainer.fit()
     assert asked == ["jitter", "jitter", "flip", "flip"]
+
+
+def test_killed_between_its_two_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    changes = {"steps": 4, "validate_every": 1}
+    make_trainer(whole, **changes).fit()
+    written: list[str] = []
+
+    def save(path: Path, state: dict[str, object]) -> None:
+        save_checkpoint(path, state)
+        written.append(path.name)
+        if path.name == "best.pt":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "save_checkpoint", save)
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(killed, **changes).fit()
+    assert written == ["last.pt", "best.pt"]
+    monkeypatch.undo()
+    make_trainer(killed, resume=True, **changes).fit()
+    states = [load_checkpoint(folder / "best.pt") for folder in (whole, killed)]
+    assert states[0]["step"] == states[1]["step"]
+    assert_equal(states[0]["generator"], states[1]["generator"])
