@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from examples.common.measure import loss_and_gradient, peak_memory
 from examples.common.phantom import TISSUES, brain_phantom
 from nec_ext import reference
 
+ROOT = Path(__file__).parents[2]
 SIZE = (40, 48, 40)
 # Axes that point posterior, left and superior, with voxels of 2 x 1 x 4 mm along them.
 AFFINE = np.array([[0, -1, 0, 30], [-2, 0, 0, 50], [0, 0, 4, -20], [0, 0, 0, 1.0]])
@@ -182,3 +184,16 @@ def test_demo_fails_if_the_fused_loss_is_not_exact(
     monkeypatch.setattr(demo, "GRADIENT_TOLERANCE", 0)
     assert demo.main(["--size", "16", "16", "16", "--out", str(tmp_path)]) == 1
     assert "differs from its reference" in capsys.readouterr().err
+
+
+def test_imports_point_one_way() -> None:
+    """The benchmarks import the examples; these share one room, and lean on it alone."""
+    forbidden = {
+        "examples": r"\bbenchmarks\b",
+        "examples/registration": r"\bbrats\b",
+        "examples/common": r"\b(brats|registration|demo)\b",
+    }
+    for folder, wrong in forbidden.items():
+        for path in (ROOT / folder).rglob("*.py"):
+            lines = re.findall(r"^\s*(?:from|import) .*", path.read_text("utf-8"), re.MULTILINE)
+            assert not [line for line in lines if re.search(wrong, line)], path
