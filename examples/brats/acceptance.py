@@ -60,7 +60,7 @@ class Criterion(NamedTuple):
 
 
 def means_of(rows: Sequence[Row]) -> Means:
-    """Means over the test images."""
+    """Average over the test images."""
     groups = itertools.groupby(rows, operator.itemgetter("system", "seed"))
     return {
         key: {name: value.mean for name, value in summary(list(group)).items()}
@@ -107,7 +107,7 @@ def criteria(means: Means) -> list[Criterion]:
 
 
 def curve(options: Options, threads: int = 1) -> tuple[list[float], float]:
-    """NEC's NGF loss at each of the first steps, and how far the eager loss is from it there.
+    """Follow NEC's NGF loss over the first steps, and how far the eager loss is from it there.
 
     The latter is a relative difference on the same images, the largest of all steps.
     """

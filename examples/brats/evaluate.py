@@ -32,7 +32,7 @@ from .train.loop import load_generator
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0; 1 if runs or data cannot be used."""
+    """Return 0; 1 if runs or data cannot be used."""
     parser = make_parser("brats.evaluate", __doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, or NAME=RUN")
     parser.add_argument("--out", type=Path, default=Path("out/brats/evaluation"))

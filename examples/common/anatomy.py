@@ -53,7 +53,7 @@ class SmoothNoise:
         return self._sample(self.values, position)
 
     def slope(self, position: Volume) -> Volume:
-        """The length of the gradient per mm, in the same way."""
+        """Compute the length of the gradient per mm, in the same way."""
         gradient = np.gradient(self.values, self.step)
         return self._sample(np.sqrt(sum(np.square(d) for d in gradient)), position)
 
@@ -65,7 +65,7 @@ class SmoothNoise:
 def tissue_fractions(
     rng: np.random.Generator, position: Volume, voxel: float, tumour: bool | None
 ) -> Volume:
-    """The part of each voxel that each tissue fills.
+    """Compute the part of each voxel that each tissue fills.
 
     Args:
         rng: gives the subject's own shapes.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """For ``python -m examples.<name>``."""
+    """Make the parser of ``python -m examples.<name>``."""
     return argparse.ArgumentParser(
         prog=f"python -m examples.{name}",
         description=description,
@@ -21,7 +21,7 @@ def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
 def exit_code(
     command: Callable[[], bool | None], stopped: str = "stopped: the same command goes on"
 ) -> int:
-    """Runs a command: 0; 1 if it says False, or after one sentence on an error; 130 if stopped."""
+    """Run a command: 0; 1 if it says False, or after one sentence on an error; 130 if stopped."""
     try:
         return int(command() is False)
     except (ValueError, OSError) as error:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Leaves the old file or the whole new one, also when the disk is full or the power fails.
+    """Leave the old file or the whole new one, also when the disk is full or the power fails.
 
     Processes may write the same file at the same time: the last one wins.
     """
@@ -30,7 +30,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object that a file holds; ValueError with one sentence if it holds none."""
+    """Read the object that a file holds; ValueError with one sentence if it holds none."""
     try:
         values = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:

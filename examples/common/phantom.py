@@ -67,7 +67,7 @@ def brain_phantom(
     tumour: bool | None = None,
     spacing: Sequence[float] | None = None,
 ) -> Phantom:
-    """Subject number ``index`` of the population ``seed``: the same anatomy whatever the size.
+    """Make subject ``index`` of the population ``seed``: the same anatomy whatever the size.
 
     Args:
         size: voxels along right, anterior and superior; two numbers give an axial slice.
@@ -105,7 +105,7 @@ def brain_phantom(
 
 
 def _grid(size: tuple[int, ...], spacing: tuple[float, ...], factors: tuple[int, ...]) -> Volume:
-    """Positions in mm, ``(3, *fine size)``, relative to the centre of the field of view."""
+    """List positions in mm, ``(3, *fine size)``, relative to the centre of the field of view."""
     axes = [
         (np.arange(n * factor, dtype=np.float32) - (n * factor - 1) / 2) * (step / factor)
         for n, step, factor in zip(size, spacing, factors, strict=True)
@@ -116,7 +116,7 @@ def _grid(size: tuple[int, ...], spacing: tuple[float, ...], factors: tuple[int,
 
 
 def _turn(rng: np.random.Generator, position: Volume) -> Volume:
-    """The positions as seen by a head that is turned, scaled and a little irregular."""
+    """Turn and scale the positions as a head that is a little irregular sees them."""
     angles = rng.uniform(-4, 4, 3)
     scale = rng.uniform(0.92, 1.02, 3)
     matrix = Rotation.from_euler("xyz", angles, degrees=True).as_matrix() / scale[:, None]
@@ -127,7 +127,7 @@ def _turn(rng: np.random.Generator, position: Volume) -> Volume:
 
 
 def _average(fine: Volume, factors: tuple[int, ...], ndim: int) -> Volume:
-    """The mean of the fine voxels in each voxel: the partial-volume effect."""
+    """Average the fine voxels in each voxel: the partial-volume effect."""
     if max(factors) == 1:
         return fine
     return downscale_local_mean(fine, (*factors, *(1,) * (3 - ndim)))
@@ -136,7 +136,7 @@ def _average(fine: Volume, factors: tuple[int, ...], ndim: int) -> Volume:
 def _acquire(
     rng: np.random.Generator, name: str, fractions: Volume, place: Volume, texture: Volume
 ) -> Volume:
-    """What the scanner makes of the tissues: contrast, coil sensitivity (bias field), noise."""
+    """Acquire the tissues as a scanner does: contrast, coil sensitivity (bias field), noise."""
     signal = np.array(SIGNAL[name]) + rng.normal(0, 0.02, len(TISSUES))
     signal[0] = 0
     image = np.tensordot(signal.astype(np.float32), fractions, 1)

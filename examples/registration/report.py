@@ -36,7 +36,7 @@ def write(path: Path, text: str) -> None:
 
 
 def write_numbers(path: Path, results: Sequence[Result], options: dict[str, Any]) -> None:
-    """Everything that was measured and what it depends on."""
+    """Write everything that was measured, and what it depends on."""
     facts = {
         "options": options,
         "threads": torch.get_num_threads(),
@@ -47,7 +47,7 @@ def write_numbers(path: Path, results: Sequence[Result], options: dict[str, Any]
 
 
 def title(module: str, words: str) -> str:
-    """The command that makes a file, and on what it ran."""
+    """Name the command that makes a file, and on what it ran."""
     words = re.sub(r"\S*/", "", words)  # folders are the user's own
     command = f"python -m examples.{module} {words}".strip()
     facts = versions()
@@ -58,7 +58,7 @@ def title(module: str, words: str) -> str:
 
 
 def page(module: str, words: str, results: Sequence[Result]) -> str:
-    """All of it, with a figure of each pair."""
+    """Write all of it, with a figure of each pair."""
     pairs = list(dict.fromkeys(result.pair for result in results))
     figures = [f"![{pair}]({pair}/registration.png)" for pair in pairs]
     parts = ["# T1 to T2 after a known warp", title(module, words), table(results)]
@@ -86,7 +86,7 @@ def table(results: Sequence[Result]) -> str:
 
 
 def means(results: Sequence[Result]) -> str:
-    """The mean TRE of each method over the pairs."""
+    """Average the TRE of each method over the pairs."""
     methods = list(dict.fromkeys(result.method for result in results))
     found = {
         method: statistics.mean(r.accuracy.tre_mean for r in results if r.method == method)

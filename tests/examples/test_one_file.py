@@ -28,14 +28,6 @@ def test_synthesis(dims: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert imread(tmp_path / "synthesis.png").std() > 0.05
 
 
-@pytest.mark.slow
-def test_synthesis_learns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = ["--size", "32", "--subjects", "8", "--steps", "200", "--out", str(tmp_path)]
-    assert synthesis.main(small) == 0
-    before, after = numbers(capsys.readouterr().out)
-    assert after > before + 1.5
-
-
 @pytest.mark.parametrize("transform", ["affine", "displacement"])
 def test_registration(transform: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--size", "32", "40", "32", "--levels", "2", "--steps", "30"]

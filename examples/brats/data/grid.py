@@ -28,7 +28,7 @@ BACKGROUND = -1.0
 
 
 def intensity_window(image: Array, options: DataOptions) -> Window:
-    """The raw intensities that become -1 and 1: percentiles of a slice or a volume.
+    """Find the raw intensities that become -1 and 1: percentiles of a slice or a volume.
 
     They are equal where the image has no contrast: it is empty, or nearly so.
     """
@@ -47,14 +47,14 @@ class Grid(NamedTuple):
 
 
 def slice_grid(shape: tuple[int, ...], options: DataOptions) -> Grid:
-    """The central square of ``crop`` pixels, or everything, enlarged or reduced to ``size``."""
+    """Take the central square of ``crop`` pixels, or everything, and bring it to ``size``."""
     crop = options.crop
     box = tuple(slice((n - crop) // 2, (n + crop) // 2) if crop else slice(None) for n in shape)
     return Grid(box, (options.size,) * len(shape))
 
 
 def brain_grid(brain: NDArray[np.bool_], steps: Sequence[float], spacing: float) -> Grid:
-    """The box around a brain with voxels of ``steps`` mm, and its voxels of ``spacing`` mm."""
+    """Find the box around a brain, and how many voxels of ``spacing`` mm it then has."""
     start, end = CropForeground().compute_bounding_box(brain[None])
     box = tuple(slice(int(low), int(high)) for low, high in zip(start, end, strict=True))
     mm = (step * (part.stop - part.start) for step, part in zip(steps, box, strict=True))
@@ -62,7 +62,7 @@ def brain_grid(brain: NDArray[np.bool_], steps: Sequence[float], spacing: float)
 
 
 def normalize(image: Array, window: Window, grid: Grid, anti_aliasing: bool) -> Tensor:
-    """A raw slice ``(H, W)`` or volume in [-1, 1] on the training grid, ``(1, *grid.shape)``.
+    """Bring a raw slice or volume to [-1, 1] and to the training grid, ``(1, *grid.shape)``.
 
     All -1 if the window is empty, as that of a constant image is.
     """
@@ -77,7 +77,7 @@ def normalize(image: Array, window: Window, grid: Grid, anti_aliasing: bool) -> 
 
 
 def resize(image: Tensor, size: tuple[int, ...], anti_aliasing: bool = False) -> Tensor:
-    """``(C, H, W)`` or ``(C, X, Y, Z)`` to another size, linearly, with ``align_corners=False``.
+    """Resize ``(C, H, W)`` or ``(C, X, Y, Z)`` linearly, with ``align_corners=False``.
 
     Anti-aliasing blurs where an image gets smaller and does nothing where it gets larger. That of
     slices is torch's, a wider filter: MONAI's ``Resize`` takes what is outside for 0. For volumes
@@ -100,13 +100,13 @@ def resize(image: Tensor, size: tuple[int, ...], anti_aliasing: bool = False) ->
 
 
 def mask_on_grid(mask: NDArray[np.bool_], grid: Grid) -> Tensor:
-    """``(H, W)`` or ``(X, Y, Z)`` to bool ``(1, *grid.shape)``: the nearest voxel."""
+    """Bring ``(H, W)`` or ``(X, Y, Z)`` to bool ``(1, *grid.shape)`` by the nearest voxel."""
     image = torch.from_numpy(mask[grid.box])[None, None].float()
     return functional.interpolate(image, grid.shape, mode="nearest-exact")[0] > 0
 
 
 def check_axial(volume: Volume) -> None:
-    """DataError unless the axial slices are square, of square pixels: resizing would distort."""
+    """Raise DataError unless axial slices and pixels are square: resizing would distort."""
     (width, height, _), (x, y, _) = volume.grid
     if width != height or abs(x - y) > 1e-3:
         raise DataError(

@@ -67,7 +67,7 @@ class Data:
 
 
 def load_data(options: DataOptions) -> Data:
-    """All images, from the cache where they are there; DataError with one sentence if unusable.
+    """Load all images, those that are there from the cache; DataError if they cannot be used.
 
     An image without contrast (an empty slice, or one that the percentiles leave constant) is
     refused; from a range of slices it is left out, with a warning while images are prepared.
@@ -85,7 +85,7 @@ def load_data(options: DataOptions) -> Data:
 def training_pairs(
     data: Data, paired: bool, batch_size: int, seed: int, patch: int = 0
 ) -> TrainingPairs:
-    """T1 and T2 of the first group if paired, else T1 of the first and T2 of the second.
+    """Pair T1 and T2 of the first group, or unpaired T1 of the first and T2 of the second.
 
     Of volumes, ``patch`` voxels along each side.
     """
@@ -102,7 +102,7 @@ def training_pairs(
 def _image_set(
     options: DataOptions, name: str, subjects: Sequence[str], files: Sequence[Path]
 ) -> ImageSet:
-    """One group, from the cache or prepared for it."""
+    """Load one group from the cache, or prepare it."""
     stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     path = cache.cache_path(options, name, [subjects, stats])
     known = cache.load(path)
@@ -123,7 +123,7 @@ def _image_set(
 def _volume_set(
     options: DataOptions, name: str, subjects: Sequence[str], files: Sequence[Path]
 ) -> ImageSet:
-    """One group of volumes, each in a file of its own, of which a crop is read without the rest."""
+    """Load one group of volumes, each in a file of which a crop is read without the rest."""
     bar = tqdm(subjects, desc=f"preparing {name}", unit="volume", leave=False, disable=None)
     each = [
         _image_set(options, subject, [subject], files[2 * k : 2 * k + 2])
@@ -142,7 +142,7 @@ def _volume_set(
 
 
 def _prepare(options: DataOptions, name: str, samples: Iterable[Sample]) -> ImageSet:
-    """The samples normalized, on the training grid and in one piece."""
+    """Normalize the samples, on the training grid and in one piece."""
     several = options.dimensions == 2 and len(parse_slices(options.slices)) > 1
     images: dict[str, list[Tensor]] = {kind: [] for kind in ("t1", "t2", "brain", "labels")}
     names, empty = [], []

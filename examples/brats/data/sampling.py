@@ -43,7 +43,7 @@ class Patches:
         self.pad = SpatialPad((size,) * 3, value=BACKGROUND)
 
     def draw(self, indices: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
-        """A place where both of these volumes have enough brain; the middle if none was found."""
+        """Draw a place where both volumes have enough brain; the middle if none is found."""
         brains = [brain[index] for brain, index in zip(self.brains, indices, strict=True)]
         wanted = FOREGROUND * self.size**3
         if min(map(_count, brains)) >= wanted:  # else no crop has
@@ -125,7 +125,7 @@ class TrainingPairs:
 def read_ahead(
     batch: Callable[[int], Pair], steps: range, workers: int, pin_memory: bool
 ) -> Iterator[Sequence[Tensor]]:
-    """The batches of these steps in their order, made by ``workers`` processes, or by this one.
+    """Make the batches of these steps in their order, by ``workers`` processes or by this one.
 
     Args:
         batch: gives source and target of a step.
@@ -149,7 +149,7 @@ def read_ahead(
 
 
 def _outlive_signals(worker: int) -> None:
-    """A signal to the whole group is the trainer's to hear: it saves, and then ends its workers."""
+    """Leave a signal to the whole group to the trainer: it saves, and then ends its workers."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 

@@ -34,7 +34,7 @@ OLDER_SUFFIXES = {
 
 
 def split_subjects(options: DataOptions) -> dict[str, list[str]]:
-    """Subjects of each group: their folder names, or the phantom's numbers."""
+    """List the subjects of each group: their folder names, or the phantom's numbers."""
     if options.data is None:
         sizes = parse_sizes("phantom_sizes", options.phantom_sizes)
         return _divide([str(k) for k in range(sum(sizes))], sizes)
@@ -83,7 +83,7 @@ def _read_split(path: Path) -> dict[str, list[str]]:
 
 
 def _check_disjoint(groups: dict[str, list[str]]) -> None:
-    """No subject twice; a warning where training and test know the same patient."""
+    """Refuse a subject that comes twice; warn where training and test know the same patient."""
     everyone = sorted(itertools.chain(*groups.values()))
     twice = [a for a, b in itertools.pairwise(everyone) if a == b]
     if twice:
@@ -100,7 +100,7 @@ def _check_disjoint(groups: dict[str, list[str]]) -> None:
 
 
 def find_files(options: DataOptions, subjects: Sequence[str]) -> list[Path]:
-    """The T1 and T2 file of each subject, one after the other; none of the phantom."""
+    """Find the T1 and T2 file of each subject, one after the other; none of the phantom."""
     found: list[Path] = []
     if options.data is None:
         return found
@@ -116,14 +116,14 @@ def find_files(options: DataOptions, subjects: Sequence[str]) -> list[Path]:
 
 
 def parse_sizes(name: str, text: str) -> tuple[int, ...]:
-    """The four numbers of ``n1/n2/n3/n4``."""
+    """Read the four numbers of ``n1/n2/n3/n4``."""
     if not re.fullmatch(r"[1-9]\d*(/[1-9]\d*){3}", text):
         raise ValueError(f"{name} must be four numbers n1/n2/n3/n4 of subjects, got {text!r}")
     return tuple(int(part) for part in text.split("/"))
 
 
 def parse_slices(text: str) -> range:
-    """The axial slices that ``k``, ``start:stop`` or ``start:stop:step`` names."""
+    """Read the axial slices that ``k``, ``start:stop`` or ``start:stop:step`` names."""
     if not re.fullmatch(r"\d+(:\d+(:[1-9]\d*)?)?", text):
         raise ValueError(f"slices must be k, start:stop or start:stop:step, got {text!r}")
     numbers = [int(part) for part in text.split(":")]

@@ -38,7 +38,7 @@ def predict(
     device: torch.device | str = "cpu",
     patch: int = 0,
 ) -> Images:
-    """The generator on images of any number; float32, on the CPU.
+    """Run the generator on any number of images; the result is float32, on the CPU.
 
     Args:
         generator: maps images to images.
@@ -68,7 +68,7 @@ def synthesize(
     options: DataOptions,
     device: torch.device | str = "cpu",
 ) -> None:
-    """The T2 of a whole T1 volume on the grid of its file, slice by slice or by sliding windows.
+    """Make the T2 of a whole T1 volume on the grid of its file, by slices or sliding windows.
 
     Intensities are the generator's: background near -1, and the scale of every slice its own unless
     it was trained on volumes or ``percentile_scope`` is ``"volume"``. What has no contrast or is

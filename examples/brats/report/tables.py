@@ -80,7 +80,7 @@ class Evaluation(NamedTuple):
 def evaluate(
     runs: Sequence[str], device: str, changes: Mapping[str, object] | None = None
 ) -> Evaluation:
-    """Scores of runs on their test images.
+    """Score runs on their test images.
 
     Args:
         runs: ``RUN`` or ``NAME=RUN``. The systems come in this order, the free predictions, whose
@@ -138,7 +138,7 @@ def _labelled(system: str, seed: int | None, rows: Sequence[Row]) -> list[Row]:
 
 
 def page(evaluation: Evaluation, published: Mapping[str, str] | None = None) -> str:
-    """The table, how to read it, and the tests, in Markdown.
+    """Write the table, how to read it, and the tests, in Markdown.
 
     Args:
         evaluation: of any runs.
@@ -160,7 +160,7 @@ def page(evaluation: Evaluation, published: Mapping[str, str] | None = None) -> 
 
 
 def table(rows: Sequence[Row], published: Mapping[str, str] | None = None) -> str:
-    """A line per system; metrics that no image has are left out."""
+    """Write a line per system; leave out metrics that no image has."""
     published = published or {}
     systems = _by(rows, "system")
     summaries = {
@@ -199,7 +199,7 @@ def _cell(metric: str, seeds: Sequence[dict[str, Statistic]]) -> str:
 
 
 def significance(rows: Sequence[Row], images: ImageSet) -> list[str]:
-    """A table of all pairs of trained systems; nothing for fewer than two."""
+    """Compare all pairs of trained systems in a table; nothing for fewer than two."""
     systems = [(name, own) for name, own in _by(rows, "system").items() if not _is_free(own)]
     if len(systems) < 2:
         return []
@@ -231,7 +231,7 @@ def _by(rows: Sequence[Row], key: str) -> dict[str, list[Row]]:
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """A line per row; what a row lacks is an empty cell."""
+    """Write a line per row; what a row lacks is an empty cell."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, ["system", "seed", "id", *METRICS])
         writer.writeheader()
@@ -239,7 +239,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
 
 
 def draw_planes(evaluation: Evaluation, path: Path, case: str | None = None) -> None:
-    """A volume by the first run of every system, as they are compared.
+    """Draw a volume by the first run of every system, as they are compared.
 
     Args:
         evaluation: of volumes.
