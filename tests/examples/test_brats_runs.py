@@ -122,7 +122,7 @@ def test_a_run_that_fails_is_named_when_the_others_are_done(tmp_path: Path) -> N
     bad = tiny_run(tmp_path / "bad", lr_generator=1e30, log_every=1)
     good = tiny_run(tmp_path / "good")
     with pytest.raises(ValueError, match=r"^GAN alone, seed 3 failed: error: .* became [^;]*$"):
-        train_all([bad, good], jobs=1)
+        train_all([bad, good], jobs=2)
     assert runs.finished(good)
 
 

@@ -57,9 +57,9 @@ def test_what_does_not_fit_is_a_line_without_costs(
         return learn(self, step, *images)
 
     monkeypatch.setattr(Learner, "learn", little_memory)
-    assert swap.main([*TINY, "--out", str(tmp_path)]) == 0
-    assert [row["patch"] for row in rows(tmp_path) if not row["step_ms"]] == ["24", "24"]
-    assert (tmp_path / "swap.md").read_text().count("| out of memory |") == 2
+    assert swap.main([*TINY, "--backends", "fused", "--out", str(tmp_path)]) == 0
+    assert [row["patch"] for row in rows(tmp_path) if not row["step_ms"]] == ["24"]
+    assert (tmp_path / "swap.md").read_text().count("| out of memory |") == 1
 
 
 @pytest.mark.parametrize(

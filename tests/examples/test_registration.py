@@ -195,7 +195,7 @@ def test_sweep_tries_all_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sweep, "DETAIL", {"ngf": (1.0,), "mi": (8, 16)})
     assert sweep.main([*TINY, "--steps", "1", "--out", str(tmp_path)]) == 0
     page = (tmp_path / "sweep.md").read_text()
-    assert "| | 0.5 | 1 |" in page
+    assert "|  | 0.5 | 1 |" in page
     for row in ("NGF, eta 1", "MI, bins 8", "MI, bins 16"):
         assert f"| {row} |" in page
 
