@@ -21,7 +21,7 @@ from ...common.nifti import DataError
 from .options import DataOptions
 
 
-def cache_path(options: DataOptions, name: str, facts: object) -> Path:
+def path_of(options: DataOptions, name: str, facts: object) -> Path:
     """Name a file, anew whenever options, ``facts`` or the code that makes the images are new."""
     key = asdict(options)
     # They show in the facts, if at all.

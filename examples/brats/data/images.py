@@ -104,7 +104,7 @@ def _image_set(
 ) -> ImageSet:
     """Load one group from the cache, or prepare it."""
     stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    path = cache.cache_path(options, name, [subjects, stats])
+    path = cache.path_of(options, name, [subjects, stats])
     known = cache.load(path)
     if known is None:
         if options.data is None:

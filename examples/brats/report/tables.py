@@ -124,6 +124,7 @@ def evaluate(
 
 
 def name_and_folder(run: str) -> tuple[str, Path]:
+    """Split ``NAME=RUN``; the name of a plain ``RUN`` is empty."""
     name, equals, folder = run.partition("=")
     return (name, Path(folder)) if equals and not Path(run).exists() else ("", Path(run))
 
