@@ -2,8 +2,8 @@
 # Copyright (c) 2026 The nec_ext authors
 """Make a T2 from a T1 without pairs: NEC on the brain phantom, in one file to copy from.
 
-    python -m examples.synthesis                                  # slices, two minutes on two cores
-    python -m examples.synthesis --dims 3 --size 32 --steps 600   # volumes
+    python -m examples.synthesis                                               # slices: two minutes
+    python -m examples.synthesis --dims 3 --size 32 --subjects 8 --steps 600   # volumes
 
 The generator sees T1 of some subjects, the discriminator T2 of others. The discriminator teaches
 the contrast; the NGF loss between the generator's input and output keeps the anatomy. At the end
