@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 import nec_ext
+from examples.common.measure import forward_only
 
-from .measure import forward_only, kernels
+from .measure import kernels
 from .peers import hand_written, other_losses
 from .race import Call, Race, steps
 

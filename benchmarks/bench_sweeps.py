@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import nec_ext
+from examples.common.measure import LossFunction
 
-from .measure import LossFunction
 from .peers import hand_written
 from .race import Race, steps
 

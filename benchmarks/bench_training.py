@@ -20,8 +20,10 @@ pytest.importorskip("scipy")
 pytest.importorskip("skimage")
 pytest.importorskip("tqdm")
 
+from examples.common.measure import LossFunction
+
 from .bench_sweeps import few
-from .measure import LossFunction, seconds
+from .measure import seconds
 from .peers import other_losses
 from .race import Call, Race, steps
 from .workloads import Registration, Synthesis, Workload, paper_2d, tiny, unet_3d

@@ -26,10 +26,11 @@ from typing import NamedTuple
 import torch
 from torch.utils import cpp_extension
 
+from examples.common.tables import markdown
+
 from . import machine
 from .console import run_command
 from .report import tables
-from .sections import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
@@ -160,7 +161,7 @@ def summary(outcomes: list[Outcome], results: Path) -> str:
         )
         for o in outcomes
     ]
-    parts = [markdown("step | | seconds | last line of its log", steps)]
+    parts = [markdown(("step", "", "seconds", "last line of its log"), steps)]
     if results.exists():
         parts.append(tables(json.loads(results.read_text())))
     return "\n\n".join(parts) + "\n"

@@ -4,10 +4,8 @@
 
 from __future__ import annotations
 
-import os
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -15,26 +13,7 @@ from torch import Tensor
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-# Otherwise the profiler announces every start and stop on stderr.
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-
-
-def loss_and_gradient(
-    function: LossFunction, input: Tensor, target: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The loss and its gradient by ``input``, which is what a training step asks for."""
-    input = input.detach().requires_grad_()
-    loss = function(input, target)
-    (gradient,) = torch.autograd.grad(loss, input)
-    return loss.detach(), gradient
-
-
-@torch.no_grad()
-def forward_only(function: LossFunction, input: Tensor, target: Tensor) -> Tensor:
-    """The loss alone, as in validation."""
-    return function(input, target)
+from examples.common.measure import LossFunction
 
 
 class Meter(NamedTuple):
@@ -100,38 +79,6 @@ class ColdGpu:
 def _instant_without_work() -> float:
     torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def median_times(
-    calls: Sequence[Callable[[], object]],
-    rounds: int,
-    after_round: Callable[[], object] = lambda: None,
-) -> list[float]:
-    """Milliseconds of each call; all have their turn in each round and meet the same machine."""
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(rounds):
-        for call, record in zip(calls, times, strict=True):
-            record.append(1e3 * seconds(call))
-        after_round()
-    return [statistics.median(record) for record in times]
-
-
-def peak_memory(call: Callable[[], object], device: torch.device | str = "cpu") -> int:
-    """Bytes that PyTorch holds on a device at the worst moment of a call, less those before it."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.empty_cache()  # a block from the cache may be larger than what is asked for
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        call()
-    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
-    held = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
 
 
 def saved_memory(function: LossFunction, input: Tensor, target: Tensor) -> int:

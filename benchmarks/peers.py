@@ -4,47 +4,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import wraps
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .measure import LossFunction
-
-# The usual guard: in a constant background the derivative of the square root is infinite.
-GUARD = 1e-12
-
-
-def eager_ngf_loss(
-    input: Tensor, target: Tensor, eps: float = 0.15, spacing: Sequence[float] | None = None
-) -> Tensor:
-    """The additive NGF loss, central differences: pad once, slice, one quotient.
-
-    The leanest formulation known of ``(B, C, H, W)`` and ``(B, C, D, H, W)`` images in plain
-    PyTorch, and what ``torch.compile`` makes the most of.
-    """
-    return voxel_losses(input, target, eps, spacing).mean()
-
-
-def voxel_losses(
-    input: Tensor, target: Tensor, eps: float = 0.15, spacing: Sequence[float] | None = None
-) -> Tensor:
-    """What the above is the mean of."""
-    steps = spacing or (1.0,) * (input.dim() - 2)
-    d, e = _central_differences(input, steps), _central_differences(target, steps)
-    a = (_dot(d, d) + GUARD).sqrt()
-    b = (_dot(e, e) + GUARD).sqrt()
-    alignment = _dot(d, e) / ((a + eps) * (b + eps))
-    return 1 - 0.5 * alignment * alignment
+from examples.common.eager import GUARD, central_differences, eager_ngf_loss, padded, voxel_losses
+from examples.common.measure import LossFunction
 
 
 def fields_ngf_loss(input: Tensor, target: Tensor, eps: float = 0.15) -> Tensor:
     """The same as the paper writes it: both normalized gradient fields, and their product."""
     steps = (1.0,) * (input.dim() - 2)
     fields = [
-        _normalized(torch.stack(_central_differences(image, steps), 2), eps)
+        _normalized(torch.stack(central_differences(image, steps), 2), eps)
         for image in (input, target)
     ]
     alignment = (fields[0] * fields[1]).sum(2)
@@ -61,7 +35,7 @@ def convolutions_ngf_loss(input: Tensor, target: Tensor, eps: float = 0.15) -> T
         line[0], line[2] = -0.5, 0.5
     convolve = F.conv2d if ndim == 2 else F.conv3d
     fields = [
-        _normalized(convolve(_padded(image.flatten(0, 1).unsqueeze(1)), kernels), eps, axis=1)
+        _normalized(convolve(padded(image.flatten(0, 1).unsqueeze(1)), kernels), eps, axis=1)
         for image in (input, target)
     ]
     alignment = (fields[0] * fields[1]).sum(1)
@@ -106,29 +80,6 @@ def other_losses(dims: int) -> dict[str, LossFunction]:
     }
 
 
-def _padded(image: Tensor) -> Tensor:
-    return F.pad(image, (1, 1) * (image.dim() - 2), mode="replicate")
-
-
-def _central_differences(image: Tensor, steps: Sequence[float]) -> list[Tensor]:
-    ndim = image.dim() - 2
-    padded = _padded(image)
-
-    def shifted(axis: int, start: int) -> Tensor:
-        starts = [start if k == axis else 1 for k in range(ndim)]
-        inside = [slice(s, s + n) for s, n in zip(starts, image.shape[2:], strict=True)]
-        return padded[(slice(None), slice(None), *inside)]
-
-    return [(shifted(k, 2) - shifted(k, 0)) / (2 * steps[k]) for k in range(ndim)]
-
-
 def _normalized(gradient: Tensor, eps: float, axis: int = 2) -> Tensor:
     length = (gradient.square().sum(axis, keepdim=True) + GUARD).sqrt()
     return gradient / (length + eps)
-
-
-def _dot(p: Sequence[Tensor], q: Sequence[Tensor]) -> Tensor:
-    total = p[0] * q[0]
-    for i, j in zip(p[1:], q[1:], strict=True):
-        total = total + i * j
-    return total

@@ -14,14 +14,9 @@ import torch
 from torch import Tensor
 from torch._dynamo.exc import BackendCompilerFailed
 
-from .measure import (
-    LossFunction,
-    Meter,
-    loss_and_gradient,
-    peak_memory,
-    saved_memory,
-    seconds,
-)
+from examples.common.measure import LossFunction, loss_and_gradient, peak_memory
+
+from .measure import Meter, saved_memory, seconds
 from .rows import fastest, median
 
 FEWEST_ROUNDS, MOST_ROUNDS = 7, 100

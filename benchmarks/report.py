@@ -37,7 +37,6 @@ from .sections import (
     fastest_column,
     head,
     largest,
-    markdown,
     memory_column,
     sections,
     shares,
@@ -45,7 +44,7 @@ from .sections import (
     time_column,
 )
 
-__all__ = ["insert", "markdown", "row_lines", "section", "tables", "write_page"]
+__all__ = ["insert", "row_lines", "section", "tables", "write_page"]
 
 WIDTH = 110
 BEGIN, END = "<!-- {}: begin -->", "<!-- {}: end -->"

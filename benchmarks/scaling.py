@@ -26,7 +26,8 @@ from nec_ext._parts import HALO
 
 from .console import run_command
 from .report import insert
-from .rows import Results, digits, load, machine_name, median, percent, rows_of, voxels
+from .rows import Results, Row, digits, load, machine_name, median, percent, rows_of, voxels
+from .sections import table
 from .traffic import counted
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -165,36 +166,35 @@ def amount(count: float) -> str:
 
 
 def tables(results: dict[str, Any]) -> str:
-    """What docs/scaling.md shows of a results file."""
-    lines = [
+    """Write what docs/scaling.md shows of a results file."""
+    given = (
         f"A sweep of {digits(results['nanoseconds_per_voxel'])} ns per voxel ({SWEEP_CASE} on "
         f"{results['machine']}, commit {results['commit']}), a link of "
-        f"{results['link_bytes_per_second'] / 1e9} GB/s.",
-        "",
-        "| volume | ranks | planes of a rank | its sweep reads and writes | its halo, sent "
-        "| halo / sweep, in time |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in results["model"]:
-        if row["ranks"] in TABLE_RANKS:
-            lines.append(
-                f"| {row['edge']}^3 | {row['ranks']} | {row['planes']:.0f} "
-                f"| {amount(row['sweep_bytes'])} | {amount(row['halo_bytes'])} "
-                f"| {percent(row['halo_of_sweep'])} |"
-            )
-    lines += [
-        "",
-        "| processes | planes sent, by the model | handed to `isend` | over the loopback "
-        "| exchanges, all-reduces of a rank |",
-        "|---|---|---|---|---|",
-    ]
-    for row in results["measured"]:
-        lines.append(
-            f"| {row['processes']} | {amount(row['expected_bytes'])} | {amount(row['sent_bytes'])} "
-            f"| {amount(row['loopback_bytes'])} | {row['exchanges'][0]}, "
-            f"{len(row['all_reduces'][0])} of {sum(row['all_reduces'][0])} B |"
-        )
-    return "\n".join(lines)
+        f"{results['link_bytes_per_second'] / 1e9} GB/s."
+    )
+    volumes = table(
+        [row for row in results["model"] if row["ranks"] in TABLE_RANKS],
+        ("volume", lambda row: f"{row['edge']}^3"),
+        ("ranks", lambda row: str(row["ranks"])),
+        ("planes of a rank", lambda row: f"{row['planes']:.0f}"),
+        ("its sweep reads and writes", lambda row: amount(row["sweep_bytes"])),
+        ("its halo, sent", lambda row: amount(row["halo_bytes"])),
+        ("halo / sweep, in time", lambda row: percent(row["halo_of_sweep"])),
+    )
+
+    def calls(row: Row) -> str:
+        reduced = row["all_reduces"][0]
+        return f"{row['exchanges'][0]}, {len(reduced)} of {sum(reduced)} B"
+
+    processes = table(
+        results["measured"],
+        ("processes", lambda row: str(row["processes"])),
+        ("planes sent, by the model", lambda row: amount(row["expected_bytes"])),
+        ("handed to `isend`", lambda row: amount(row["sent_bytes"])),
+        ("over the loopback", lambda row: amount(row["loopback_bytes"])),
+        ("exchanges, all-reduces of a rank", calls),
+    )
+    return f"{given}\n\n{volumes}\n\n{processes}"
 
 
 def draw(results: dict[str, Any], path: Path) -> None:

@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+from examples.common.tables import markdown
 
 from .rows import (
     NOISY,
@@ -45,18 +47,14 @@ class Section(NamedTuple):
 # --- Tables ---------------------------------------------------------------------------------------
 
 
-def markdown(head: str, rows: Iterable[Sequence[str]]) -> str:
-    """A table; its head is written as it is to appear, with bars between the columns."""
-    lines = [f"| {head} |", "|---" * (head.count("|") + 1) + "|"]
-    return "\n".join([*lines, *(f"| {' | '.join(cells)} |" for cells in rows)])
-
-
 def table(rows: Sequence[Row], *columns: Column) -> str:
     """A table without the columns of which it has no cell; nothing where there are no rows."""
     filled = [(head, [cell(row) for row in rows]) for head, cell in columns]
     filled = [(head, cells) for head, cells in filled if any(cells)]
-    head = " | ".join(head for head, _ in filled)
-    return markdown(head, zip(*(cells for _, cells in filled), strict=True)) if filled else ""
+    if not filled:
+        return ""
+    titles, columns_of_cells = zip(*filled, strict=True)
+    return markdown(titles, zip(*columns_of_cells, strict=True))
 
 
 PER_VOXEL: Column = (

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""What the loss is used for: whole training steps, with any loss in its place.
+"""What the loss is used for: whole training steps of the examples, with any loss in its place.
 
 A step frees its gradients, so that only parameters, states of the optimizers and images outlive it.
 """
@@ -8,23 +8,19 @@ A step frees its gradients, so that only parameters, states of the optimizers an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
-import torch.nn.functional as F
-from monai.losses import DiffusionLoss
-from monai.networks.nets import UNet
-from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch import Tensor
+from torch.optim import Optimizer
 
-from examples.brats.networks import PyramidDiscriminator
-from examples.brats.objectives import adversarial_loss
+from examples.brats.options import Options, make_options
+from examples.brats.train.distributed import Process
+from examples.brats.train.learner import Learner
+from examples.common.measure import LossFunction
+from examples.registration.register import Descent, Level, Settings
 
-from .measure import LossFunction
-
-NGF_WEIGHT = 3.0  # what the paper's weight of 1 becomes with the additive form of the loss
-SMOOTHNESS_WEIGHT = 1.0
-LAYERS = 3  # of the discriminators
+STEPS = 1000  # of the run that a step is taken from the middle of
 
 
 class Workload(ABC):
@@ -41,10 +37,10 @@ class Workload(ABC):
 
     @abstractmethod
     def step(self, function: LossFunction) -> tuple[Tensor, ...]:
-        """One whole training step; returns its losses."""
+        """Take one whole training step; return its losses."""
 
     def lasting(self) -> list[Tensor]:
-        """What is there before a step and after it."""
+        """List what is there before a step and after it."""
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         states = [state for optimizer in self.optimizers for state in optimizer.state.values()]
         return [
@@ -58,122 +54,79 @@ class Synthesis(Workload):
     """NEC: a generator takes its contrast from a discriminator and its anatomy from the loss.
 
     Args:
-        generator, discriminator: of images with one channel.
-        size: of the images. They are noise: no time depends on what they show.
+        options: of NEC. The images are noise: no time depends on what they show.
         device: of all of it.
     """
 
-    def __init__(
-        self,
-        generator: nn.Module,
-        discriminator: PyramidDiscriminator,
-        size: Sequence[int],
-        device: str,
-    ) -> None:
-        self.generator = generator.to(device)
-        self.discriminator = discriminator.to(device)
-        source, target = (2 * torch.rand(1, 1, *size, device=device) - 1 for _ in range(2))
+    def __init__(self, options: Options, device: str) -> None:
+        self.learner = Learner(options, Process(device=torch.device(device)))
+        shape = 1, 1, *options.data.shape
+        source, target = (2 * torch.rand(shape, device=device) - 1 for _ in range(2))
         self.images = source, target
-        self.optimizers = tuple(
-            Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999))
-            for network in (self.generator, self.discriminator)
-        )
+        self.optimizers = tuple(self.learner.optimizers.values())
+        system = self.learner.system
         self.what = (
-            f"NEC on noise: Adam steps of a MONAI UNet of {millions(generator.parameters())} "
-            f"parameters, by the loss and by {len(discriminator.scales)} PatchDiscriminators of "
-            f"{millions(discriminator.parameters())} together, and of these."
+            f"NEC on noise: Adam steps of a MONAI UNet of {millions(system.generator.parameters())}"
+            f" parameters, by the loss and by {options.discriminator_scales} PatchDiscriminators "
+            f"of {millions(system.discriminators.parameters())} together, and of these."
         )
 
-    def step(self, function: LossFunction) -> tuple[Tensor, Tensor]:
-        """The losses of generator and discriminator."""
-        fake, loss = self.generator_step(function)
-        return loss, self.discriminator_step(fake)
-
-    def generator_step(self, function: LossFunction) -> tuple[Tensor, Tensor]:
-        """The generated image and the generator's loss."""
-        source, _ = self.images
-        self.discriminator.requires_grad_(False)
-        fake = self.generator(source)
-        adversarial = adversarial_loss(self.discriminator(fake), True, "bce")
-        loss = NGF_WEIGHT * function(fake, source) + adversarial
-        loss.backward()
-        self.discriminator.requires_grad_(True)
-        update(self.optimizers[0])
-        return fake.detach(), loss.detach()
-
-    def discriminator_step(self, fake: Tensor) -> Tensor:
-        _, target = self.images
-        real_loss = adversarial_loss(self.discriminator(target), True, "bce")
-        fake_loss = adversarial_loss(self.discriminator(fake), False, "bce")
-        loss = 0.5 * (real_loss + fake_loss)
-        loss.backward()
-        update(self.optimizers[1])
-        return loss.detach()
+    def step(self, function: LossFunction) -> tuple[Tensor, ...]:
+        self.learner.system.ngf_loss = function
+        losses = self.learner.learn(STEPS // 2, *self.images)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        return tuple(losses[name] for name in ("gan", "ngf", "d_real", "d_fake"))
 
 
 class Registration(Workload):
-    """Deformable registration: a displacement per voxel, warp, the loss and a regularizer.
-
-    The warp is not MONAI's, which takes twice the time and memory for the same.
+    """Deformable registration: the knots of a displacement, warp, the loss and a regularizer.
 
     Args:
         name: what the images are.
-        fixed, moving: of one shape.
+        fixed, moving: ``(1, 1, X, Y, Z)`` of one shape.
     """
 
     def __init__(self, name: str, fixed: Tensor, moving: Tensor) -> None:
         self.images = fixed, moving
-        dims, size = fixed.dim() - 2, fixed.shape[2:]
-        eye = torch.eye(dims, dims + 1, dtype=fixed.dtype, device=fixed.device)
-        self.identity = F.affine_grid(eye[None], list(fixed.shape), align_corners=True)
-        # In voxels. The last axis comes first, as grid_sample has it.
-        self.displacement = nn.Parameter(fixed.new_zeros(1, dims, *size))
-        self.per_voxel = fixed.new_tensor([2 / (n - 1) for n in reversed(size)])
-        self.smoothness = DiffusionLoss()
-        self.optimizers = (Adam([self.displacement], lr=0.1),)
+        level = Level(fixed, moving, torch.ones_like(fixed, dtype=torch.bool), (1.0, 1.0, 1.0))
+        settings = Settings("ngf", detail=0.5, smoothness=0.1, steps=STEPS)
+        self.descent = Descent(level, None, settings)
+        self.optimizers = (self.descent.optimizer,)
         self.what = (
             f"Registration of {name}: Adam step of a displacement field of "
-            f"{millions([self.displacement])} parameters by the loss and MONAI's DiffusionLoss."
+            f"{millions([self.descent.knots])} parameters by the loss and MONAI's bending energy."
         )
 
-    def warped(self) -> Tensor:
-        """The moving image where the displacement points."""
-        grid = self.identity + self.displacement.movedim(1, -1) * self.per_voxel
-        return F.grid_sample(self.images[1], grid, padding_mode="border", align_corners=True)
+    def step(self, function: LossFunction) -> tuple[Tensor, ...]:
+        losses: list[Tensor] = []
 
-    def step(self, function: LossFunction) -> tuple[Tensor]:
-        loss = function(self.warped(), self.images[0])
-        loss = loss + SMOOTHNESS_WEIGHT * self.smoothness(self.displacement)
-        loss.backward()
-        update(self.optimizers[0])
-        return (loss.detach(),)
+        def similarity(warped: Tensor) -> Tensor:
+            loss = function(warped, self.images[0])
+            losses.append(loss.detach())
+            return loss
 
-    def lasting(self) -> list[Tensor]:
-        return [*super().lasting(), self.identity]
+        self.descent.similarity = similarity
+        self.descent.step()
+        return tuple(losses)
 
 
 def paper_2d(device: str) -> Synthesis:
-    """The networks and the image size of the paper."""
-    channels = (64, 128, 256, *(512,) * 5)
-    generator = UNet(2, 1, 1, channels, strides=(2,) * 7, num_res_units=9)
-    return Synthesis(generator, PyramidDiscriminator(2, 3, LAYERS, 64), (256, 256), device)
+    """Make the networks and the images of the paper."""
+    return Synthesis(make_options("nec", "paper", {"steps": STEPS}), device)
 
 
 def unet_3d(device: str, edge: int) -> Synthesis:
-    """Patches of a volume, of an edge that 16 divides."""
-    generator = UNet(3, 1, 1, (32, 64, 128, 256, 320), strides=(2,) * 4, num_res_units=2)
-    return Synthesis(generator, PyramidDiscriminator(3, 2, LAYERS, 32), (edge,) * 3, device)
+    """Make networks for patches of a volume, of an edge that 16 divides."""
+    own = {"data.patch": edge, "amp": "none", "ema": 0, "steps": STEPS}
+    return Synthesis(make_options("nec", "volumes", own), device)
 
 
 def tiny(device: str, dims: int, edge: int) -> Synthesis:
-    """The same so small that it runs in a moment, for edges of at least 16."""
-    generator = UNet(dims, 1, 1, (4, 8), strides=(2,), num_res_units=1)
-    return Synthesis(generator, PyramidDiscriminator(dims, 2, LAYERS, 4), (edge,) * dims, device)
-
-
-def update(optimizer: Optimizer) -> None:
-    optimizer.step()
-    optimizer.zero_grad()
+    """Make the same so small that it runs in a moment, for edges of at least 16."""
+    own = {"data.dimensions": dims, "data.size": edge, "data.patch": edge, "steps": STEPS}
+    small = {"unet_channels": (4, 8), "unet_units": 1, "discriminator_channels": 4}
+    return Synthesis(make_options("nec", "paper", own, small, {"discriminator_scales": 2}), device)
 
 
 def millions(tensors: Iterable[Tensor]) -> str:

@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import nibabel
 import numpy as np
 import torch
 from monai.transforms import ScaleIntensityRangePercentiles
@@ -30,18 +29,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 import nec_ext
-from benchmarks.measure import (
-    LossFunction,
-    forward_only,
-    loss_and_gradient,
-    median_times,
-    peak_memory,
-)
-from benchmarks.peers import eager_ngf_loss
 from nec_ext._console import run_command
 
+from .common import nifti
+from .common.eager import eager_ngf_loss
+from .common.measure import LossFunction, forward_only, loss_and_gradient, median_times, peak_memory
+from .common.phantom import brain_phantom
 from .demo_figure import draw
-from .phantom import brain_phantom
 
 EPS = 0.15  # intensity per mm, the paper's
 PERCENTILES = 1.0, 99.9
@@ -85,42 +79,25 @@ class Row:
 
 
 def read_pair(t1_path: Path, t2_path: Path) -> Pair:
-    """Two NIfTI files of one subject; ValueError with one sentence on what is wrong with them."""
-    t1, affine = _read(t1_path)
-    t2, t2_affine = _read(t2_path)
-    if t1.shape != t2.shape:
-        raise ValueError(f"the volumes differ in shape: {t1.shape} and {t2.shape}")
-    if not np.allclose(affine, t2_affine, atol=1e-3):
-        raise ValueError("the volumes lie differently in space: their affines differ")
-    spacing = tuple(float(step) for step in nibabel.affines.voxel_sizes(affine))
+    """Read two NIfTI files of one subject; ValueError with one sentence if they cannot be used."""
+    t1, t2 = nifti.read_pair(t1_path, t2_path)
     name = f"{t1_path.name}, {t2_path.name}"
-    return Pair(name, _scale(t1_path, t1), _scale(t2_path, t2), spacing)
+    images = (_scale(volume.path, _facing_front(volume.voxels)) for volume in (t1, t2))
+    return Pair(name, *images, t1.steps)
 
 
 def phantom_pair(size: Sequence[int]) -> Pair:
-    """The brain phantom; its subject 6 has a tumour in the axial slice that the figure shows."""
+    """Make the brain phantom whose subject 6 has a tumour in the slice that the figure shows."""
     phantom = brain_phantom(size, index=6, tumour=True)
     return Pair("phantom", _scale("T1", phantom.t1), _scale("T2", phantom.t2), phantom.spacing)
 
 
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The voxels and the affine of a volume, with the axes turned to RAS order."""
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist")
-    try:
-        volume = nibabel.as_closest_canonical(nibabel.load(path))
-        voxels = volume.get_fdata(dtype=np.float32)
-    except Exception as error:  # damaged headers and streams show in errors of many types
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path} cannot be read as NIfTI: {reason}") from error
-    if voxels.ndim != 3:
-        raise ValueError(f"{path} must be a 3D volume, got shape {voxels.shape}")
-    return voxels, volume.affine
+def _facing_front(voxels: nifti.Array) -> nifti.Array:
+    """Turn the axes of a volume from left and back to right and front."""
+    return voxels[::-1, ::-1]
 
 
 def _scale(name: object, volume: np.ndarray) -> Tensor:
-    if not np.isfinite(volume).all():
-        raise ValueError(f"{name} contains NaN or infinite voxels")
     low, high = np.percentile(volume, PERCENTILES)
     if not low < high:
         raise ValueError(f"{name} has no contrast: its 1 and 99.9 percentiles are both {low:g}")
@@ -218,7 +195,7 @@ def table(pair: Pair, rows: Sequence[Row]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0; 1 if the fused loss is not exact; 2 if the input cannot be used."""
+    """Return 0; 1 if the fused loss is not exact; 2 if the input cannot be used."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.demo",
         description=__doc__,

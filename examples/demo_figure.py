@@ -18,7 +18,8 @@ from torch import Tensor
 
 import nec_ext
 
-FIELD_EPS = (0.01, 0.05, 0.15, 0.5)  # those of figure 2 of the paper
+from .common.figures import FIELD_EPS
+
 WIDTH = 14.0  # inches; the loss map is two columns wide, every other panel one
 
 

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,21 +31,6 @@ def unchanged_settings() -> Iterator[None]:
 def seeded() -> None:
     """For the few tests that draw from torch's own generator."""
     torch.manual_seed(0)
-
-
-@pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder in which examples/brats keeps finished images, for one test alone."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "nec_ext" / "brats"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A folder of subjects."""
-    from brats_files import save_subjects  # which needs nibabel
-
-    return save_subjects(tmp_path / "brats")
 
 
 @pytest.fixture(scope="session")

@@ -70,7 +70,7 @@ COMMANDS = [
 
 
 def test_every_command_ends_so() -> None:
-    assert len(COMMANDS) == 15
+    assert len(COMMANDS) == 17
     for path in COMMANDS:
         text = (ROOT / path).read_text("utf-8")
         assert text.split('if __name__ == "__main__":\n')[1].startswith("    run_command("), path

@@ -25,20 +25,22 @@ from torch import Tensor
 
 from nec_ext._console import run_command
 
+from ..common.commands import exit_code, make_parser
+from ..common.tables import markdown
 from . import paper
-from .commands import exit_code, make_parser
-from .data import load_data, training_pairs
-from .distributed import Process
-from .evaluate import evaluate
-from .learner import Learner
-from .metrics import Row, summary
-from .objectives import make_ngf_loss
+from .data.images import load_data, training_pairs
+from .model.objectives import make_ngf_loss
 from .options import Options
-from .records import read_facts
-from .runs import Run, make_run, train_all
+from .report.metrics import Row, summary
+from .report.tables import evaluate
+from .train.distributed import Process
+from .train.learner import Learner
+from .train.records import read_facts
+from .train.runs import Run, make_run, train_all
 
 SEEDS = 0, 1, 2
 CURVE_STEPS = 50
+INF = math.inf
 
 Means = Mapping[tuple[str, int | None], Mapping[str, float]]  # of a metric, by system and seed
 
@@ -46,10 +48,11 @@ Means = Mapping[tuple[str, int | None], Mapping[str, float]]  # of a metric, by 
 class Criterion(NamedTuple):
     """One line of the page; ``values`` are those that have to lie between the bounds."""
 
+    name: str
     what: str
     values: Sequence[float]
-    low: float = -math.inf
-    high: float = math.inf
+    low: float = -INF
+    high: float = INF
 
     @property
     def met(self) -> bool:
@@ -57,7 +60,7 @@ class Criterion(NamedTuple):
 
 
 def means_of(rows: Sequence[Row]) -> Means:
-    """Means over the test images."""
+    """Average over the test images."""
     groups = itertools.groupby(rows, operator.itemgetter("system", "seed"))
     return {
         key: {name: value.mean for name, value in summary(list(group)).items()}
@@ -65,8 +68,8 @@ def means_of(rows: Sequence[Row]) -> Means:
     }
 
 
-def criteria(means: Means) -> dict[str, list[Criterion]]:
-    """C1 to C10."""
+def criteria(means: Means) -> list[Criterion]:
+    """List C1 to C10."""
 
     def each(system: str, metric: str) -> list[float]:
         return [means[system, seed][metric] for seed in SEEDS]
@@ -82,35 +85,29 @@ def criteria(means: Means) -> dict[str, list[Criterion]]:
     unpaired = max(median(system, "psnr") for system in ("CycleGAN", "CUT"))
     psnr = median("NEC", "psnr")
     supervised = median("Pix2Pix", "psnr") - psnr
-    return {
-        "C1": [
-            Criterion("NEC, PSNR in dB, median of the seeds", [psnr], 19),
-            Criterion("NEC, PSNR in dB, every seed", each("NEC", "psnr"), 17.5),
-        ],
-        "C2": [Criterion("NEC, SSIM, median", [median("NEC", "ssim")], 0.60)],
-        "C3": [
-            Criterion("NEC - GAN alone, PSNR, same seed", gains("psnr"), 3.5),
-            Criterion("NEC - GAN alone, SSIM, same seed", gains("ssim"), 0.2),
-        ],
-        "C4": [Criterion("NEC - identity, PSNR", [psnr - free["psnr"]], 5)],
-        "C5": [Criterion("NEC - the better of CycleGAN and CUT, PSNR", [psnr - unpaired], 3)],
-        "C6": [Criterion("Pix2Pix - NEC, PSNR", [supervised], 0, 5)],
-        "C7": [
-            Criterion("NEC, CSF ratio", [median("NEC", "csf_ratio")], 0.55),
-            Criterion("identity, CSF ratio", [free["csf_ratio"]], high=0),
-            Criterion("CycleGAN, CSF ratio (told, not judged)", each("CycleGAN", "csf_ratio")),
-        ],
-        "C8": [Criterion("NEC, correlation in the brain", [median("NEC", "correlation")], 0.65)],
-        "C9": [
-            Criterion("NEC, faith", [median("NEC", "faith")], 0.75),
-            Criterion("NEC - GAN alone, faith, same seed", gains("faith"), 0.12),
-        ],
-        "C10": [Criterion("NEC, tumour ratio", [median("NEC", "tumour_ratio")], 0.6)],
-    }
+    contrast = each("CycleGAN", "csf_ratio")
+    lines: list[tuple[str, str, Sequence[float], float, float]] = [
+        ("C1", "NEC, PSNR in dB, median of the seeds", [psnr], 19, INF),
+        ("C1", "NEC, PSNR in dB, every seed", each("NEC", "psnr"), 17.5, INF),
+        ("C2", "NEC, SSIM, median", [median("NEC", "ssim")], 0.60, INF),
+        ("C3", "NEC - GAN alone, PSNR, same seed", gains("psnr"), 3.5, INF),
+        ("C3", "NEC - GAN alone, SSIM, same seed", gains("ssim"), 0.2, INF),
+        ("C4", "NEC - identity, PSNR", [psnr - free["psnr"]], 5, INF),
+        ("C5", "NEC - the better of CycleGAN and CUT, PSNR", [psnr - unpaired], 3, INF),
+        ("C6", "Pix2Pix - NEC, PSNR", [supervised], 0, 5),
+        ("C7", "NEC, CSF ratio", [median("NEC", "csf_ratio")], 0.55, INF),
+        ("C7", "identity, CSF ratio", [free["csf_ratio"]], -INF, 0),
+        ("C7", "CycleGAN, CSF ratio (told, not judged)", contrast, -INF, INF),
+        ("C8", "NEC, correlation in the brain", [median("NEC", "correlation")], 0.65, INF),
+        ("C9", "NEC, faith", [median("NEC", "faith")], 0.75, INF),
+        ("C9", "NEC - GAN alone, faith, same seed", gains("faith"), 0.12, INF),
+        ("C10", "NEC, tumour ratio", [median("NEC", "tumour_ratio")], 0.6, INF),
+    ]
+    return [Criterion(*line) for line in lines]
 
 
 def curve(options: Options, threads: int = 1) -> tuple[list[float], float]:
-    """NEC's NGF loss at each of the first steps, and how far the eager loss is from it there.
+    """Follow NEC's NGF loss over the first steps, and how far the eager loss is from it there.
 
     The latter is a relative difference on the same images, the largest of all steps.
     """
@@ -137,7 +134,7 @@ def curve(options: Options, threads: int = 1) -> tuple[list[float], float]:
 
 
 def backends(means: Means, run: Run) -> list[Criterion]:
-    """C11: the fused loss and the eager one train alike.
+    """Judge C11: the fused loss and the eager one train alike.
 
     Where the loss takes part from the first step, Adam's steps and the adversarial game make up to
     1e-2 of any rounding error within tens of steps: of sums in another order, too.
@@ -163,41 +160,40 @@ def backends(means: Means, run: Run) -> list[Criterion]:
     lines = (
         ("fused / eager loss, trained with either as it is", gap(fused[0], eager[0]), 1e-4),
         ("fused / eager loss on the same images", fused_at_once[1], 1e-4),
-        ("trained with either, no delay (told, not judged)", free, math.inf),
-        ("eager on two threads / on one, no delay (told)", threads, math.inf),
+        ("trained with either, no delay (told, not judged)", free, INF),
+        ("eager on two threads / on one, no delay (told)", threads, INF),
     )
     return [
         *(
-            Criterion(f"{what}, {CURVE_STEPS} steps", [worst], high=high)
-            for what, worst, high in lines
+            Criterion("C11", f"{what}, {CURVE_STEPS} steps", [worst], high=h)
+            for what, worst, h in lines
         ),
-        Criterion("fused - eager, PSNR at the end, same seed", [psnr], -1.5, 1.5),
+        Criterion("C11", "fused - eager, PSNR at the end, same seed", [psnr], -1.5, 1.5),
     ]
 
 
-def duration(runs: Sequence[Run], jobs: int) -> list[Criterion]:
-    """C12: the three short systems, as many at a time as there are cores."""
+def duration(runs: Sequence[Run], jobs: int) -> Criterion:
+    """Judge C12: the three short systems, as many at a time as there are cores."""
     names = "NEC", "Pix2Pix", "GAN alone"
     seconds = [read_facts(run.options.folder)["seconds"] for run in runs if run.name in names]
     minutes = sum(seconds) / len(SEEDS) / jobs / 60
-    return [Criterion(f"minutes for {', '.join(names)}, {jobs} at a time", [minutes], 0, 12)]
+    return Criterion("C12", f"minutes for {', '.join(names)}, {jobs} at a time", [minutes], 0, 12)
 
 
-def table(found: Mapping[str, Sequence[Criterion]]) -> str:
-    """A line per value or group of values."""
-    lines = ["| | criterion | measured | wanted | |", "|---|---|---|---|---|"]
-    for name, group in found.items():
-        for one in group:
-            measured = ", ".join(f"{value:.3g}" for value in one.values)
-            bounds = [(">=", one.low), ("<=", one.high)]
-            wanted = " and ".join(f"{sign} {b:g}" for sign, b in bounds if abs(b) < math.inf)
-            judged = ("met" if one.met else "**missed**") if wanted else ""
-            lines.append(f"| {name} | {one.what} | {measured} | {wanted} | {judged} |")
-    return "\n".join(lines)
+def table(found: Sequence[Criterion]) -> str:
+    """Write a line per criterion."""
+    lines = []
+    for one in found:
+        measured = ", ".join(f"{value:.3g}" for value in one.values)
+        bounds = [(">=", one.low), ("<=", one.high)]
+        wanted = " and ".join(f"{sign} {b:g}" for sign, b in bounds if abs(b) < INF)
+        judged = ("met" if one.met else "**missed**") if wanted else ""
+        lines.append((one.name, one.what, measured, wanted, judged))
+    return markdown(("", "criterion", "measured", "wanted", ""), lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0 if all twelve are met, else 1."""
+    """Return 0 if all twelve are met, else 1."""
     parser = make_parser("brats.acceptance", __doc__)
     parser.add_argument("--out", type=Path, default=Path("out/acceptance"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
@@ -213,12 +209,11 @@ def _accept(out: Path, jobs: int) -> bool:
     more = evaluate([f"{eager.name}={eager.options.folder}"], "cpu").rows
     means = means_of([*rows, *(row for row in more if row["system"] == eager.name)])
     nec = next(run for run in runs if run.name == "NEC")
-    found = criteria(means)
-    found |= {"C11": backends(means, nec), "C12": duration(runs, jobs)}
+    found = [*criteria(means), *backends(means, nec), duration(runs, jobs)]
     text = table(found)
     (out / "acceptance.md").write_text(text + "\n", "utf-8")
     print(text)
-    return all(one.met for group in found.values() for one in group)
+    return all(one.met for one in found)
 
 
 if __name__ == "__main__":

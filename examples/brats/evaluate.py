@@ -14,274 +14,25 @@ runs of one name are the seeds of one system.
 from __future__ import annotations
 
 import argparse
-import csv
-import itertools
-import math
 import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from nec_ext._console import run_command
 
-from .commands import exit_code, make_parser
-from .data import DataError, DataOptions, ImageSet, load_data
-from .figures import planes
-from .metrics import (
-    METRICS,
-    MetricOptions,
-    Row,
-    Statistic,
-    by_subject,
-    free_predictions,
-    post_process,
-    score,
-    summary,
-    wilcoxon_p,
-)
-from .training import load_generator
-from .volumes import Images, predict, synthesize
-
-TITLES = {
-    "psnr": "PSNR (dB)",
-    "ssim": "SSIM",
-    "psnr_brain": "PSNR brain",
-    "ssim_brain": "SSIM brain",
-    "correlation": "correlation",
-    "faith": "faith",
-    "csf_inverted": "CSF inverted",
-    "csf_ratio": "CSF ratio",
-    "tumour_ratio": "tumour ratio",
-}
-LEGEND = """\
-Mean ± standard deviation over the images; of several seeds, median (least to greatest) of their
-means. Histogram matching: {histogram}, then a Gaussian of {blur:g} {blur_unit}; SSIM with a
-{ssim_window} window. Correlation: Pearson's in the brain. Faith: edges of the T1 that are in the
-synthetic image."""
-LEGEND_TISSUES = """\
- CSF{tumour} ratio: contrast to white matter as a share of the true one; CSF
-inverted: images in which CSF is brighter than white matter, as in T2.{how}"""
-UNLABELLED = """\
- For lack of labels CSF is the part of
-the brain that belongs to the darkest quarter in T1 and to the brightest in T2, white matter the
-reverse."""
-
-
-# ------------------------------------------------------------------------------------------------
-# Scores
-# ------------------------------------------------------------------------------------------------
-
-
-class Evaluation(NamedTuple):
-    """A row per system, seed and image; the images; the protocol under which they are compared.
-
-    ``fakes`` are the synthetic images of the first run of every system, as its generator made them.
-    """
-
-    rows: list[Row]
-    images: ImageSet
-    protocol: MetricOptions
-    fakes: dict[str, Images]
-
-
-def evaluate(
-    runs: Sequence[str], device: str, changes: Mapping[str, object] | None = None
-) -> Evaluation:
-    """Scores of runs on their test images.
-
-    Args:
-        runs: ``RUN`` or ``NAME=RUN``. The systems come in this order, the free predictions, whose
-            seed is None, before them.
-        device: for the generators.
-        changes: of the protocol, which is otherwise that of the first run.
-    """
-    data_options: DataOptions | None = None
-    rows: list[Row] = []
-    fakes: dict[str, Images] = {}
-    seen: dict[tuple[str, int], str] = {}
-    for run in runs:
-        name, folder = _name_and_folder(run)
-        generator, trained = load_generator(folder)
-        key = name or trained.system, trained.seed
-        if key in seen:
-            raise DataError(
-                f"{seen[key]} and {folder} are both {key[0]} with seed {key[1]}: "
-                "tell them apart as NAME=RUN"
-            )
-        seen[key] = str(folder)
-        same = replace(trained.data, cache=None, patch=0)
-        if data_options is None:
-            data_options = same
-            options = replace(trained.metrics, **(changes or {}))
-            data = load_data(trained.data)
-            for free, fake in free_predictions(data.source, data.test).items():
-                rows += _labelled(free, None, score(fake, data.test, options))
-        if same != data_options:
-            names = ", ".join(
-                field.name
-                for field in fields(same)
-                if getattr(same, field.name) != getattr(data_options, field.name)
-            )
-            raise DataError(f"{folder} was trained on other data than the first run: {names}")
-        patch = trained.data.shape[0]
-        fake = predict(generator.to(device), data.test.t1, device=device, patch=patch)
-        rows += _labelled(*key, score(fake, data.test, options))
-        fakes.setdefault(key[0], fake)
-    return Evaluation(rows, data.test, options, fakes)
-
-
-def _name_and_folder(run: str) -> tuple[str, Path]:
-    name, equals, folder = run.partition("=")
-    return (name, Path(folder)) if equals and not Path(run).exists() else ("", Path(run))
-
-
-def _labelled(system: str, seed: int | None, rows: Sequence[Row]) -> list[Row]:
-    return [{"system": system, "seed": seed, **row} for row in rows]
-
-
-# ------------------------------------------------------------------------------------------------
-# Page
-# ------------------------------------------------------------------------------------------------
-
-
-def page(evaluation: Evaluation, published: Mapping[str, str] | None = None) -> str:
-    """The table, how to read it, and the tests, in Markdown.
-
-    Args:
-        evaluation: of any runs.
-        published: what a paper reports for systems, for a column of its own.
-    """
-    rows, images, options, _ = evaluation
-    shapes = [image.shape[1:] for image in images.t2]
-    size = " x ".join(str(max(n)) for n in zip(*shapes, strict=True))
-    # Slices have one size, volumes do not.
-    size = f"volumes up to {size} voxels" if isinstance(images.t2, list) else f"{size} pixels"
-    legend = LEGEND.format(**vars(options))
-    if images.labels is None:
-        legend += LEGEND_TISSUES.format(tumour="", how=UNLABELLED)
-    else:
-        legend += LEGEND_TISSUES.format(tumour=" and tumour", how="")
-    count = f"{len(images)} test images of {len(set(images.subjects))} subjects"
-    parts = [f"{count}, {size} of {images.spacing:g} mm.", table(rows, published), legend]
-    return "\n\n".join([*parts, *significance(rows, images)]) + "\n"
-
-
-def table(rows: Sequence[Row], published: Mapping[str, str] | None = None) -> str:
-    """A line per system; metrics that no image has are left out."""
-    published = published or {}
-    systems = _by(rows, "system")
-    summaries = {
-        system: [summary(part) for part in _by(own, "seed").values()]
-        for system, own in systems.items()
-    }
-    metrics = [m for m in METRICS if any(m in one for own in summaries.values() for one in own)]
-    titles = ["system", "seeds", *(["published"] if published else [])]
-    titles += [TITLES[metric] for metric in metrics]
-    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
-    for system, own in summaries.items():
-        seeds = "-" if _is_free(systems[system]) else str(len(own))
-        cells = [system, seeds, *([published.get(system, "-")] if published else [])]
-        cells += [_cell(metric, own) for metric in metrics]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _is_free(own: Sequence[Row]) -> bool:
-    """Whether the system of these rows needed no training."""
-    return own[0]["seed"] is None
-
-
-def _cell(metric: str, seeds: Sequence[dict[str, Statistic]]) -> str:
-    if metric not in seeds[0]:
-        return "-"
-    means = [one[metric].mean for one in seeds]
-    if metric == "csf_inverted":
-        show = "{:.0%}".format
-    else:
-        show = ("{:.2f}" if metric.startswith("psnr") else "{:.3f}").format
-    if len(means) > 1:
-        return f"{show(np.median(means))} ({show(min(means))} to {show(max(means))})"
-    deviation = "" if metric == "csf_inverted" else f" ± {show(seeds[0][metric].std)}"
-    return show(means[0]) + deviation
-
-
-def significance(rows: Sequence[Row], images: ImageSet) -> list[str]:
-    """A table of all pairs of trained systems; nothing for fewer than two."""
-    systems = [(name, own) for name, own in _by(rows, "system").items() if not _is_free(own)]
-    if len(systems) < 2:
-        return []
-    subjects = dict(zip(images.names, images.subjects, strict=True))
-    lines = [
-        "| first | second | PSNR difference (dB) | p | SSIM difference | p |",
-        "|---|---|---|---|---|---|",
-    ]
-    for (first, first_rows), (second, second_rows) in itertools.combinations(systems, 2):
-        cells = []
-        for metric, form in (("psnr", "+.2f"), ("ssim", "+.3f")):
-            a = by_subject(first_rows, metric, subjects)
-            b = by_subject(second_rows, metric, subjects)
-            gain = np.mean(list(a.values())) - np.mean(list(b.values()))
-            cells += [format(gain, form), f"{wilcoxon_p(a, b):.1e}"]
-        lines.append(f"| {first} | {second} | " + " | ".join(cells) + " |")
-    count = len(set(images.subjects))
-    note = (
-        f"First minus second, by subject (n = {count}), means over seeds and slices; Wilcoxon's "
-        "signed-rank test,\ntwo-sided, not corrected for the number of pairs; the smallest p that "
-        f"this n allows is {math.ldexp(1, 1 - count):.1e}."
-    )
-    return ["\n".join(lines), note]
-
-
-def _by(rows: Sequence[Row], key: str) -> dict[str, list[Row]]:
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row[key], []).append(row)
-    return groups
-
-
-def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """A line per row; what a row lacks is an empty cell."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["system", "seed", "id", *METRICS])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def draw_planes(evaluation: Evaluation, path: Path, case: str | None = None) -> None:
-    """A volume by the first run of every system, as they are compared.
-
-    Args:
-        evaluation: of volumes.
-        path: the PNG file to write.
-        case: which volume; None: one for which the first system has its median PSNR.
-    """
-    rows, images, protocol, fakes = evaluation
-    psnr = {(row["system"], row["id"]): row["psnr"] for row in reversed(rows)}  # the first seed's
-    if case is None:
-        ranked = sorted(images.names, key=lambda name: psnr[next(iter(fakes)), name])
-        case = ranked[len(ranked) // 2]
-    if case not in images.names:
-        raise DataError(f"there is no test image {case}: they are {', '.join(images.names)}")
-    k = images.names.index(case)
-    t1, t2, brain = (group[k][0].numpy() for group in (images.t1, images.t2, images.brain))
-    shown = {"T1, the source": t1, "T2, the truth": t2}
-    for system, made in fakes.items():
-        compared = post_process(made[k][0].numpy(), t2, brain, images.spacing, protocol)
-        shown[f"{system}\n{psnr[system, case]:.1f} dB"] = compared
-    planes(path, shown)
-
-
-# ------------------------------------------------------------------------------------------------
-# Command line
-# ------------------------------------------------------------------------------------------------
+from ..common.commands import exit_code, make_parser
+from ..common.nifti import DataError
+from .model.inference import synthesize
+from .report.metrics import MetricOptions
+from .report.tables import draw_planes, evaluate, name_and_folder, page, write_csv
+from .train.loop import load_generator
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0; 1 if runs or data cannot be used."""
+    """Return 0; 1 if runs or data cannot be used."""
     parser = make_parser("brats.evaluate", __doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, or NAME=RUN")
     parser.add_argument("--out", type=Path, default=Path("out/brats/evaluation"))
@@ -307,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _synthesize(given: argparse.Namespace, device: str) -> None:
     if len(given.runs) != 1:
         raise DataError("--volume needs exactly one RUN")
-    generator, trained = load_generator(_name_and_folder(given.runs[0])[1])
+    generator, trained = load_generator(name_and_folder(given.runs[0])[1])
     synthesize(*given.volume, generator.to(device), trained.data, device)
 
 

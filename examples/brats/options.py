@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
-from .data import DataOptions
-from .files import read_json
-from .metrics import MetricOptions
+from ..common.files import read_json
+from .data.options import DataOptions
 from .presets import PAPER, PRESETS
+from .report.metrics import MetricOptions
 from .values import (
     Count,
     Decay,

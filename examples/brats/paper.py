@@ -25,15 +25,17 @@ from torch import Tensor
 
 from nec_ext._console import run_command
 
-from . import figures
-from .commands import exit_code, make_parser
-from .data import DataError, ImageSet
-from .evaluate import evaluate, page, write_csv
-from .metrics import Row, post_processed
+from ..common.commands import exit_code, make_parser
+from ..common.nifti import DataError
+from ..common.tables import markdown
+from .data.images import ImageSet
 from .options import Options
 from .presets import PRESETS
-from .records import read_facts
-from .runs import Run, make_run, train_all
+from .report import figures
+from .report.metrics import Row, post_processed
+from .report.tables import evaluate, page, write_csv
+from .train.records import read_facts
+from .train.runs import Run, make_run, train_all
 
 # As the tables call them: the system, and what it changes. The last one tells what the loss brings.
 SYSTEMS: dict[str, tuple[str, dict[str, object]]] = {
@@ -120,17 +122,15 @@ def draw(
 
 
 def costs(runs: Sequence[Run]) -> str:
-    """What the trainings took, as a table."""
-    lines = [
-        "| system | steps | best at step, by seed | minutes, the fastest run |",
-        "|---|---|---|---|",
-    ]
+    """Write what the trainings took, as a table."""
+    lines = []
     for name in SYSTEMS:
         facts = [read_facts(run.options.folder) for run in runs if run.name == name]
         minutes = min(one["seconds"] for one in facts) / 60
         best = ", ".join(str(one["best_step"]) for one in facts)
-        lines.append(f"| {name} | {facts[0]['step']} | {best} | {minutes:.1f} |")
-    return "\n".join(lines)
+        lines.append((name, facts[0]["step"], best, f"{minutes:.1f}"))
+    titles = "system", "steps", "best at step, by seed", "minutes, the fastest run"
+    return markdown(titles, lines)
 
 
 def circumstances(runs: Sequence[Run], command: Sequence[str]) -> str:
@@ -162,7 +162,7 @@ def write(
     parts = [
         "# T1 to T2, one-sided and unpaired: the NEC paper's systems",
         circumstances(runs, command),
-        CITATION if nec.data.data else "Data: the brain phantom of `examples/phantom.py`.",
+        CITATION if nec.data.data else "Data: the brain phantom of `examples/common/phantom.py`.",
         page(evaluation, PUBLISHED).rstrip(),
         "Published: PSNR and SSIM in table 1 of Jaouen, Conze and Visvikis, ISBI 2024: 400 and 400 "
         "training slices of 256x256 pixels, 441 test slices. GAN alone: NEC with a weight of 0 for "

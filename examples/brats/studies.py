@@ -18,10 +18,11 @@ from pathlib import Path
 
 from nec_ext._console import run_command
 
-from .commands import exit_code, make_parser
-from .evaluate import evaluate, page
+from ..common.commands import exit_code, make_parser
+from ..common.tables import markdown
 from .paper import circumstances, seeds
-from .runs import make_run, train_all
+from .report.tables import evaluate, page
+from .train.runs import make_run, train_all
 from .values import as_text
 
 SEEDS = 0, 1, 2
@@ -108,11 +109,11 @@ def _study(name: str, out: Path, jobs: int, seeds: Sequence[int]) -> None:
 
 def _settings(study: Study) -> str:
     """What each line changes of its system's preset, as a table."""
-    lines = ["| | system | options |", "|---|---|---|"]
+    lines = []
     for line, (system, own) in study.settings.items():
         values = " ".join(f"{k}={as_text(v)}" for k, v in {**study.options, **own}.items())
-        lines.append(f"| {line} | {system} | {values and f'`{values}`'} |")
-    return "\n".join(lines)
+        lines.append((line, system, values and f"`{values}`"))
+    return markdown(("", "system", "options"), lines)
 
 
 if __name__ == "__main__":

@@ -29,13 +29,14 @@ from tqdm import tqdm
 
 from nec_ext._console import run_command
 
-from .commands import exit_code, make_parser
-from .costs import loss_megabytes, loss_milliseconds, peak_megabytes, wait
-from .data import Data, load_data, training_pairs
-from .distributed import Process, joined, name_of
-from .learner import Learner
-from .networks import check_size
+from ..common.commands import exit_code, make_parser
+from ..common.tables import markdown
+from .data.images import Data, load_data, training_pairs
+from .model.networks import check_size
 from .options import Options, make_options
+from .train.costs import loss_megabytes, loss_milliseconds, peak_megabytes, wait
+from .train.distributed import Process, joined, name_of
+from .train.learner import Learner
 
 BACKENDS = typing.get_args(typing.get_type_hints(Options)["loss_backend"])
 COLUMNS = "patch", "loss", "step_ms", "loss_ms", "memory_mb", "loss_mb"
@@ -99,7 +100,6 @@ def page(rows: Sequence[Row]) -> str:
         *("crop", "loss", "step, ms", "by fused", "of it the loss, ms", "share"),
         *("peak, MB", "by fused", "the loss alone, MB"),
     ]
-    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
 
     def cells(row: Row) -> list[str]:
         if "step_ms" not in row:
@@ -118,9 +118,9 @@ def page(rows: Sequence[Row]) -> str:
             *(shown("memory_mb", ".0f"), by_fused("memory_mb"), shown("loss_mb", ".0f")),
         ]
 
-    for row in sorted(rows, key=lambda row: (row["patch"], BACKENDS.index(row["loss"]))):
-        lines.append("| " + " | ".join([f"{row['patch']}³", row["loss"], *cells(row)]) + " |")
-    return "\n".join(lines) + "\n"
+    ordered = sorted(rows, key=lambda row: (row["patch"], BACKENDS.index(row["loss"])))
+    lines = ([f"{row['patch']}³", row["loss"], *cells(row)] for row in ordered)
+    return markdown(titles, lines) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

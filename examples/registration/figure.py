@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from skimage.util import compare_images
 from torch import Tensor
 
-from ..brats.figures import Box, brain_box
+from ..common.figures import Box, brain_box
 from .images import Problem
 from .warp import target_registration_error, warp
 

@@ -22,9 +22,9 @@ from nibabel import orientations
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..brats.files import write_atomically
-from ..brats.volumes import AXES, DataError, Volume, as_stored, turn
-from ..phantom import brain_phantom
+from ..common.files import write_atomically
+from ..common.nifti import AXES, DataError, Volume, as_stored, turn
+from ..common.phantom import brain_phantom
 from .warp import KnownWarp, known_warp, warp
 
 MARGIN = 2.0  # mm around the brain, more than the warp moves it

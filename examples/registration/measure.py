@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.measure import peak_memory
-
+from ..common.measure import peak_memory
 from .images import Problem
 from .register import LOSSES, Descent, Settings, pyramid, register
 from .warp import jacobian_determinant, target_registration_error

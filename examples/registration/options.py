@@ -10,8 +10,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..brats import commands
-from ..brats.volumes import DataError, Volume, read_pair
+from ..common import commands
+from ..common.nifti import DataError, Volume, read_pair
 from .images import Problem, make_problem, phantom_pair
 from .register import Settings
 

@@ -15,8 +15,9 @@ from typing import Any
 import monai
 import torch
 
-from ..brats.files import write_atomically
-from ..brats.records import versions
+from ..common.files import write_atomically
+from ..common.tables import markdown
+from ..common.versions import versions
 from .measure import Result
 
 LEGEND = """\
@@ -35,7 +36,7 @@ def write(path: Path, text: str) -> None:
 
 
 def write_numbers(path: Path, results: Sequence[Result], options: dict[str, Any]) -> None:
-    """Everything that was measured and what it depends on."""
+    """Write everything that was measured, and what it depends on."""
     facts = {
         "options": options,
         "threads": torch.get_num_threads(),
@@ -46,7 +47,7 @@ def write_numbers(path: Path, results: Sequence[Result], options: dict[str, Any]
 
 
 def title(module: str, words: str) -> str:
-    """The command that makes a file, and on what it ran."""
+    """Name the command that makes a file, and on what it ran."""
     words = re.sub(r"\S*/", "", words)  # folders are the user's own
     command = f"python -m examples.{module} {words}".strip()
     facts = versions()
@@ -57,7 +58,7 @@ def title(module: str, words: str) -> str:
 
 
 def page(module: str, words: str, results: Sequence[Result]) -> str:
-    """All of it, with a figure of each pair."""
+    """Write all of it, with a figure of each pair."""
     pairs = list(dict.fromkeys(result.pair for result in results))
     figures = [f"![{pair}]({pair}/registration.png)" for pair in pairs]
     parts = ["# T1 to T2 after a known warp", title(module, words), table(results)]
@@ -67,30 +68,25 @@ def page(module: str, words: str, results: Sequence[Result]) -> str:
 
 
 def table(results: Sequence[Result]) -> str:
-    """A line per registration."""
-    lines = [
-        "| pair | loss | TRE, mm | 95 % | worst | shift | folded "
-        "| time, s | CPU, s | step, ms | step, MB |",
-        "|---" * 11 + "|",
+    """Write a line per registration."""
+    titles = [
+        *("pair", "loss", "TRE, mm", "95 %", "worst", "shift", "folded"),
+        *("time, s", "CPU, s", "step, ms", "step, MB"),
     ]
-    for result in results:
-        a = result.accuracy
-        line = (
-            f"| {result.pair} | {result.method} | {a.tre_mean:.2f} | {a.tre_95:.2f} "
-            f"| {a.tre_max:.2f} | {a.shift:.2f} | {100 * a.folded:.2g} % "
-        )
+
+    def cells(result: Result) -> list[str]:
+        a, costs = result.accuracy, [""] * 4
         if result.settings:
-            line += f"| {result.seconds:.1f} | {result.cpu_seconds:.1f} "
-            line += f"| {1e3 * result.step_cpu_seconds:.0f} "
-            line += f"| {result.step_bytes / 1e6:.0f} |"
-        else:
-            line += "| | | | |"
-        lines.append(line)
-    return "\n".join(lines)
+            costs = [f"{result.seconds:.1f}", f"{result.cpu_seconds:.1f}"]
+            costs += [f"{1e3 * result.step_cpu_seconds:.0f}", f"{result.step_bytes / 1e6:.0f}"]
+        errors = (f"{mm:.2f}" for mm in (a.tre_mean, a.tre_95, a.tre_max, a.shift))
+        return [result.pair, result.method, *errors, f"{100 * a.folded:.2g} %", *costs]
+
+    return markdown(titles, map(cells, results))
 
 
 def means(results: Sequence[Result]) -> str:
-    """The mean TRE of each method over the pairs."""
+    """Average the TRE of each method over the pairs."""
     methods = list(dict.fromkeys(result.method for result in results))
     found = {
         method: statistics.mean(r.accuracy.tre_mean for r in results if r.method == method)

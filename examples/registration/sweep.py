@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from nec_ext._console import run_command
 
+from ..common.tables import markdown
 from .images import Problem
 from .measure import before, run
 from .options import exit_code, make_parser, pair_name, problems
@@ -48,10 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def table(pair: str, problem: Problem, steps: int, levels: int) -> tuple[str, str]:
     """A sentence and a line per loss and detail."""
-    lines = [
-        f"| | {' | '.join(f'{weight:g}' for weight in SMOOTHNESS)} |",
-        "|---" * (1 + len(SMOOTHNESS)) + "|",
-    ]
+    lines = []
     for loss, details in DETAIL.items():
         for detail in details:
             cells = [f"{LOSSES[loss]}, {NAMES[loss]} {detail:g}"]
@@ -59,10 +57,11 @@ def table(pair: str, problem: Problem, steps: int, levels: int) -> tuple[str, st
                 settings = Settings(loss, detail, weight, steps=steps)
                 result, _ = run(pair, problem, settings, levels)
                 cells.append(f"{result.accuracy.tre_mean:.2f}")
-            lines.append(f"| {' | '.join(cells)} |")
-            print(lines[-1], flush=True)
+            lines.append(cells)
+            print(*cells, sep="  ", flush=True)
     start = before(pair, problem).accuracy.tre_mean
-    return f"{pair}: {start:.2f} mm before.", "\n".join(lines)
+    titles = ["", *(f"{weight:g}" for weight in SMOOTHNESS)]
+    return f"{pair}: {start:.2f} mm before.", markdown(titles, lines)
 
 
 if __name__ == "__main__":

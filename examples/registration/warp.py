@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from monai.networks.layers import GaussianFilter
 from torch import Tensor
 
-from ..anatomy import SmoothNoise
+from ..common.anatomy import SmoothNoise
 
 WAVELENGTH = 80.0  # mm, of the known warp
 KINK = 5.0  # mm, standard deviation of the Gaussian that smooths it

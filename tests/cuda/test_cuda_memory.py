@@ -23,7 +23,7 @@ from inputs import Case, Layout, channels_last, contiguous, cropped, generator, 
 from torch import Tensor
 
 import nec_ext
-from benchmarks.measure import peak_memory
+from examples.common.measure import peak_memory
 
 pytestmark = pytest.mark.cuda
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import nec_ext
 from benchmarks.measure import kernels
-from examples.brats.costs import loss_megabytes
+from examples.brats.train.costs import loss_megabytes
 
 pytestmark = pytest.mark.cuda
 

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""The finished images, in files that a training maps."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...common import anatomy, nifti, phantom
+from ...common.files import write_atomically
+from ...common.nifti import DataError
+from .options import DataOptions
+
+
+def path_of(options: DataOptions, name: str, facts: object) -> Path:
+    """Name a file, anew whenever options, ``facts`` or the code that makes the images are new."""
+    key = asdict(options)
+    # They show in the facts, if at all.
+    for other in ("cache", "split", "phantom_sizes", "patch"):
+        del key[other]
+    digest = hashlib.sha256(json.dumps([key, facts], sort_keys=True).encode())
+    code = (Path(module.__file__) for module in (anatomy, nifti, phantom))
+    for source in (*code, *sorted(Path(__file__).parent.glob("*.py"))):
+        digest.update(source.read_bytes())
+    return _cache_folder(options.cache) / f"{name}-{digest.hexdigest()[:20]}.pt"
+
+
+def load(path: Path) -> dict[str, Any] | None:
+    """Read what :func:`save` has written; None if it is not there or damaged."""
+    try:
+        # Mapped: processes on one machine share the pages, and what is not used is not read.
+        return torch.load(path, mmap=True, weights_only=True)
+    except Exception:  # not there, or damaged, which shows in errors of many types
+        return None
+
+
+def save(images: dict[str, Any], path: Path) -> None:
+    """Write tensors, numbers and lists of them."""
+    try:
+        write_atomically(path, functools.partial(torch.save, images))
+    except OSError as error:
+        raise DataError(f"{path} cannot be written, choose another cache: {error}") from error
+
+
+def _cache_folder(cache: str | None) -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    choices = [Path(cache)] if cache else [Path(home), Path(tempfile.gettempdir())]
+    for base in choices:
+        folder = base if cache else base / "nec_ext" / "brats"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    raise DataError(f"the cache {choices[-1]} is not a folder that can be written")

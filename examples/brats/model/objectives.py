@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""What the systems minimize, and the pool of images that CycleGAN shows its discriminators."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import nec_ext
+
+from ..options import Options
+
+_CRITERIA = {"bce": F.binary_cross_entropy_with_logits, "lsgan": F.mse_loss}
+
+
+def adversarial_loss(logits: Sequence[Tensor], real: bool, criterion: str) -> Tensor:
+    """How far a discriminator's answers are from "all real" or "all fake", as a mean over scales.
+
+    The generator minimizes it for its fakes with ``real=True``: the non-saturating form of eq. (2)
+    of the NEC paper (Goodfellow et al., 2014). MONAI's ``PatchAdversarialLoss`` saturates for large
+    logits and raises under CUDA's autocast.
+
+    Args:
+        logits: one map per scale.
+        real: the answer wanted.
+        criterion: ``"bce"``, or ``"lsgan"`` for least squares (Mao et al., ICCV 2017).
+    """
+    loss = _CRITERIA[criterion]
+    return torch.stack([loss(one, torch.full_like(one, float(real))) for one in logits]).mean()
+
+
+def make_ngf_loss(options: Options) -> Callable[[Tensor, Tensor], Tensor]:
+    """The NGF loss of a generated image and its source ``(B, 1, H, W)``, eq. (3) of the NEC paper.
+
+    eps is in intensity per pixel. The loss computes in float32 for half types and under autocast.
+    """
+    function: Callable[..., Tensor] = nec_ext.ngf_loss
+    if options.loss_backend != "fused":
+        function = nec_ext.reference.ngf_loss
+    if options.loss_backend == "compiled":
+        function = torch.compile(function)
+    return functools.partial(
+        function, eps=options.eps, eps_mode=options.eps_mode, operator=options.operator
+    )
+
+
+def patch_nce_loss(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
+    """CUT's contrastive loss: which of an image's patches is the one at the query's position?
+
+    Eq. (3) of Park et al., ECCV 2020, with the negatives from within the same image. No gradient
+    flows to the keys.
+
+    Args:
+        queries: ``(B, S, C)``, embeddings of unit length of a generated image's patches.
+        keys: the same of its source, at the same positions.
+        temperature: divides the cosines.
+    """
+    with torch.autocast(queries.device.type, enabled=False):  # the temperature is small
+        cosines = queries @ keys.detach().transpose(1, 2)  # (B, S, S)
+        position = torch.arange(queries.shape[1], device=queries.device).expand(queries.shape[:2])
+        return F.cross_entropy((cosines / temperature).flatten(0, 1), position.flatten())
+
+
+class ImagePool:
+    """The fakes that a discriminator sees: half of them from the past, once the pool is full.
+
+    Shrivastava et al., CVPR 2017, as CycleGAN uses it with 50 images. With a capacity of 0 every
+    fake is shown as it comes.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.images: list[Tensor] = []
+
+    def show(self, fakes: Tensor) -> Tensor:
+        """``(B, 1, H, W)``, detached: each image itself or, in its place, one from the pool."""
+        return torch.stack([self._exchange(fake) for fake in fakes.detach()])
+
+    def _exchange(self, fake: Tensor) -> Tensor:
+        if len(self.images) < self.capacity:
+            self.images.append(fake.clone())  # a view would keep its whole batch
+        elif self.capacity and torch.rand(()) < 0.5:
+            k = int(torch.randint(self.capacity, ()))
+            fake, self.images[k] = self.images[k], fake.clone()
+        return fake

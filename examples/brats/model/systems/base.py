@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""What the training loop knows of a system."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ...options import Options
+from ..networks import make_discriminator, make_generator
+from ..objectives import ImagePool, adversarial_loss
+
+# By name. Images are (B, 1, H, W), losses are scalars.
+Images = dict[str, Tensor]
+Losses = dict[str, Tensor]
+
+
+class System(nn.Module, ABC):
+    """Networks, and the losses of a step; the loop minimizes their sum, weighted by ``weights``.
+
+    ``generators["target"]`` makes target images from source images, ``discriminators["target"]``
+    tells target images from made ones. A system adds to both what else it trains: everything in
+    ``generators`` shares an optimizer, and so does everything in ``discriminators``.
+    """
+
+    paired = False  # whether source and target show the same slice
+    discriminator_first = True  # which of the two optimizers steps first
+    ngf_loss: Callable[[Tensor, Tensor], Tensor] | None = None  # where it is part of the objective
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.options = options
+        self.generators = nn.ModuleDict({"target": make_generator(options)})
+        self.discriminators = nn.ModuleDict({"target": make_discriminator(options)})
+        self.pools = {"target": ImagePool(options.pool)}
+
+    @property
+    def generator(self) -> nn.Module:
+        """The network that is wanted in the end, from source to target images."""
+        return self.generators["target"]
+
+    @abstractmethod
+    def generate(self, source: Tensor, target: Tensor) -> Images:
+        """All images that the losses of a step are about.
+
+        Those under the name of a discriminator are what it has to tell from real ones.
+        """
+
+    @abstractmethod
+    def generator_losses(self, source: Tensor, target: Tensor, fakes: Images) -> Losses:
+        """The terms of the generators' objective, without their weights."""
+
+    def discriminator_losses(self, source: Tensor, target: Tensor, fakes: Images) -> Losses:
+        """How badly the discriminators recognize real images, and fakes, which get no gradient."""
+        real = {"source": source, "target": target}
+        made = {name: pool.show(fakes[name]) for name, pool in self.pools.items()}
+        return {
+            "d_real": sum_of(self.judge(name, real[name], True) for name in self.discriminators),
+            "d_fake": sum_of(self.judge(name, made[name], False) for name in self.discriminators),
+        }
+
+    def weights(self, step: int) -> dict[str, float]:
+        """The weight of every loss at a step of the training, by its name."""
+        options = self.options
+        return {
+            "gan": options.lambda_gan,
+            "d_real": options.lambda_discriminator,
+            "d_fake": options.lambda_discriminator,
+        }
+
+    def judge(self, name: str, images: Tensor, real: bool) -> Tensor:
+        """How far a discriminator is from taking all images for real ones, or for fakes."""
+        logits = self.discriminators[name](images)
+        return adversarial_loss(logits, real, self.options.adversarial)
+
+    def pool_state(self) -> dict[str, list[Tensor]]:
+        """The pools' images; they are a process's own, unlike ``state_dict``."""
+        return {name: [image.cpu() for image in pool.images] for name, pool in self.pools.items()}
+
+    def load_pool_state(self, state: dict[str, list[Tensor]], device: torch.device) -> None:
+        """Goes back to a ``pool_state``."""
+        for name, images in state.items():
+            self.pools[name].images = [image.to(device) for image in images]
+
+
+def sum_of(losses: Iterable[Tensor]) -> Tensor:
+    """A scalar."""
+    return torch.stack(list(losses)).sum()

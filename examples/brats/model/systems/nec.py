@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""NEC: an adversarial term for the contrast, normalized edge consistency for the anatomy."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...options import Options
+from ..objectives import make_ngf_loss
+from .base import Images, Losses, System
+
+
+class NEC(System):
+    """Eq. (1) of Jaouen et al., ISBI 2024: L = L_GAN + lambda L_NGF, unpaired and one-sided.
+
+    The NGF loss does not know in which direction an edge goes: whether a contrast is inverted is up
+    to the discriminator, which ``delay`` and ``ramp`` let speak first. ``warmup`` is the first
+    epoch of the authors' released code: the network learns to copy its input.
+    """
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self.ngf_loss = make_ngf_loss(options)
+
+    def generate(self, source: Tensor, target: Tensor) -> Images:
+        return {"target": self.generator(source)}
+
+    def generator_losses(self, source: Tensor, target: Tensor, fakes: Images) -> Losses:
+        fake = fakes["target"]
+        return {
+            "gan": self.judge("target", fake, True),
+            "ngf": self.ngf_loss(fake, source),
+            "l1": F.l1_loss(fake, source),
+        }
+
+    def weights(self, step: int) -> dict[str, float]:
+        options = self.options
+        since = step - options.delay * options.steps
+        if options.ramp:
+            ramp = min(max(since / (options.ramp * options.steps), 0.0), 1.0)
+        else:
+            ramp = float(since >= 0)
+        warming_up = step < options.warmup * options.steps
+        return {
+            **super().weights(step),
+            "ngf": options.lambda_ngf * ramp,
+            "l1": options.lambda_l1 if warming_up else 0.0,
+        }

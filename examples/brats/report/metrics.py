@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""How good a synthetic T2 is: the paper's protocol, more that it hides, and what costs nothing.
+
+The paper's protocol: match the histogram of the synthetic image to that of the real one, smooth it
+a little, then PSNR and SSIM of the whole image on the training grid. There most pixels are
+background, and intensities are matched to the truth; so numbers of the brain alone, of structure
+and of contrast stand beside them, and three predictions that need no training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from scipy.stats import wilcoxon
+from skimage.exposure import match_histograms
+from skimage.metrics import structural_similarity
+from torch import Tensor
+
+import nec_ext
+
+from ...common.anatomy import CSF, OEDEMA, WM
+from ..data.grid import BACKGROUND, Images
+from ..data.images import ImageSet
+
+Array = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Row = dict[str, str | float | None]
+
+DATA_RANGE = 2.0  # of intensities in [-1, 1]
+FAITH_EPS = 0.05
+MAP_BINS = 256
+# What a row holds beside its id; the last three are None where a tissue is missing.
+METRICS = (
+    *("psnr", "ssim", "psnr_brain", "ssim_brain", "correlation", "faith"),
+    *("csf_inverted", "csf_ratio", "tumour_ratio"),
+)
+
+
+@dataclass(frozen=True)
+class MetricOptions:
+    """The protocol; the defaults are the paper's."""
+
+    histogram: Literal["image", "foreground", "none"] = "image"  # what is matched
+    blur: float = 0.5  # standard deviation, of the synthetic image after matching
+    blur_unit: Literal["mm", "px"] = "mm"
+    ssim_window: Literal["uniform", "gaussian"] = "uniform"  # 7 pixels; Wang et al. 2004
+
+    def __post_init__(self) -> None:
+        if not self.blur >= 0:
+            raise ValueError(f"blur must not be negative, got {self.blur}")
+
+
+class Statistic(NamedTuple):
+    """Mean and population standard deviation."""
+
+    mean: float
+    std: float
+
+
+# ------------------------------------------------------------------------------------------------
+# One image
+# ------------------------------------------------------------------------------------------------
+
+
+def score(fake: Images, images: ImageSet, options: MetricOptions | None = None) -> list[Row]:
+    """Every metric of every image.
+
+    Args:
+        fake: the synthetic T2, unclipped: matching depends on exact ties.
+        images: the real ones, in the same order.
+        options: the protocol; None: the paper's.
+
+    Returns:
+        One row per image: ``id`` and ``METRICS``. All NaN for an image that is not finite.
+    """
+    shapes, wanted = ([tuple(image.shape) for image in group] for group in (fake, images.t2))
+    if shapes != wanted:
+        raise ValueError(
+            f"{len(shapes)} images, {shapes[:1]}..., for {len(wanted)}, {wanted[:1]}..."
+        )
+    options = options or MetricOptions()
+    rows: list[Row] = []
+    for k, name in enumerate(images.names):
+        synthetic, real = fake[k][0].float().numpy(), images.t2[k][0].numpy()
+        row: Row = {"id": name, **dict.fromkeys(METRICS, math.nan)}
+        if np.isfinite(synthetic).all():
+            brain = images.brain[k][0].numpy()
+            matched = post_process(synthetic, real, brain, images.spacing, options)
+            row |= _similarity(matched, real, brain, options)
+            row["correlation"] = correlation(synthetic[brain], real[brain])
+            row["faith"] = faithfulness(fake[k], images.t1[k])
+            row |= contrasts(matched, real, tissue_masks(images, k))
+        rows.append(row)
+    return rows
+
+
+def post_processed(fake: Tensor, images: ImageSet, options: MetricOptions) -> Tensor:
+    """All synthetic slices ``(N, 1, H, W)`` as they are compared."""
+    matched = [
+        post_process(
+            fake[k, 0].float().numpy(),
+            images.t2[k, 0].numpy(),
+            images.brain[k, 0].numpy(),
+            images.spacing,
+            options,
+        )
+        for k in range(len(images))
+    ]
+    return torch.from_numpy(np.stack(matched))[:, None]
+
+
+def post_process(
+    fake: Array, real: Array, brain: Mask, spacing: float, options: MetricOptions
+) -> Array:
+    """The synthetic image as it is compared: histogram matched, then smoothed."""
+    if options.histogram == "image":
+        fake = match_histograms(fake, real)
+    elif options.histogram == "foreground":
+        matched = np.full_like(fake, BACKGROUND)
+        matched[brain] = match_histograms(fake[brain], real[brain])
+        fake = matched
+    sigma = options.blur / (spacing if options.blur_unit == "mm" else 1.0)
+    return gaussian_filter(fake.astype(np.float32), sigma) if sigma else fake.astype(np.float32)
+
+
+def _similarity(
+    fake: Array, real: Array, brain: Mask, options: MetricOptions
+) -> dict[str, float | None]:
+    gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    window = gaussian if options.ssim_window == "gaussian" else {}
+    ssim, ssim_map = structural_similarity(real, fake, data_range=DATA_RANGE, full=True, **window)
+    return {
+        "psnr": psnr(fake, real),
+        "ssim": float(ssim),
+        "psnr_brain": psnr(fake[brain], real[brain]) if brain.any() else None,
+        "ssim_brain": float(ssim_map[brain].mean()) if brain.any() else None,
+    }
+
+
+def psnr(fake: Array, real: Array) -> float:
+    """Peak signal-to-noise ratio in dB; infinity for equal images."""
+    error = np.square(fake - real, dtype=np.float64).mean()
+    return 10 * math.log10(DATA_RANGE**2 / error) if error else math.inf
+
+
+def correlation(fake: Array, real: Array) -> float:
+    """Pearson's, and 0 if one of the two is constant or empty."""
+    if not fake.size:
+        return 0.0
+    a, b = fake - fake.mean(dtype=np.float64), real - real.mean(dtype=np.float64)
+    norm = math.sqrt(np.square(a).sum() * np.square(b).sum())
+    return float((a * b).sum() / norm) if norm else 0.0
+
+
+def faithfulness(fake: Tensor, source: Tensor) -> float:
+    """How much of the source's edges is in the synthetic image, both ``(1, ...)``.
+
+    With n the normalized gradient fields, sum <n(source), n(fake)>^2 / sum <n(source),
+    n(source)>^2: 1 for the source itself, whatever its contrast; 0 if the source has no edge.
+    """
+    n_source, n_fake = (
+        nec_ext.ngf_field(image[None].float(), FAITH_EPS, "quadrature", "sobel")
+        for image in (source, fake)
+    )
+    shared = (n_source * n_fake).sum(2).square().sum().item()
+    whole = n_source.square().sum(2).square().sum().item()
+    return shared / whole if whole else 0.0
+
+
+def contrasts(fake: Array, real: Array, masks: Mapping[str, Mask]) -> dict[str, float | None]:
+    """CSF and tumour against white matter, as a share of the true contrast.
+
+    ``csf_inverted`` is 1 where CSF is the brighter one, as in T2. None where a tissue is missing.
+    """
+    result: dict[str, float | None] = dict.fromkeys(METRICS[-3:])
+    csf, tumour, wm = masks["csf"], masks["tumour"], masks["wm"]
+
+    def contrast(image: Array, tissue: Mask) -> float:
+        return float(image[tissue].mean(dtype=np.float64) - image[wm].mean())
+
+    if wm.any() and csf.any():
+        result["csf_inverted"] = float(contrast(fake, csf) > 0)
+        result["csf_ratio"] = contrast(fake, csf) / contrast(real, csf)
+    if wm.any() and tumour.any():
+        result["tumour_ratio"] = contrast(fake, tumour) / contrast(real, tumour)
+    return result
+
+
+def tissue_masks(images: ImageSet, k: int) -> dict[str, Mask]:
+    """Where CSF, white matter and tumour are in an image.
+
+    Without labels CSF is what belongs to the darkest quarter of the brain in T1 and to the
+    brightest in T2, white matter the reverse; of a tumour then nothing is known.
+    """
+    if images.labels is not None:
+        labels = images.labels[k][0].numpy()
+        return {"csf": labels == CSF, "wm": labels == WM, "tumour": labels >= OEDEMA}
+    brain, t1, t2 = (group[k][0].numpy() for group in (images.brain, images.t1, images.t2))
+    dark, bright = [], []
+    for image in (t1, t2):
+        low, high = np.quantile(image[brain], (0.25, 0.75)) if brain.any() else (0, 0)
+        dark.append(brain & (image < low))
+        bright.append(brain & (image > high))
+    return {
+        "csf": dark[0] & bright[1],
+        "wm": bright[0] & dark[1],
+        "tumour": np.zeros_like(brain),
+    }
+
+
+# ------------------------------------------------------------------------------------------------
+# All images
+# ------------------------------------------------------------------------------------------------
+
+
+def summary(rows: Sequence[Mapping[str, str | float | None]]) -> dict[str, Statistic]:
+    """Mean and deviation of every metric over the images that have it; absent if none has.
+
+    NaN stays NaN, and one infinite value makes the mean infinite and the deviation NaN.
+    """
+    columns = {name: [row[name] for row in rows if row[name] is not None] for name in METRICS}
+    with np.errstate(invalid="ignore"):
+        return {
+            name: Statistic(float(np.mean(values)), float(np.std(values)))
+            for name, values in columns.items()
+            if values
+        }
+
+
+def wilcoxon_p(first: Mapping[str, float], second: Mapping[str, float]) -> float:
+    """p of Wilcoxon's signed-rank test on two systems' values by subject; 1 if all are equal."""
+    differences = np.array([first[subject] - second[subject] for subject in first])
+    if not differences.any():
+        return 1.0
+    return float(wilcoxon(differences).pvalue)
+
+
+def by_subject(
+    rows: Iterable[Mapping[str, str | float | None]], metric: str, subjects: Mapping[str, str]
+) -> dict[str, float]:
+    """The mean of a metric over the images of each subject, and over the seeds in ``rows``.
+
+    Slices of one brain are not independent: a test on them would find differences that are none.
+
+    Args:
+        rows: of one system.
+        metric: its name.
+        subjects: the subject of each id.
+    """
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        values.setdefault(subjects[str(row["id"])], []).append(row[metric])
+    return {subject: float(np.mean(values[subject])) for subject in sorted(values)}
+
+
+# ------------------------------------------------------------------------------------------------
+# Predictions that need no training
+# ------------------------------------------------------------------------------------------------
+
+
+def free_predictions(pairs: ImageSet, images: ImageSet) -> dict[str, Images]:
+    """What any system has to beat.
+
+    Args:
+        pairs: both contrasts of the training subjects, for the intensity map alone.
+        images: whose T2 is predicted.
+    """
+    curve = intensity_map(pairs)
+
+    def each(predict: Callable[[Tensor], Tensor]) -> Images:
+        made = [predict(t1) for t1 in images.t1]
+        return torch.stack(made) if isinstance(images.t1, Tensor) else made
+
+    return {
+        "identity": images.t1,
+        "negation in the brain": each(lambda t1: torch.where(t1 > BACKGROUND, -t1, BACKGROUND)),
+        "best intensity map": each(lambda t1: apply_intensity_map(curve, t1)),
+    }
+
+
+def intensity_map(pairs: ImageSet) -> Array:
+    """The curve from T1 to T2 with the least squared error, ``(MAP_BINS,)``; monotone or not.
+
+    The mean T2 of the pixels of each T1 intensity, over the whole group, background left out.
+    Element k stands for the centre of bin k of [-1, 1].
+    """
+    count, total = np.zeros((2, MAP_BINS))
+    for t1_image, t2_image in zip(pairs.t1, pairs.t2, strict=True):
+        foreground = t1_image > BACKGROUND
+        t1, t2 = (image[foreground].numpy() for image in (t1_image, t2_image))
+        bins = np.clip(((t1 + 1) / DATA_RANGE * MAP_BINS).astype(int), 0, MAP_BINS - 1)
+        count += np.bincount(bins, minlength=MAP_BINS)
+        total += np.bincount(bins, weights=t2, minlength=MAP_BINS)
+    known = count > 0
+    curve = np.interp(_bin_centres(), _bin_centres()[known], total[known] / count[known])
+    return curve.astype(np.float32)
+
+
+def apply_intensity_map(curve: Array, t1: Tensor) -> Tensor:
+    """The curve, linear between the centres of its bins; the background stays what it is."""
+    mapped = np.interp(t1.numpy(), _bin_centres(), curve).astype(np.float32)
+    return torch.where(t1 > BACKGROUND, torch.from_numpy(mapped), BACKGROUND)
+
+
+def _bin_centres() -> NDArray[np.float64]:
+    return (np.arange(MAP_BINS) + 0.5) * (DATA_RANGE / MAP_BINS) - 1

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""What a result depends on beside options and data."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from pathlib import Path
+
+import monai
+import torch
+
+import nec_ext
+
+
+def versions() -> dict[str, object]:
+    """List everything beside options that a result may depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "monai": monai.__version__,
+        "nec_ext": nec_ext.build_info(),
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """Name the commit of this code, dirty if it was changed since; None outside a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""In the training steps of the benchmarks nothing but the loss is swapped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import nec_ext
+from benchmarks import bench_training, workloads
+from benchmarks.workloads import Registration, Synthesis, Workload
+from examples.common.eager import eager_ngf_loss
+from examples.common.measure import LossFunction
+
+pytestmark = bench_training.pytestmark
+
+
+def synthesis(dtype: torch.dtype = torch.float32) -> Synthesis:
+    workload = workloads.tiny("cpu", 3, 16)
+    workload.learner.system.to(dtype)
+    torch.manual_seed(0)
+    workload.images = tuple(torch.rand(2, 1, 1, 16, 16, 16, dtype=dtype))
+    return workload
+
+
+def registration(dtype: torch.dtype = torch.float32) -> Registration:
+    torch.manual_seed(0)
+    noise = F.avg_pool3d(torch.randn(1, 1, 16, 16, 16, dtype=dtype), 5, stride=1, padding=2)
+    return Registration("noise", noise, -noise.roll(1, dims=2))
+
+
+@pytest.mark.parametrize("build", [synthesis, registration])
+def test_nothing_but_the_loss_is_swapped(build: Callable[..., Workload]) -> None:
+    """In float64: Adam takes whole steps where a gradient is nothing but rounding errors."""
+
+    def way_of(function: LossFunction) -> Tensor:
+        """Say how far two steps take the parameters."""
+        workload = build(torch.float64)
+        parameters = [tensor for tensor in workload.lasting() if tensor.requires_grad]
+        before = torch.cat([p.detach().flatten() for p in parameters])
+        for _ in range(2):
+            losses = workload.step(function)
+        assert all(loss.isfinite() for loss in losses)
+        assert all(tensor.grad is None for tensor in workload.lasting())
+        return torch.cat([p.detach().flatten() for p in parameters]) - before
+
+    fused, eager, other = map(way_of, (nec_ext.ngf_loss, eager_ngf_loss, F.l1_loss))
+    assert (fused - eager).norm() < 1e-8 * eager.norm()
+    assert (other - eager).norm() > 0.1 * eager.norm()
+
+
+@pytest.mark.parametrize("budget", [8e5, 3e6, 1e8])
+@pytest.mark.parametrize("further", [8.0, 20.0])
+def test_largest_edge(budget: float, further: float) -> None:
+    """Also where a further voxel needs more, or less, than between the probes."""
+
+    def needed(edge: int) -> float:
+        return 1e5 + 10 * min(edge, 40) ** 3 + further * max(edge**3 - 40**3, 0)
+
+    found = bench_training.largest_edge(needed, budget, (16, 32))
+    assert needed(found) <= budget < needed(found + 16)

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""What the tests of the examples share; none of them runs where a package is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from optional import skipped_without
+
+pytest_pycollect_makemodule = skipped_without(
+    "matplotlib", "monai", "nibabel", "scipy", "skimage", "tqdm"
+)
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give one test a folder of its own for the finished images of examples/brats."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "nec_ext" / "brats"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Make a folder of subjects."""
+    from brats_files import save_subjects  # which needs nibabel
+
+    return save_subjects(tmp_path / "brats")

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""examples/brats: the metrics against what they are by hand, and what costs nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from examples.brats.data.images import ImageSet
+from examples.brats.report.metrics import (
+    METRICS,
+    MetricOptions,
+    by_subject,
+    free_predictions,
+    intensity_map,
+    post_process,
+    score,
+    summary,
+    tissue_masks,
+    wilcoxon_p,
+)
+from examples.common.anatomy import CORE, CSF, GM, OEDEMA, RIM, WM
+
+RAW = MetricOptions(histogram="none", blur=0)
+
+
+def images(t2: Any, t1: Any = None, brain: Any = None, **changes: Any) -> ImageSet:
+    """A group from arrays ``(N, H, W)``; without T1 it is the T2, without a brain everything is."""
+    t2 = torch.as_tensor(t2, dtype=torch.float32)[:, None]
+    t1 = t2 if t1 is None else torch.as_tensor(t1, dtype=torch.float32)[:, None]
+    brain = torch.ones_like(t2, dtype=torch.bool) if brain is None else torch.as_tensor(brain)
+    names = [f"s{k}" for k in range(len(t2))]
+    fields = {"labels": None, "spacing": 1.0} | changes
+    return ImageSet(names, t1, t2, brain.reshape(t2.shape), **fields)
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+
+
+def one(fake: Any, group: ImageSet, options: MetricOptions = RAW) -> dict[str, Any]:
+    (row,) = score(torch.as_tensor(fake).reshape(group.t2.shape), group, options)
+    return row
+
+
+def test_psnr_of_a_known_error() -> None:
+    real = noise(1, 16, 16)
+    brain = np.zeros_like(real, bool)
+    brain[0, 4:12, 4:12] = True  # a quarter
+    fake = real + np.where(brain, 0.2, 0.1).astype(np.float32)
+    row = one(fake, images(real, brain=brain))
+    assert row["id"] == "s0"
+    assert row["psnr_brain"] == pytest.approx(10 * math.log10(4 / 0.2**2), abs=1e-4)
+    mean = (3 * 0.1**2 + 0.2**2) / 4
+    assert row["psnr"] == pytest.approx(10 * math.log10(4 / mean), abs=1e-4)
+
+
+def ssim_by_hand(a: np.ndarray, b: np.ndarray, weights: np.ndarray, sample: bool) -> float:
+    """Of one window, Wang et al. 2004, with a data range of 2."""
+    weights = weights / weights.sum()
+    mean_a, mean_b = (weights * a).sum(), (weights * b).sum()
+    unbiased = a.size / (a.size - 1) if sample else 1.0
+    var_a, var_b = (
+        unbiased * (weights * (x - m) ** 2).sum() for x, m in ((a, mean_a), (b, mean_b))
+    )
+    covariance = unbiased * (weights * (a - mean_a) * (b - mean_b)).sum()
+    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
+    means = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    return means * (2 * covariance + c2) / (var_a + var_b + c2)
+
+
+def test_ssim_by_hand() -> None:
+    # Images as large as one window: the only pixel that counts is the middle.
+    real, fake = noise(1, 7, 7), noise(1, 7, 7, seed=1) + 0.5 * noise(1, 7, 7)
+    middle = np.zeros_like(real, bool)
+    middle[0, 3, 3] = True
+    row = one(fake, images(real, brain=middle))
+    expected = ssim_by_hand(real[0], fake[0], np.ones((7, 7)), sample=True)
+    assert row["ssim"] == pytest.approx(expected, abs=1e-5)
+    assert row["ssim_brain"] == pytest.approx(expected, abs=1e-5)
+
+    # Little contrast, so that the constants, and with them the factor of the variances, count.
+    real, fake = 0.1 * noise(1, 11, 11), 0.1 * noise(1, 11, 11, seed=1)
+    distance = np.arange(-5, 6) ** 2
+    weights = np.exp(-(distance[:, None] + distance) / (2 * 1.5**2))
+    expected = ssim_by_hand(real[0], fake[0], weights, sample=False)
+    gaussian = MetricOptions(histogram="none", blur=0, ssim_window="gaussian")
+    assert one(fake, images(real), gaussian)["ssim"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_histogram_matching_undoes_a_rising_map() -> None:
+    real = noise(1, 16, 16)
+    fake = 0.1 * np.exp(real) + 5
+    assert one(fake, images(real))["psnr"] < 0
+    matched = MetricOptions(blur=0)
+    assert one(fake, images(real), matched)["psnr"] > 100
+    # No map that rises makes up for a falling one.
+    assert one(-fake, images(real), matched)["psnr"] < 15
+
+
+def test_histogram_is_of_the_whole_image_or_of_the_brain() -> None:
+    real = noise(16, 16)
+    brain = np.zeros_like(real, bool)
+    brain[4:12] = True  # half
+    real[~brain] = -1
+    fake = real.copy()
+    fake[4] = -1  # background where there is brain
+    whole, inside = (
+        post_process(fake, real, brain, 1.0, MetricOptions(histogram=where, blur=0))
+        for where in ("image", "foreground")
+    )
+    # Ties: all of the background takes the intensity of an eighth of the brain.
+    np.testing.assert_allclose(whole[~brain], np.quantile(real[brain], 1 / 8), atol=0.05)
+    assert (inside[~brain] == -1).all()
+    np.testing.assert_allclose(inside[5:12].max(), real[brain].max())
+    fake[0] = 3  # outside of the brain it is not looked at
+    again = post_process(fake, real, brain, 1.0, MetricOptions(histogram="foreground", blur=0))
+    np.testing.assert_array_equal(again, inside)
+
+
+@pytest.mark.parametrize(("unit", "sigma"), [("mm", 0.4), ("px", 0.8)])
+def test_only_the_synthetic_image_is_smoothed(unit: str, sigma: float) -> None:
+    real, fake = noise(1, 16, 16), noise(1, 16, 16, seed=1)
+    group = images(real, spacing=2.0)
+    row = one(fake, group, MetricOptions(histogram="none", blur=0.8, blur_unit=unit))
+    error = np.square(gaussian_filter(fake[0].astype(float), sigma) - real[0]).mean()
+    assert row["psnr"] == pytest.approx(10 * math.log10(4 / error), abs=1e-4)
+
+
+def test_correlation_and_faith() -> None:
+    ramp = np.tile(np.linspace(-1, 1, 16, dtype=np.float32), (1, 16, 1))
+    other = ramp.transpose(0, 2, 1)
+    group = images(t2=-ramp, t1=ramp)
+    assert one(ramp, group)["correlation"] == pytest.approx(-1)
+    for fake in (ramp, -ramp):  # the edges of the source, whatever the contrast
+        assert one(fake, group)["faith"] == pytest.approx(1)
+    for fake in (other, 0 * ramp):  # edges across them, and none
+        assert one(fake, group)["faith"] == pytest.approx(0, abs=1e-6)
+        assert one(fake, group)["correlation"] == pytest.approx(0, abs=1e-6)
+    # Half the slope s: (s s/2)^2 / (s^2 + e^2) / (s^2 / 4 + e^2) to s^4 / (s^2 + e^2)^2.
+    s, e = 2 / 15, 0.05
+    expected = s**4 / 4 / (s**2 + e**2) / (s**2 / 4 + e**2) / (s**4 / (s**2 + e**2) ** 2)
+    inner = one(0.5 * ramp, group)["faith"]
+    assert inner == pytest.approx(expected, abs=0.02)  # but for the two borders
+
+
+def test_contrasts_of_known_tissues() -> None:
+    labels = np.full((2, 8, 8), GM, np.uint8)
+    labels[:, 0], labels[:, 1] = CSF, WM
+    labels[0, 2], labels[0, 3], labels[0, 4] = OEDEMA, CORE, RIM
+    tissues = [labels == tissue for tissue in (CSF, WM, OEDEMA, CORE, RIM)]
+    real = np.select(tissues, [0.9, -0.5, 0.3, 0.5, 0.7], 0.0)
+    fake = np.select(tissues, [0.2, -0.5, -0.7, -0.8, -0.6], 0.1)
+    fake[1, 0] = -0.6  # CSF darker than white matter
+    group = images(real, labels=torch.from_numpy(labels)[:, None])
+    first, second = score(torch.from_numpy(fake).float()[:, None], group, RAW)
+    assert first["csf_inverted"] == 1
+    assert first["csf_ratio"] == pytest.approx(0.7 / 1.4)
+    assert first["tumour_ratio"] == pytest.approx(-0.2 / 1.0)
+    assert second["csf_inverted"] == 0
+    assert second["csf_ratio"] == pytest.approx(-0.1 / 1.4)
+    assert second["tumour_ratio"] is None
+    means = summary([first, second])
+    assert means["csf_inverted"] == (0.5, 0.5)
+    assert means["tumour_ratio"] == pytest.approx((-0.2, 0))
+
+
+def test_without_labels_csf_is_dark_in_t1_and_bright_in_t2() -> None:
+    t1 = np.arange(64.0).reshape(1, 8, 8) / 32 - 1
+    t2 = -t1
+    t2[0, 7, 4:] = 1  # bright in both: neither
+    masks = tissue_masks(images(t2, t1), 0)
+    assert masks["csf"][0].all() and masks["csf"].sum() == 12  # the four push out the last four
+    assert masks["wm"][7, :4].all() and masks["wm"].sum() == 12
+    row = one(torch.from_numpy(t1).float(), images(t2, t1))
+    assert row["csf_inverted"] == 0 and row["csf_ratio"] < -0.9
+    assert row["tumour_ratio"] is None
+    assert "tumour_ratio" not in summary([row])
+
+
+def test_a_diverged_image_shows() -> None:
+    group = images(noise(2, 16, 16))
+    fake = group.t2 + 0.1
+    fake[1, 0, 3, 3] = math.nan
+    rows = score(fake, group)
+    assert all(math.isnan(rows[1][name]) for name in METRICS)
+    assert math.isnan(summary(rows)["ssim"].mean)
+    assert not math.isnan(rows[0]["ssim"])
+
+
+def test_wilcoxon() -> None:
+    first = {str(k): 2.0 + k for k in range(6)}
+    second = {str(k): 1.0 + 0.5 * k for k in range(6)}
+    # All six differences of one sign: the most extreme of 2^6 cases, on either side.
+    assert wilcoxon_p(first, second) == pytest.approx(2 / 2**6)
+    assert wilcoxon_p(first, first) == 1
+    # Ranks of -1 +2 +3 +4: the smaller sum is 1, which 2 of 16 cases reach, on either side.
+    mixed = {"a": -1.0, "b": 2.0, "c": 3.0, "d": 4.0}
+    assert wilcoxon_p(mixed, dict.fromkeys(mixed, 0.0)) == pytest.approx(4 / 16)
+
+
+def test_slices_and_seeds_count_once_per_subject() -> None:
+    subjects = {"b_s1": "b", "a_s1": "a", "a_s2": "a"}
+    rows = [
+        {"id": name, "psnr": psnr}
+        for name, psnr in (("b_s1", 8.0), ("a_s1", 1.0), ("a_s2", 3.0), ("b_s1", 10.0))
+    ]
+    assert by_subject(rows, "psnr", subjects) == {"a": 2.0, "b": 9.0}
+
+
+def curve(t1: Tensor) -> Tensor:
+    """Rises and falls."""
+    return 0.8 * torch.cos(4 * t1)
+
+
+def test_intensity_map_finds_a_known_curve() -> None:
+    t1 = torch.from_numpy(noise(4, 64, 64))
+    t1[:, :20] = -1
+    group = images(torch.where(t1 > -1, curve(t1), -1.0), t1)
+    centres = -1 + (torch.arange(256) + 0.5) / 128
+    np.testing.assert_allclose(intensity_map(group), curve(centres), atol=0.006)
+
+    # On other images, whose T2 does not matter.
+    t1 = torch.from_numpy(noise(1, 32, 32, seed=9))
+    t1[:, :10] = -1
+    found = free_predictions(group, images(0 * t1, t1))["best intensity map"]
+    np.testing.assert_allclose(found[:, 0], torch.where(t1 > -1, curve(t1), -1.0), atol=0.01)
+    assert (found[t1[:, None] == -1] == -1).all()

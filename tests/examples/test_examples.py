@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""The brain phantom, and the demo from its input files to its table and figure."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from examples import demo
+from examples.common.eager import eager_ngf_loss
+from examples.common.measure import loss_and_gradient, peak_memory
+from examples.common.phantom import TISSUES, brain_phantom
+from nec_ext import reference
+
+ROOT = Path(__file__).parents[2]
+SIZE = (40, 48, 40)
+# Axes that point posterior, left and superior, with voxels of 2 x 1 x 4 mm along them.
+AFFINE = np.array([[0, -1, 0, 30], [-2, 0, 0, 50], [0, 0, 4, -20], [0, 0, 0, 1.0]])
+
+
+def test_phantom_is_determined_by_seed_and_index() -> None:
+    first, again = (
+        brain_phantom((48, 48), seed=3, index=5),
+        brain_phantom((48, 48), seed=3, index=5),
+    )
+    for a, b in zip(first[:3], again[:3], strict=True):
+        np.testing.assert_array_equal(a, b)
+    for other in ({"seed": 4, "index": 5}, {"seed": 3, "index": 6}):
+        assert (brain_phantom((48, 48), **other).labels != first.labels).mean() > 0.05
+
+
+def test_phantom_looks_like_two_mr_contrasts() -> None:
+    phantom = brain_phantom(SIZE, index=2, tumour=True)
+    assert phantom.t1.dtype == phantom.t2.dtype == np.float32
+    assert phantom.t1.shape == phantom.t2.shape == phantom.labels.shape == SIZE
+    assert phantom.spacing == (4.0, 4.0, 4.0)
+    assert set(np.unique(phantom.labels)) == set(range(len(TISSUES)))
+    for image in phantom[:2]:
+        np.testing.assert_array_equal(image > 0, phantom.labels > 0)
+    assert 0.2 < (phantom.labels > 0).mean() < 0.5
+
+    t1, t2 = (
+        {name: image[phantom.labels == k].mean() for k, name in enumerate(TISSUES)}
+        for image in phantom[:2]
+    )
+    assert t1["CSF"] < t1["GM"] < t1["deep GM"] < t1["WM"]
+    assert t2["WM"] < t2["deep GM"] < t2["GM"] < t2["CSF"]
+    # What no intensity curve can translate: nearly grey matter in T1, far from it in T2.
+    assert abs(t1["oedema"] / t1["GM"] - 1) < 0.12 < t2["oedema"] / t2["GM"] - 1
+
+
+def test_tumour_leaves_the_rest_of_the_brain() -> None:
+    healthy, ill = (brain_phantom((64, 64), tumour=tumour) for tumour in (False, True))
+    assert healthy.labels.max() == TISSUES.index("deep GM")
+    elsewhere = ill.labels <= TISSUES.index("deep GM")
+    assert 0 < (~elsewhere).sum() < 0.2 * (ill.labels > 0).sum()
+    assert (healthy.labels == ill.labels)[elsewhere].mean() > 0.98
+
+
+@pytest.mark.parametrize("options", [{"size": (64,)}, {"size": (64, 4)}, {"spacing": (1, 1, 0)}])
+def test_phantom_refuses(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        brain_phantom(**options)
+
+
+def test_eager_formula_is_the_loss() -> None:
+    input, target = torch.randn(2, 1, 2, 6, 7, 5, dtype=torch.float64)
+    options = {"eps": 0.3, "spacing": (1.0, 0.5, 2.0)}
+    eager = loss_and_gradient(functools.partial(eager_ngf_loss, **options), input, target)
+    exact = loss_and_gradient(functools.partial(reference.ngf_loss, **options), input, target)
+    torch.testing.assert_close(eager, exact, rtol=1e-9, atol=1e-12)
+
+
+def test_peak_memory_counts_what_lives_at_once() -> None:
+    def call() -> None:
+        torch.ones(1000)
+        kept = torch.ones(2000)
+        kept + 1
+
+    # A few bytes more for the number that is added.
+    assert peak_memory(call) == pytest.approx(2 * 2000 * 4, abs=64)
+
+
+@pytest.fixture(autouse=True)
+def quick_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo without the half minute that a compiler takes."""
+    monkeypatch.setattr(demo, "ROUNDS", 1)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+
+
+def write(path: Path, voxels: np.ndarray, affine: np.ndarray = AFFINE) -> str:
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), path)
+    return str(path)
+
+
+def voxels(shape: tuple[int, ...] = (9, 8, 7)) -> np.ndarray:
+    return np.random.default_rng(len(shape)).gamma(2, 100, shape).astype(np.float32)
+
+
+def test_demo_on_the_phantom(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo.main(["--size", "32", "40", "32", "--out", str(tmp_path)]) == 0
+    facts = json.loads((tmp_path / "result.json").read_text())
+    assert facts["shape"] == [32, 40, 32]
+    assert [row["method"] for row in facts["rows"]] == ["fused", "eager", "compiled"]
+    for row in facts["rows"]:
+        assert row["loss_error"] < 1e-5 and row["gradient_error"] < 1e-5
+        assert row["time"] > 0 and row["forward_time"] > 0
+    assert facts["rows"][0]["memory"] < 1.1
+    assert facts["rows"][1]["memory"] > 10
+    printed = capsys.readouterr().out
+    assert printed.count("\nfused ") == 1
+    assert printed.splitlines()[-1] == f"figure: {tmp_path / 'ngf.png'}"
+    assert (tmp_path / "ngf.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_demo_on_files_without_a_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_compiler(*_: object) -> None:
+        raise FileNotFoundError("g++")
+
+    monkeypatch.setattr(torch, "compile", lambda _: no_compiler)
+    images = voxels(), voxels()[::-1].copy()
+    t1, t2 = (write(tmp_path / f"{k}.nii.gz", image) for k, image in enumerate(images))
+    assert demo.main(["--t1", t1, "--t2", t2, "--out", str(tmp_path / "a" / "b")]) == 0
+    assert "torch.compile failed: FileNotFoundError" in capsys.readouterr().out
+
+    facts = json.loads((tmp_path / "a" / "b" / "result.json").read_text())
+    assert facts["shape"] == [8, 9, 7]
+    assert facts["spacing_mm"] == [1, 2, 4]
+    # The loss does not depend on how the axes are ordered and directed in the file.
+    scaled = (torch.as_tensor(demo._scale("", image)).double() for image in reversed(images))
+    exact = reference.ngf_loss(*scaled, eps=demo.EPS, spacing=(2, 1, 4))
+    assert facts["rows"][0]["loss"] == pytest.approx(exact.item(), rel=1e-6)
+
+
+def missing(folder: Path) -> list[str]:
+    return ["--t1", write(folder / "t1.nii", voxels()), "--t2", str(folder / "none.nii")]
+
+
+def alone(folder: Path) -> list[str]:
+    return ["--t1", write(folder / "t1.nii", voxels())]
+
+
+def second(voxels: np.ndarray, affine: np.ndarray = AFFINE) -> Callable[[Path], list[str]]:
+    return lambda folder: [*alone(folder), "--t2", write(folder / "t2.nii", voxels, affine)]
+
+
+BAD = {
+    "missing": (missing, "none.nii does not exist"),
+    "alone": (alone, "give both --t1 and --t2"),
+    "shape": (second(voxels((9, 8, 6))), "t2.nii has shape"),
+    "affine": (second(voxels(), 2 * AFFINE), "their affines differ"),
+    "zero": (second(0 * voxels()), "t2.nii has no contrast"),
+    "NaN": (second(np.where(voxels() > 500, np.nan, voxels())), "t2.nii contains NaN"),
+    "phantom size": (lambda _: ["--size", "4", "4", "4"], "size must be"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_demo_refuses(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, sentence = BAD[case]
+    assert demo.main([*arguments(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    printed = capsys.readouterr()
+    assert sentence in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_demo_fails_if_the_fused_loss_is_not_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "GRADIENT_TOLERANCE", 0)
+    assert demo.main(["--size", "16", "16", "16", "--out", str(tmp_path)]) == 1
+    assert "differs from its reference" in capsys.readouterr().err
+
+
+def test_imports_point_one_way() -> None:
+    """The benchmarks import the examples; these share one room, and lean on it alone."""
+    forbidden = {
+        "examples": r"\bbenchmarks\b",
+        "examples/registration": r"\bbrats\b",
+        "examples/common": r"\b(brats|registration|demo)\b",
+    }
+    for folder, wrong in forbidden.items():
+        for path in (ROOT / folder).rglob("*.py"):
+            lines = re.findall(r"^\s*(?:from|import) .*", path.read_text("utf-8"), re.MULTILINE)
+            assert not [line for line in lines if re.search(wrong, line)], path

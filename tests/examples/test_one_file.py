@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""The two examples that are one file: a small run of each, on what it prints and draws."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+
+from examples import register_pair, synthesis
+
+
+def numbers(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"\d+\.\d+", text.splitlines()[0])]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_synthesis(
+    dims: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synthesis, "TEST_SUBJECTS", 2)
+    small = ["--size", "24", "--subjects", "2", "--steps", "2", "--dims", str(dims)]
+    assert synthesis.main([*small, "--out", str(tmp_path)]) == 0
+    before, after = numbers(capsys.readouterr().out)
+    assert 5 < before < 20 and 0 < after < 30
+    assert imread(tmp_path / "synthesis.png").std() > 0.05
+
+
+@pytest.mark.parametrize("transform", ["affine", "displacement"])
+def test_registration(transform: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--size", "32", "40", "32", "--levels", "2", "--steps", "30"]
+    words = [*small, "--transform", transform, "--out", str(tmp_path)]
+    assert register_pair.main(words) == 0
+    before, after = numbers(capsys.readouterr().out)
+    assert after < {"affine": 0.4, "displacement": 0.75}[transform] * before
+    assert imread(tmp_path / "register_pair.png").std() > 0.05
+
+
+def test_a_displacement_of_nothing_and_of_one_voxel() -> None:
+    image, spacing = torch.rand(1, 1, 5, 6, 7), (1.0, 2.0, 3.0)
+    nothing = torch.zeros(1, 3, 5, 6, 7)
+    torch.testing.assert_close(register_pair.warp(image, nothing, spacing), image)
+    along = nothing + torch.tensor([0.0, 2.0, 0.0]).view(1, 3, 1, 1, 1)
+    moved = register_pair.warp(image, along, spacing)
+    torch.testing.assert_close(moved[:, :, :, :-1], image[:, :, :, 1:])
+
+
+def test_registration_of_files(tmp_path: Path) -> None:
+    head = np.zeros((16, 16, 16), np.float32)
+    head[3:12, 4:13, 4:12] = np.arange(1, 9)
+    affine = np.diag([2.0, 2, 3, 1])
+    for name, image in (("t1", head.max() + 1 - head * (head > 0)), ("t2", head)):
+        nibabel.save(nibabel.Nifti1Image(image * (head > 0), affine), tmp_path / f"{name}.nii.gz")
+    files = [str(tmp_path / f"{name}.nii.gz") for name in ("t1", "t2")]
+    words = [*files, "--levels", "1", "--steps", "1", "--out", str(tmp_path)]
+    assert register_pair.main(words) == 0
+    moved = nibabel.load(tmp_path / "registered.nii.gz")
+    np.testing.assert_allclose(moved.affine, affine)
+    with pytest.raises(SystemExit):
+        register_pair.main(files[:1])
