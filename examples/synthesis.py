@@ -2,8 +2,8 @@
 # Copyright (c) 2026 The nec_ext authors
 """Make a T2 from a T1 without pairs: NEC on the brain phantom, in one file to copy from.
 
-    python -m examples.synthesis                                               # slices: two minutes
-    python -m examples.synthesis --dims 3 --size 32 --subjects 8 --steps 600   # volumes
+    python -m examples.synthesis                                   # slices: two minutes
+    python -m examples.synthesis --dims 3 --size 64 --steps 3000   # volumes: for a GPU
 
 The generator sees T1 of some subjects, the discriminator T2 of others. The discriminator teaches
 the contrast; the NGF loss between the generator's input and output keeps the anatomy. At the end
@@ -71,10 +71,10 @@ def train(t1: Tensor, t2: Tensor, options: argparse.Namespace) -> UNet:
     """Train a generator on T1 of some subjects and T2 of others."""
     generator = UNet(
         options.dims, 1, 1, channels=(16, 32, 64, 128), strides=(2, 2, 2), num_res_units=2
-    )
+    ).to(t1.device)
     discriminator = MultiScalePatchDiscriminator(
         num_d=3, num_layers_d=1, spatial_dims=options.dims, channels=16, in_channels=1
-    )
+    ).to(t1.device)
     optimizers = [
         torch.optim.Adam(network.parameters(), lr=1e-3, betas=(0.5, 0.999))
         for network in (discriminator, generator)
@@ -162,9 +162,10 @@ def main(arguments: list[str] | None = None) -> int:
     _, t2 = load(range(n, 2 * n), options.size, options.dims)
     source, truth = load(range(2 * n, 2 * n + TEST_SUBJECTS), options.size, options.dims)
 
-    generator = train(t1, t2, options)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = train(t1.to(device), t2.to(device), options)
     with torch.no_grad():
-        result = generator(source)
+        result = generator(source.to(device)).cpu()
 
     print(f"PSNR to the true T2: {psnr(source, truth):.1f} dB of the T1, ", end="")
     print(f"{psnr(result, truth):.1f} dB of the result")
