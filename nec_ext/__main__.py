@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from . import build_info, ngf_loss, reference
+from ._arguments import CHOICES
 from ._console import run_command
 from ._devices import reason_here
 
 SHAPES = ((1, 1, 256, 256), (1, 1, 64, 64, 64))
-OPERATORS = ("central", "forward", "sobel")
 # Of the float32 loss and its gradient against the float64 reference: relative, and relative L2.
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-6, 1e-5
 ROUNDS = 3
@@ -86,7 +86,7 @@ def _compare(device: str) -> bool:
     )
     exact = True
     for shape in SHAPES:
-        for operator in OPERATORS:
+        for operator in CHOICES["operator"]:
             loss_error, gradient_error, fused_ms, reference_ms = _examine(device, shape, operator)
             exact &= loss_error <= LOSS_TOLERANCE and gradient_error <= GRADIENT_TOLERANCE
             name = "x".join(map(str, shape))

@@ -167,7 +167,7 @@ def _check_map(name: str, tensor: Tensor, image: Tensor) -> Tensor:
 
 
 def parse_eps(name: str, eps: float | Tensor, image: Tensor) -> float | Tensor:
-    """A positive float, or a tensor whose values :func:`check_values` looks at."""
+    """Return a positive float, or a tensor whose values :func:`check_maps` looks at."""
     if isinstance(eps, Tensor):
         return _check_map(name, eps, image)
     return parse_eps_value(name, eps)

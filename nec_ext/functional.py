@@ -82,11 +82,9 @@ def ngf_loss(
 
     References:
         .. [1] V. Jaouen, P.-H. Conze, D. Visvikis, "One-sided unsupervised medical image synthesis
-        with normalized edge
-           consistency", ISBI 2024, doi 10.1109/ISBI56570.2024.10635150.
+           with normalized edge consistency", ISBI 2024, doi 10.1109/ISBI56570.2024.10635150.
         .. [2] E. Haber, J. Modersitzki, "Intensity gradient based registration and fusion of
-        multi-modal images",
-           MICCAI 2006.
+           multi-modal images", MICCAI 2006.
     """
     input, target, options = parse_options(
         input,

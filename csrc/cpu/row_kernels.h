@@ -3,9 +3,9 @@
 //
 // The inner loops of the CPU sweep: everything that touches each voxel, one row (x) at a time.
 //
-// The loops are compiled once per instruction set into a table of functions; sweep.cpp, which is
-// compiled once, walks planes and rows and calls them. A row of 160 voxels takes about 100 ns, so
-// the call through a pointer costs nothing that can be measured.
+// The loops are compiled once per instruction set into a table of functions; tile_sweep.cpp, which
+// is compiled once, walks planes and rows and calls them. A row of 160 voxels takes about 100 ns,
+// so the call through a pointer costs nothing that can be measured.
 #pragma once
 
 #include "../problem.h"
@@ -18,7 +18,7 @@ namespace nec::cpu {
 constexpr int kPad = 16;
 constexpr int kLanes = 16;
 
-constexpr int kOperators = 3, kModes = 2, kGradients = 3;
+constexpr int kGradients = 3;
 
 // One row of dl/dd and its neighbourhood. Row pointers point at x = 0. [dz + 1][dy + 1]
 template <typename T>

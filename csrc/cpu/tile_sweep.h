@@ -5,11 +5,10 @@
 // first-level cache:
 //
 //   1. a row of the next plane of both images is staged: converted to T, the border replicated
-//   along x,
+//      along x,
 //   2. the field dl/dd of a row is computed, once per voxel,
 //   3. the field of three rows becomes one row of the adjoint; that completes a row of the gradient
-//   of the
-//      plane before.
+//      of the plane before.
 //
 // Images with short rows are swept several at a time: a row of scratch memory then has a row of
 // each, with an element on both sides for the border.

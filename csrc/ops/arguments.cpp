@@ -137,7 +137,7 @@ Problem make_problem(const Arguments& a, const Layout& layout) {
   }
   STD_TORCH_CHECK(int(a.spacing.size()) == dim,
                   "nec_ext: spacing must have one number per spatial axis");
-  STD_TORCH_CHECK(a.op >= 0 && a.op <= 2 && a.eps_mode >= 0 && a.eps_mode <= 1,
+  STD_TORCH_CHECK(a.op >= 0 && a.op < kOperators && a.eps_mode >= 0 && a.eps_mode < kModes,
                   "nec_ext: unknown operator or eps mode");
 
   Problem p{};

@@ -11,8 +11,8 @@
 
 namespace sweep_case {
 
-inline constexpr Operator kOperators[] = {Operator::central, Operator::forward, Operator::sobel};
-inline constexpr EpsMode kModes[] = {EpsMode::additive, EpsMode::quadrature};
+inline constexpr Operator kAllOperators[] = {Operator::central, Operator::forward, Operator::sobel};
+inline constexpr EpsMode kAllModes[] = {EpsMode::additive, EpsMode::quadrature};
 inline constexpr DType kTypes[] = {DType::float64, DType::float32, DType::float16, DType::bfloat16};
 inline constexpr Layout kLayouts[] = {Layout::contiguous, Layout::channels_last, Layout::gaps,
                                       Layout::transposed};
@@ -29,8 +29,8 @@ inline Case case_of(int dim, Size size = {2, 2, 5, 6, 7}) {
 template <typename Body>
 void for_each_option(const Body& body) {
   for (const int dim : {2, 3})
-    for (const Operator op : kOperators)
-      for (const EpsMode mode : kModes) body(dim, op, mode);
+    for (const Operator op : kAllOperators)
+      for (const EpsMode mode : kAllModes) body(dim, op, mode);
 }
 
 inline void test_options() {
@@ -50,7 +50,7 @@ inline void test_options() {
 }
 
 inline void test_sizes() {
-  for (const Operator op : kOperators) {
+  for (const Operator op : kAllOperators) {
     for (const int64_t z : {1, 2, 3, 5}) {
       for (const int64_t x : {1, 2, 15, 16, 17, 33}) {
         for (const int64_t y : {1, 2, 5}) {
@@ -134,7 +134,7 @@ inline void test_windows() {
   for (int repeat = 0; repeat < 100; ++repeat) {
     for (const int dim : {2, 3}) {
       Case c = case_of(dim, {1, 2, 7, 6, 20});
-      c.op = kOperators[repeat % 3];
+      c.op = kAllOperators[repeat % 3];
       c.window = random_box(random, c.size);
       if (repeat % 2) c.mask_size = {1, 1, 1, c.size[3], c.size[4]};
       c.loss_map = repeat % 4 == 0;
@@ -165,7 +165,7 @@ inline void test_tile_by_tile() {
 }
 
 inline void test_values() {
-  for (const EpsMode mode : kModes) {
+  for (const EpsMode mode : kAllModes) {
     // Far beyond what float squares can hold, and below.
     for (const double scale : {1e-30, 1e-12, 1e-6, 1e6, 1e12, 1e30}) {
       Case c;
@@ -232,7 +232,7 @@ inline void test_values() {
 
 // A NaN reaches the gradient where a difference or its adjoint does, and no further.
 inline void test_spread() {
-  for (const Operator op : kOperators) {
+  for (const Operator op : kAllOperators) {
     Case c = case_of(3, {1, 1, 9, 6, 8});
     c.op = op;
     Run run(c);

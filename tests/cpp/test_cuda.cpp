@@ -152,7 +152,7 @@ void test_leftovers(const Case& c) {
 }
 
 void test_leftovers() {
-  for (const Operator op : kOperators) {
+  for (const Operator op : kAllOperators) {
     for (const int kilobytes : {14, 18, 24}) {
       fake_device.shared_bytes = kilobytes * 1024;
       for (const int64_t width : {64, 200, 509, 512}) {
@@ -174,7 +174,7 @@ void test_tiles() {
   const Size sizes[] = {{1, 1, 5, 9, 8},  {1, 2, 3, 23, 40}, {1, 1, 4, 11, 100},
                         {2, 1, 40, 1, 8}, {1, 1, 9, 1, 200}, {1, 1, 3, 30, 37}};
   for (const Size& size : sizes) {
-    for (const Operator op : kOperators) {
+    for (const Operator op : kAllOperators) {
       for (const int gradients : {0, 1, 2}) {
         for (const bool isotropic : {true, false}) {
           Case c = case_of(size[3] == 1 ? 2 : 3, size);

@@ -36,7 +36,7 @@ double mask_sum(const Problem& p, int workers) {
 void test_tiles() {
   for (const Size& size :
        {Size{1, 1, 3, 1, 2500}, Size{1, 1, 4, 67, 1500}, Size{1, 1, 3, 700, 21}}) {
-    for (const Operator op : kOperators) {
+    for (const Operator op : kAllOperators) {
       Case c = case_of(size[3] == 1 ? 2 : 3, size);
       c.op = op;
       c.mask_size = size;
@@ -50,7 +50,7 @@ void test_joined_images() {
   Run random{Case()};
   for (const Size& size : {Size{19, 1, 3, 4, 7}, Size{2, 21, 3, 3, 9}, Size{37, 2, 5, 1, 4},
                            Size{3, 1, 2, 3, 46}, Size{70, 1, 2, 2, 1}}) {
-    for (const Operator op : kOperators) {
+    for (const Operator op : kAllOperators) {
       for (const Layout layout : {Layout::contiguous, Layout::channels_last}) {
         Case c = case_of(size[3] == 1 ? 2 : 3, size);
         c.op = op;
