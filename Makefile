@@ -7,9 +7,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The bytecode of all packages afterwards and on all cores: pip takes one, and half a minute for torch's.
+# Of most packages a few modules are imported: their bytecode is made then, and kept.
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
-BYTECODE := $(BIN)/python -m compileall -qq -j 0 -x 'site-packages/.*/tests/' $(VENV)/lib || true
+unexport PYTHONDONTWRITEBYTECODE
 # Before every step that takes long: what it is, and its time on two idle cores.
 say = @echo "==> $(1)"
 # torch's build looks for ninja on the path.
@@ -30,7 +30,7 @@ help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.demo $(VENV)/.extension ## Run the demo; T1=PATH T2=PATH: on your own images, OUT=DIR: results there
-	$(call say,Demo: 30 s)
+	$(call say,Demo: 45 s)
 	$(BIN)/python -m examples.demo $(if $(T1),--t1 "$(T1)") $(if $(T2),--t2 "$(T2)") $(if $(OUT),--out "$(OUT)")
 
 # Without data the phantom, for which the paper's networks would be wasted.
@@ -115,13 +115,12 @@ $(VENV)/.demo: requirements/demo.txt $(VENV)/.build
 $(VENV)/.test: requirements/test.txt $(VENV)/.demo
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.test
 $(VENV)/.build $(VENV)/.demo $(VENV)/.test $(VENV)/.dev:
-	$(call say,Packages of $<: 20 s and their download)
+	$(call say,Packages of $<: up to 20 s and their download)
 	$(PIP) -r $<
-	$(BYTECODE)
 	touch $@
 
 # Folders too: their time changes when a source is added or removed. Commits, for the version names the last one.
 $(VENV)/.extension: $(VENV)/.build setup.py pyproject.toml $(shell find csrc) $(wildcard $(shell git rev-parse --git-path logs/HEAD 2>/dev/null))
-	$(call say,Extension: 40 s or with CUDA kernels ten minutes)
+	$(call say,Extension: a minute; or with CUDA kernels ten)
 	$(PIP) --no-build-isolation --no-deps --editable .
 	touch $@
