@@ -121,6 +121,6 @@ $(VENV)/.build $(VENV)/.demo $(VENV)/.test $(VENV)/.dev:
 
 # Folders too: their time changes when a source is added or removed. Commits, for the version names the last one.
 $(VENV)/.extension: $(VENV)/.build setup.py pyproject.toml $(shell find csrc) $(wildcard $(shell git rev-parse --git-path logs/HEAD 2>/dev/null))
-	$(call say,Extension: a minute; or with CUDA kernels ten)
+	$(call say,Extension: a minute; or with CUDA kernels six)
 	$(PIP) --no-build-isolation --no-deps --editable .
 	touch $@
