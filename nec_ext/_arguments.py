@@ -45,13 +45,16 @@ class Options(NamedTuple):
 
     def tensors(self) -> Maps:
         """Return eps, target_eps and mask where they are tensors, in the order of the schema."""
-        eps, target_eps = (
-            value if isinstance(value, Tensor) else None for value in (self.eps, self.target_eps)
+        return (
+            self.eps if isinstance(self.eps, Tensor) else None,
+            self.target_eps if isinstance(self.target_eps, Tensor) else None,
+            self.mask,
         )
-        return eps, target_eps, self.mask
 
     def without_tensors(self) -> Options:
         """Return the options that an autograd graph may keep beside its saved tensors."""
+        if not self.has_maps:
+            return self
         eps, target_eps = (
             0.0 if isinstance(value, Tensor) else value for value in (self.eps, self.target_eps)
         )
@@ -69,7 +72,8 @@ class Options(NamedTuple):
     def numbers(self) -> tuple[Any, ...]:
         """Return what the ops take besides tensors, in the order of the schema."""
         return (
-            *(0.0 if isinstance(value, Tensor) else value for value in (self.eps, self.target_eps)),
+            0.0 if isinstance(self.eps, Tensor) else self.eps,
+            0.0 if isinstance(self.target_eps, Tensor) else self.target_eps,
             CHOICES["eps_mode"].index(self.eps_mode),
             CHOICES["operator"].index(self.operator),
             self.spacing,
@@ -79,7 +83,11 @@ class Options(NamedTuple):
     @property
     def has_maps(self) -> bool:
         """Whether a value is in a tensor, where only :func:`check_maps` sees it."""
-        return any(isinstance(value, Tensor) for value in (self.eps, self.target_eps, self.mask))
+        return (
+            isinstance(self.eps, Tensor)
+            or isinstance(self.target_eps, Tensor)
+            or self.mask is not None
+        )
 
 
 def shown(value: object) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from . import _direct_calls as _direct_calls
 from . import _ops, reference
-from ._arguments import CHOICES, Gradients, Maps, Options, Wanted
+from ._arguments import CHOICES, Gradients, Maps, Options, Wanted, has_values
 from ._torch import eager_apply, is_batched, is_eager, is_recording
 
 HALF_DTYPES = (torch.float16, torch.bfloat16)
@@ -135,6 +135,8 @@ def scale_stored(stored: Gradients, upstream: Tensor, factor: Tensor | None, ctx
 
 
 def _scale_in_place(gradient: Tensor, upstream: Tensor, factor: Tensor | None) -> None:
+    if has_values(upstream) and factor is None and upstream.item() == 1:
+        return  # as after loss.backward()
     if type(gradient) is Tensor and gradient.device.type in _ops.FUSED_DEVICES:
         _ops.call(_ops.ngf_scale_, gradient, upstream, factor)
     else:  # a DTensor, say

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ._extension import load
-from ._torch import call_below_autograd, is_eager
+from ._torch import call_below_autograd, is_transforming
 
 extension = load()  # registers torch.ops.nec_ext
 ngf_forward = torch.ops.nec_ext.ngf_forward.default
@@ -34,7 +34,9 @@ def call(op: Any, *arguments: Any) -> Any:
     In plain eager mode the kernel of an op called directly (_direct_calls.py), which is written in
     Python, would cost more than a small image.
     """
-    return call_below_autograd(op, *arguments) if is_eager() else op(*arguments)
+    if torch.compiler.is_compiling() or is_transforming():
+        return op(*arguments)
+    return call_below_autograd(op, *arguments)
 
 
 def loss_dtype(input: Tensor, target: Tensor) -> torch.dtype:
