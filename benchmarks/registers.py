@@ -21,7 +21,7 @@ from .console import run_command
 
 CUDA = Path(__file__).resolve().parent.parent / "csrc" / "cuda"
 FILES = ("sweep_float_2d", "sweep_float_3d", "sweep_double_2d", "sweep_double_3d")
-# Those that share a pass of the front end, as in setup.py.
+# Architectures that share a pass of the front end, as in setup.py.
 PASSES = (("75", "80", "86", "89"), ("90", "100", "120"))
 TYPES = {"f": "float32", "d": "float64"}
 OPERATORS = ("central", "forward", "sobel")

@@ -398,9 +398,3 @@ def test_a_default_device() -> None:
     with torch.device("meta"):
         loss = nec_ext.tiled.ngf_loss(IMAGE, IMAGE.flip(2), tiles=2)
     assert torch.equal(loss, nec_ext.ngf_loss(IMAGE, IMAGE.flip(2)))
-
-
-@pytest.mark.parametrize("numpy_scalar", [np.float32(0.2), np.float64(0.2)])
-def test_numbers_of_numpy(numpy_scalar: Any) -> None:
-    loss = nec_ext.tiled.ngf_loss(IMAGE, IMAGE.flip(2), eps=numpy_scalar)
-    assert torch.equal(loss, nec_ext.ngf_loss(IMAGE, IMAGE.flip(2), eps=float(numpy_scalar)))

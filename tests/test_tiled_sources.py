@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers import Result, assert_result_close, assert_same_bits, evaluate, run_python
 from test_memory import allocations
-from test_tiled import copy_tiles
+from test_tiled import IMAGE, copy_tiles
 from torch import Tensor
 
 import nec_ext
@@ -294,3 +294,9 @@ def test_files_of_numpy(tmp_path: Path) -> None:
     as_floats = [floats(array) for array in mapped]
     expected = evaluate(nec_ext.ngf_loss, *as_floats, 1.0, "target", **OPTIONS).grad_target
     assert torch.equal(torch.from_numpy(written), expected)
+
+
+@pytest.mark.parametrize("numpy_scalar", [np.float32(0.2), np.float64(0.2)])
+def test_numbers_of_numpy(numpy_scalar: Any) -> None:
+    loss = nec_ext.tiled.ngf_loss(IMAGE, IMAGE.flip(2), eps=numpy_scalar)
+    assert torch.equal(loss, nec_ext.ngf_loss(IMAGE, IMAGE.flip(2), eps=float(numpy_scalar)))

@@ -170,7 +170,7 @@ bool TileSweep<T>::load_eps(const View& view, int64_t z, int64_t y, T* row) {
   return in_range;
 }
 
-// What does not lie in [begin, end) of an image's row.
+// Fills each image's row outside of [begin, end), and what lies between two images.
 template <typename T>
 void TileSweep<T>::fill_between(T* row, int64_t begin, int64_t end, T value) const {
   for (int64_t i = 0; i < piece_.images; ++i) {
@@ -275,7 +275,7 @@ double TileSweep<T>::reduce_row(int64_t z, int64_t y) {
   return sum_row(squared_alignment_);
 }
 
-// Of values times weights in the box.
+// Sums values times weights over the box.
 template <typename T>
 double TileSweep<T>::sum_row(T* values) const {
   const int64_t begin = piece_.box.lo[2] - field_.lo[2], end = piece_.box.hi[2] - field_.lo[2];
