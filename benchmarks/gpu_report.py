@@ -79,7 +79,7 @@ def phases(results: Path) -> dict[str, list[Step]]:
         "initcheck": [],
         "synccheck": [],
     }
-    pytest = ["pytest", "tests/cuda", "-m", "cuda", "-q", "-ra", "--tb=short", "--maxfail=50"]
+    pytest = ["pytest", "tests/gpu", "-m", "cuda", "-q", "-ra", "--tb=short", "--maxfail=50"]
     # The metadata beside the package is where it finds its version.
     setup = ["setup.py", "egg_info", "build_ext", "--inplace"]
     tests = ["-m", *pytest, "--durations=10", "-p", "no:cacheprovider"]
@@ -96,7 +96,7 @@ def phases(results: Path) -> dict[str, list[Step]]:
             Step(
                 tool,
                 200,
-                [sanitizer, "--tool", tool, *options, *own, PYTHON, "tests/cuda/every_kernel.py"],
+                [sanitizer, "--tool", tool, *options, *own, PYTHON, "tests/gpu/every_kernel.py"],
                 check,
             )
             for tool, own in tools.items()

@@ -5,14 +5,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from helpers import threads
-
-if TYPE_CHECKING:
-    from ranks import Ranks
 
 
 @pytest.fixture(autouse=True)
@@ -31,15 +27,6 @@ def unchanged_settings() -> Iterator[None]:
 def seeded() -> None:
     """For the few tests that draw from torch's own generator."""
     torch.manual_seed(0)
-
-
-@pytest.fixture(scope="session")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
-    """Three processes with a group, which start when the first test asks for them."""
-    from ranks import started
-
-    with started(3, tmp_path_factory.mktemp("ranks")) as ranks:
-        yield ranks
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import torch
 from inputs import generator
 from tolerances import TOLERANCES, Tolerance
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 import nec_ext
 
@@ -187,6 +188,20 @@ def assert_gradient_close(
 def assert_same_bits(actual: Result, expected: Result) -> None:
     for one, other in zip(actual.tensors, expected.tensors, strict=True):
         assert torch.equal(one, other)
+
+
+def allocations(function: Callable[[], Any]) -> tuple[int, int, Any]:
+    """Peak and final level in bytes above the level before the call, and its result."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        result = function()
+    events = [
+        event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"
+    ]
+    level = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        level += event.nbytes()
+        peak = max(peak, level)
+    return peak, level, result
 
 
 def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -2,7 +2,7 @@
 # Copyright (c) 2026 The nec_ext authors
 """Every variant of the kernels once, on small images: what compute-sanitizer is given to run.
 
-``PYTHONPATH=.:tests compute-sanitizer --tool racecheck python tests/cuda/every_kernel.py``
+``PYTHONPATH=.:tests compute-sanitizer --tool racecheck python tests/gpu/every_kernel.py``
 
 Images, masks and the expected results are made on the CPU, so that hardly any other kernel runs.
 """

@@ -18,7 +18,7 @@ from helpers import (
     random_upstream,
 )
 from inputs import by_name
-from test_compile import op_arguments
+from ops import op_arguments
 from torch import Tensor
 from torch.autograd import forward_ad
 

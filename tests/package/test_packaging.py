@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("build")
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 if not (ROOT / ".git").exists() or shutil.which("git") is None:
     pytest.skip("needs a git checkout", allow_module_level=True)
 

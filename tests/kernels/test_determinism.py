@@ -89,10 +89,10 @@ def test_instruction_set(
     # All kernels, rows of all lengths, every way to load and store, and the rows that are computed
     # again.
     chosen = [
-        f"tests/test_functional.py::{name}"
+        f"tests/kernels/test_functional.py::{name}"
         for name in ("test_every_input", "test_large_input", "test_mask")
     ]
-    chosen += ["tests/test_extremes.py::test_scales"]
+    chosen += ["tests/kernels/test_extremes.py::test_scales"]
     only = "thin_2x5x6 or odd or strided or large or float64-none or (3d and 1e+30)"
     options = ("-q", "-x", "--no-header", "-p", "no:cacheprovider", "-k", only)
     result = run_python("-m", "pytest", *options, *chosen, **{VARIABLE: capability})

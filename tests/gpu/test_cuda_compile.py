@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import gpu  # noqa: F401
 import pytest
-from test_compile import (  # noqa: F401
+from package.test_compile import (  # noqa: F401
     fresh_compiler,
     test_bad_values_are_nan_where_python_may_not_look,
     test_compiled_backward_twice,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import threads
 from inputs import Case, channels_last, contiguous, expanded, transposed
-from test_compile import TESTS, op_arguments
+from ops import TESTS, op_arguments
 from torch import Tensor
 
 forward = torch.ops.nec_ext.ngf_forward.default

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import Result, assert_result_close, assert_same_bits, evaluate, run_python
-from test_memory import allocations
+from helpers import Result, allocations, assert_result_close, assert_same_bits, evaluate, run_python
 from test_tiled import IMAGE, copy_tiles
 from torch import Tensor
 

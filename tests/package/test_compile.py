@@ -19,6 +19,7 @@ from helpers import (
     random_upstream,
 )
 from inputs import LAYOUTS, SMALL, Case, by_name, generator
+from ops import TESTS, op_arguments
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses import FakeTensorMode
@@ -199,23 +200,6 @@ def test_autocast(dtype: torch.dtype) -> None:
 # --- torch's own checks ---------------------------------------------------------------------------
 
 
-def op_arguments(
-    case: Case, dtypes: tuple[torch.dtype, torch.dtype], maps: bool
-) -> tuple[list[Any], list[Any]]:
-    """Positional arguments that the ops have in common."""
-    ndim = len(case.shape) - 2
-    rng = generator("opcheck")
-    given = [None] * 3
-    if maps:
-        given = [
-            0.1 + torch.rand(case.shape, generator=rng),
-            0.2 + torch.rand(case.shape[2:], generator=rng),
-        ]
-        given.append(torch.rand(case.shape, generator=rng) > 0.4)
-    images = [image.requires_grad_() for image in case.images(*dtypes)]
-    return [*images, *given], [0.15, 0.3, int(maps), 2 - int(maps), [1.0, 0.8, 1.3][:ndim], 0.7]
-
-
 CHECKED = [
     ("noise_2d", (torch.float32, torch.float32), False),
     ("noise_3d", (torch.float64, torch.float64), True),
@@ -227,8 +211,6 @@ CHECKED = [
 checked = pytest.mark.parametrize(
     ("name", "dtypes", "maps"), CHECKED, ids=[name for name, *_ in CHECKED]
 )
-# Gradients do not belong to the op: they are the autograd function's.
-TESTS = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,9 @@ from helpers import (
 )
 from hypothesis import given
 from inputs import CASES, LARGE, SMALL, Case, brain, generator
+from kernels.test_extremes import SCALES
+from kernels.test_properties import bounded, problems
 from oracle import loop_loss
-from test_extremes import SCALES
-from test_properties import bounded, problems
 
 import nec_ext
 

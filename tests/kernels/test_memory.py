@@ -9,29 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import WANTED, as_leaves, random_upstream
+from helpers import WANTED, allocations, as_leaves, random_upstream
 from inputs import Case, Layout, contiguous, strided, transposed
-from torch.profiler import ProfilerActivity, profile
 
 import nec_ext
 
 CASE = Case("memory", (1, 2, 32, 64, 64))
 VOXELS = 2 * 32 * 64 * 64
 SMALL_CHANGE = 64 * 1024  # scalars; what the contract allows is a megabyte
-
-
-def allocations(function: Callable[[], Any]) -> tuple[int, int, Any]:
-    """Peak and final level in bytes above the level before the call, and its result."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        result = function()
-    events = [
-        event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"
-    ]
-    level = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        level += event.nbytes()
-        peak = max(peak, level)
-    return peak, level, result
 
 
 def training_step(

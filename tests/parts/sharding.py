@@ -13,8 +13,7 @@ from unittest import mock
 
 import torch
 import torch.distributed as dist
-from helpers import Result, evaluate
-from test_memory import allocations
+from helpers import Result, allocations, evaluate
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor

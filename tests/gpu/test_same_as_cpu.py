@@ -13,13 +13,13 @@ pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("gpu_by_default")]
 
 # The file, and which of its tests ask for what only the CPU has.
 REUSED: dict[str, set[str]] = {
-    "test_functional": set(),
+    "kernels.test_functional": set(),
     # Sums over halves and over float32 need not be cut into the same blocks.
-    "test_dtypes": {"test_half_gradient_is_the_float32_gradient_rounded"},
-    "test_autograd": set(),
-    "test_transforms": set(),
+    "kernels.test_dtypes": {"test_half_gradient_is_the_float32_gradient_rounded"},
+    "package.test_autograd": set(),
+    "package.test_transforms": set(),
     # Loops on the CPU are the oracle of these: test_cuda_kernels.py has what they ask.
-    "test_extremes": {
+    "kernels.test_extremes": {
         "test_scales",
         "test_eps_beyond_the_range_of_the_images",
         "test_extreme_spacing",
@@ -27,7 +27,7 @@ REUSED: dict[str, set[str]] = {
         "test_reference_in_float32",
     },
     # A file on disk: test_cuda_memory.py has strides beyond int32 of its own.
-    "test_huge": {"test_strides_beyond_int32"},
+    "kernels.test_huge": {"test_strides_beyond_int32"},
 }
 
 for _file, _left_out in REUSED.items():
@@ -38,4 +38,4 @@ for _file, _left_out in REUSED.items():
     }
     assert _tests.keys() >= _left_out
     for _name in _tests.keys() - _left_out:
-        globals()[f"{_file}_{_name.removeprefix('test_')}"] = _tests[_name]
+        globals()[f"{_file.rpartition('.')[2]}_{_name.removeprefix('test_')}"] = _tests[_name]

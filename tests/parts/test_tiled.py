@@ -16,6 +16,7 @@ from helpers import (
     OPERATORS,
     WANTED,
     Result,
+    allocations,
     assert_result_close,
     assert_same_bits,
     evaluate,
@@ -23,7 +24,6 @@ from helpers import (
     threads,
 )
 from inputs import Case, channels_last, contiguous, cropped, generator, transposed
-from test_memory import allocations
 from torch import Tensor
 
 import nec_ext
