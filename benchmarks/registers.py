@@ -2,7 +2,8 @@
 # Copyright (c) 2026 The nec_ext authors
 """Registers of the CUDA kernels, as the compiler reports them: ``make registers``.
 
-Needs nvcc and no GPU. Fails if a kernel of float32 arithmetic keeps registers in memory.
+The command needs nvcc and no GPU. It fails if a kernel of float32 arithmetic keeps registers in
+memory.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from .console import run_command
 
 CUDA = Path(__file__).resolve().parent.parent / "csrc" / "cuda"
 FILES = ("sweep_float_2d", "sweep_float_3d", "sweep_double_2d", "sweep_double_3d")
-# Architectures that share a pass of the front end, as in setup.py.
+# The architectures of a group share a pass of the compiler's front end, as in setup.py.
 PASSES = (("75", "80", "86", "89"), ("90", "100", "120"))
 TYPES = {"f": "float32", "d": "float64"}
 OPERATORS = ("central", "forward", "sobel")
 GRADIENTS = ("loss alone", "one gradient", "both gradients")
 LAYOUTS = ("plain", "loose", "general")
-# A kernel's name as the compiler mangles it, what it keeps in memory, and its registers.
+# ptxas reports a kernel's mangled name, its bytes in memory and the number of its registers.
 NAME = re.compile(
     r"Compiling entry function '\S*NgfSweepI([fd])Li(\d)E\S*?OperatorE(\d)E\S*?GradientsE(\d)E"
     r"\S*?LayoutE(\d)E\S*' for 'sm_(\d+)'"
@@ -50,7 +51,7 @@ class Kernel(NamedTuple):
 
 
 def compile_kernels(file: str, architectures: Sequence[str]) -> list[Kernel]:
-    """Return what ptxas says of the kernels of a file."""
+    """Compile the kernels of a file and return what ptxas reports of each."""
     with tempfile.TemporaryDirectory() as folder:
         codes = ",".join(f"sm_{architecture}" for architecture in architectures)
         target = f"-gencode=arch=compute_{architectures[0]},code=[{codes}]"
@@ -60,12 +61,12 @@ def compile_kernels(file: str, architectures: Sequence[str]) -> list[Kernel]:
     if result.returncode != 0:
         raise RuntimeError(result.stderr)
     kernels = []
-    # One report after the other, each from its name on.
+    # The reports follow each other, and each begins with the name of its kernel.
     for report in result.stderr.split("ptxas info    : Compiling")[1:]:
-        found = [p.search(f"Compiling{report}") for p in (NAME, IN_MEMORY, REGISTERS)]
-        if any(match is None for match in found):
-            raise RuntimeError(f"what ptxas reports cannot be read: {report}")
-        name, memory, registers = (match.groups() for match in found if match)
+        matches = [p.search(f"Compiling{report}") for p in (NAME, IN_MEMORY, REGISTERS)]
+        if any(match is None for match in matches):
+            raise RuntimeError(f"the report of ptxas cannot be read: {report}")
+        name, memory, registers = (match.groups() for match in matches if match)
         dtype, dim, operator, gradients, layout, architecture = name
         names = (OPERATORS[int(operator)], GRADIENTS[int(gradients)], LAYOUTS[int(layout)])
         kernels.append(
@@ -82,7 +83,7 @@ def compile_kernels(file: str, architectures: Sequence[str]) -> list[Kernel]:
 
 
 def table(kernels: Iterable[Kernel]) -> str:
-    """Markdown, a line per kernel, the range over architectures where they differ."""
+    """Return a Markdown table: a line per kernel, a range where the architectures differ."""
     registers: dict[tuple[object, ...], dict[str, list[int]]] = defaultdict(
         lambda: defaultdict(list)
     )
@@ -100,7 +101,7 @@ def table(kernels: Iterable[Kernel]) -> str:
 
 
 def main() -> int:
-    """Exit code 1 if a float32 kernel keeps registers in memory."""
+    """Print the table, and return 1 if a float32 kernel keeps registers in memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--architectures", nargs="+", default=sum(PASSES, ()))
     parser.add_argument("--out", type=Path, help="Markdown file to write")
@@ -115,8 +116,8 @@ def main() -> int:
     names = ", ".join(f"{name[:-1]}.{name[-1]}" for name in arguments.architectures)
     text = f"""# Registers
 
-Per thread, of every kernel of a sweep, compiled for compute capability {names}; a range where they
-differ. Written by `make registers`.
+The table has the registers per thread of every kernel of a sweep, compiled for compute capability
+{names}. A cell is a range where these differ. `make registers` writes this page.
 
 {table(kernels)}
 
