@@ -19,18 +19,24 @@ from typing import NamedTuple
 
 from .console import run_command
 
-CUDA = Path(__file__).resolve().parent.parent / "csrc" / "cuda"
+CSRC = Path(__file__).resolve().parent.parent / "csrc"
 FILES = ("sweep_float_2d", "sweep_float_3d", "sweep_double_2d", "sweep_double_3d")
 # Architectures that share a pass of the front end, as in setup.py.
 PASSES = (("75", "80", "86", "89"), ("90", "100", "120"))
 TYPES = {"f": "float32", "d": "float64"}
-OPERATORS = ("central", "forward", "sobel")
+# The names of the enumeration, in the order of their numbers.
+OPERATORS = [
+    name
+    for line in (CSRC / "math" / "common.h").read_text().splitlines()
+    if line.startswith("enum class Operator ")
+    for name in re.findall(r"(\w+) = \d", line)
+]
 GRADIENTS = ("loss alone", "one gradient", "both gradients")
-LAYOUTS = ("plain", "loose", "general")
+VARIANTS = ("plain", "strided", "general")
 # A kernel's name as the compiler mangles it, what it keeps in memory, and its registers.
 NAME = re.compile(
-    r"Compiling entry function '\S*NgfSweepI([fd])Li(\d)E\S*?OperatorE(\d)E\S*?GradientsE(\d)E"
-    r"\S*?LayoutE(\d)E\S*' for 'sm_(\d+)'"
+    r"Compiling entry function '\S*MarchI([fd])Li(\d)E\S*?OperatorE(\d)E\S*?GradientsE(\d)E"
+    r"\S*?VariantE(\d)E\S*' for 'sm_(\d+)'"
 )
 IN_MEMORY = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill")
 REGISTERS = re.compile(r"Used (\d+) registers")
@@ -44,7 +50,7 @@ class Kernel(NamedTuple):
     dim: int
     operator: str
     gradients: str
-    layout: str
+    variant: str
     in_memory: int  # bytes, in a stack frame or spilled
     registers: int
 
@@ -55,7 +61,7 @@ def compile_kernels(file: str, architectures: Sequence[str]) -> list[Kernel]:
         codes = ",".join(f"sm_{architecture}" for architecture in architectures)
         target = f"-gencode=arch=compute_{architectures[0]},code=[{codes}]"
         command = ["nvcc", "-std=c++17", "-O3", "-c", target, "-Xptxas=-v"]
-        command += ["-o", f"{folder}/object", str(CUDA / f"{file}.cu")]
+        command += ["-o", f"{folder}/object", str(CSRC / "cuda" / f"{file}.cu")]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise RuntimeError(result.stderr)
@@ -66,8 +72,8 @@ def compile_kernels(file: str, architectures: Sequence[str]) -> list[Kernel]:
         if any(match is None for match in found):
             raise RuntimeError(f"what ptxas reports cannot be read: {report}")
         name, memory, registers = (match.groups() for match in found if match)
-        dtype, dim, operator, gradients, layout, architecture = name
-        names = (OPERATORS[int(operator)], GRADIENTS[int(gradients)], LAYOUTS[int(layout)])
+        dtype, dim, operator, gradients, variant, architecture = name
+        names = (OPERATORS[int(operator)], GRADIENTS[int(gradients)], VARIANTS[int(variant)])
         kernels.append(
             Kernel(
                 architecture,
@@ -87,12 +93,12 @@ def table(kernels: Iterable[Kernel]) -> str:
         lambda: defaultdict(list)
     )
     for k in kernels:
-        registers[k.dtype, k.dim, k.operator, k.gradients][k.layout].append(k.registers)
-    lines = ["| | | | | " + " | ".join(LAYOUTS) + " |", "|---" * (4 + len(LAYOUTS)) + "|"]
-    for (dtype, dim, operator, gradients), by_layout in registers.items():
+        registers[k.dtype, k.dim, k.operator, k.gradients][k.variant].append(k.registers)
+    lines = ["| | | | | " + " | ".join(VARIANTS) + " |", "|---" * (4 + len(VARIANTS)) + "|"]
+    for (dtype, dim, operator, gradients), by_variant in registers.items():
         cells = [f"{dtype}", f"{dim}D", f"{operator}", f"{gradients}"]
-        for layout in LAYOUTS:
-            counts = by_layout.get(layout, [])
+        for variant in VARIANTS:
+            counts = by_variant.get(variant, [])
             ends = sorted({min(counts), max(counts)}) if counts else []
             cells.append(" to ".join(map(str, ends)))
         lines.append("| " + " | ".join(cells) + " |")
