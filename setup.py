@@ -167,7 +167,7 @@ def generate_code(architectures: str) -> list[str]:
     """Return nvcc's flags for a list of architectures, in at most two passes of its front end.
 
     It would take one per architecture otherwise, half of the time of the build. The source differs
-    from 9.0 on alone (csrc/cuda/strips.cuh); machine code is made for each architecture.
+    from 9.0 on alone (csrc/cuda/device.cuh); machine code is made for each architecture.
     """
     names = architectures.removesuffix("+PTX").split()
     early = [name for name in names if float(name) < 9]
@@ -188,7 +188,7 @@ def choose_nvcc_flags(toolkit: str, architectures: str) -> list[str]:
     compress = "release 12" not in ask_nvcc(toolkit, "--version")
     # ninja is told of the headers of .cu files only by a torch with CUDA: beside any other, a
     # change of theirs must be one of the command.
-    headers = sorted(glob("csrc/cuda/*.*[hl]") + glob("csrc/math/*") + ["csrc/problem.h"])
+    headers = sorted(glob("csrc/cuda/*.*[hl]") + glob("csrc/math/*") + glob("csrc/*.h"))
     digest = zlib.crc32(b"".join(Path(header).read_bytes() for header in headers))
     flags = [*NVCC_FLAGS, *["--compress-mode=size"] * compress, f"-DNEC_EXT_HEADERS={digest}"]
     if not os.environ.get("TORCH_CUDA_ARCH_LIST"):  # whose names torch knows

@@ -23,13 +23,19 @@ from .console import run_command
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = "build-cuda"
 TYPES = {"f": "float32", "d": "float64"}
-OPERATORS = ("central", "forward", "sobel")
+# The names of the enumeration, in the order of their numbers.
+OPERATORS = [
+    name
+    for line in (ROOT / "csrc" / "math" / "common.h").read_text().splitlines()
+    if line.startswith("enum class Operator ")
+    for name in re.findall(r"(\w+) = \d", line)
+]
 GRADIENTS = ("loss alone", "one gradient", "both gradients")
-LAYOUTS = ("plain", "loose", "general")
+VARIANTS = ("plain", "strided", "general")
 # A kernel's name as the compiler mangles it, the bytes that it keeps in memory, and its registers.
 NAME = re.compile(
-    r"Compiling entry function '\S*NgfSweepI([fd])Li(\d)E\S*?OperatorE(\d)E\S*?GradientsE(\d)E"
-    r"\S*?LayoutE(\d)E\S*' for 'sm_(\d+)'"
+    r"Compiling entry function '\S*MarchI([fd])Li(\d)E\S*?OperatorE(\d)E\S*?GradientsE(\d)E"
+    r"\S*?VariantE(\d)E\S*' for 'sm_(\d+)'"
 )
 IN_MEMORY = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill")
 REGISTERS = re.compile(r"Used (\d+) registers")
@@ -43,7 +49,7 @@ class Kernel(NamedTuple):
     dim: int
     operator: str
     gradients: str
-    layout: str
+    variant: str
     in_memory: int  # bytes, in a stack frame or spilled
     registers: int
 
@@ -85,8 +91,8 @@ def read_kernels(report: str) -> list[Kernel]:
             continue
         if memory is None or registers is None:
             raise RuntimeError(f"the report of ptxas cannot be read: {part}")
-        dtype, dim, operator, gradients, layout, architecture = name.groups()
-        names = (OPERATORS[int(operator)], GRADIENTS[int(gradients)], LAYOUTS[int(layout)])
+        dtype, dim, operator, gradients, variant, architecture = name.groups()
+        names = (OPERATORS[int(operator)], GRADIENTS[int(gradients)], VARIANTS[int(variant)])
         in_memory = max(map(int, memory.groups()))
         kernels.append(
             Kernel(architecture, TYPES[dtype], int(dim), *names, in_memory, int(registers[1]))
@@ -102,12 +108,12 @@ def table(kernels: Iterable[Kernel]) -> str:
         lambda: defaultdict(list)
     )
     for k in kernels:
-        registers[k.dtype, k.dim, k.operator, k.gradients][k.layout].append(k.registers)
-    lines = ["| | | | | " + " | ".join(LAYOUTS) + " |", "|---" * (4 + len(LAYOUTS)) + "|"]
-    for (dtype, dim, operator, gradients), by_layout in registers.items():
+        registers[k.dtype, k.dim, k.operator, k.gradients][k.variant].append(k.registers)
+    lines = ["| | | | | " + " | ".join(VARIANTS) + " |", "|---" * (4 + len(VARIANTS)) + "|"]
+    for (dtype, dim, operator, gradients), by_variant in registers.items():
         cells = [f"{dtype}", f"{dim}D", f"{operator}", f"{gradients}"]
-        for layout in LAYOUTS:
-            counts = by_layout.get(layout, [])
+        for variant in VARIANTS:
+            counts = by_variant.get(variant, [])
             ends = sorted({min(counts), max(counts)}) if counts else []
             cells.append(" to ".join(map(str, ends)))
         lines.append("| " + " | ".join(cells) + " |")
