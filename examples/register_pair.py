@@ -32,7 +32,7 @@ from .common.nifti import as_stored, read_pair
 from .common.phantom import brain_phantom
 
 KNOTS = 4  # voxels from one knot of a displacement to the next
-RADIUS = 80.0  # mm from the centre, where a change of a matrix parameter moves a voxel as far
+RADIUS = 80.0  # mm from the centre, where 1 mm of a matrix parameter moves a voxel by 1 mm
 
 # A displacement u is (1, 3, X, Y, Z) in mm: x in the fixed image is at x + u(x) in the moving one.
 

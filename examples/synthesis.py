@@ -94,7 +94,7 @@ def train(t1: Tensor, t2: Tensor, options: argparse.Namespace) -> UNet:
         discriminator_loss.backward()
         optimizers[0].step()
 
-        # The NGF loss takes an edge that goes up for one that goes down. So it starts when the
+        # The NGF loss does not depend on the direction of an edge. So it starts when the
         # discriminator has turned the contrast: from the first step on it would keep the source's.
         done = step / options.steps
         weight = options.weight * min(max((done - 0.13) / 0.1, 0), 1)

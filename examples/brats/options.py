@@ -75,7 +75,7 @@ class Options:
     lambda_discriminator: Weight = 0.5  # weight of its real and of its fake term
     lambda_ngf: Weight = 1.0  # NEC; 0 leaves the adversarial term alone
     delay: Share = 0.0  # in which lambda_ngf is 0
-    ramp: Share = 0.0  # in which it grows from 0 thereafter
+    ramp: Share = 0.0  # after the delay, in which lambda_ngf grows from 0
     eps: Positive = 0.15
     eps_mode: Literal["additive", "quadrature"] = "quadrature"  # "additive": eq. (4) as printed
     operator: Literal["central", "forward", "sobel"] = "sobel"

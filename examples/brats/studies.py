@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Study which settings decide NEC's results, and whether CycleGAN and CUT work in simpler tasks.
+"""Study which settings decide NEC's results, and whether CycleGAN and CUT succeed elsewhere.
 
     python -m examples.brats.studies stability      # NEC: one change at a time
     python -m examples.brats.studies comparators    # CycleGAN and CUT with NEC's steps and rates

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-# Otherwise the profiler announces every start and stop on stderr.
+# Without this setting the profiler announces every start and stop on stderr.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]

@@ -47,7 +47,7 @@ class Level(NamedTuple):
 
     fixed: Tensor
     moving: Tensor
-    mask: Tensor  # bool: where they are compared
+    mask: Tensor  # bool: the voxels that are compared
     spacing: tuple[float, ...]
 
 

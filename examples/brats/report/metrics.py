@@ -35,7 +35,7 @@ Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Row = dict[str, str | float | None]
 
-DATA_RANGE = 2.0  # the length of [-1, 1], in which intensities are
+DATA_RANGE = 2.0  # intensities lie in [-1, 1]
 FAITH_EPS = 0.05
 MAP_BINS = 256
 # A row has these values beside its id; the last three are None where a tissue is missing.

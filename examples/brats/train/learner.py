@@ -116,7 +116,7 @@ class Learner:
         (group,) = optimizer.param_groups
         average_gradients(group["params"])
         group["lr"] = self.rate(name, step)
-        self.scaler.step(optimizer)  # unless a gradient has overflowed in float16
+        self.scaler.step(optimizer)  # skips the step if a gradient has overflowed in float16
         if self.average and name == "generator":
             self.average.update_parameters(self.system.generator)
         return sums
