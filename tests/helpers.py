@@ -22,6 +22,7 @@ import nec_ext
 
 OPERATORS = ("central", "forward", "sobel")
 EPS_MODES = ("additive", "quadrature")
+FORMULAS = {"operator": OPERATORS, "eps_mode": EPS_MODES}
 REDUCTIONS = ("mean", "sum", "none")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 WANTED = ("input", "target", "both")

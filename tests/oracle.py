@@ -73,7 +73,7 @@ def voxel(
 
 
 def as_real(value: Any, shape: Index) -> np.ndarray:
-    array = value.detach().double().numpy() if isinstance(value, Tensor) else value
+    array = value.detach().double().cpu().numpy() if isinstance(value, Tensor) else value
     return np.broadcast_to(np.asarray(array, dtype=Real), shape)
 
 
