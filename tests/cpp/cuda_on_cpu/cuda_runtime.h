@@ -16,12 +16,16 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
+
+// What the thread sanitizer has to be told of fibers.
 #if defined(__SANITIZE_THREAD__)
 #include <sanitizer/tsan_interface.h>
+#define NEC_TELL_SANITIZER(call) call
+#else
+#define NEC_TELL_SANITIZER(call)
 #endif
 
 #define CUDART_VERSION 13000
@@ -107,22 +111,8 @@ cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
 
 namespace cuda_on_cpu {
 
-#if defined(__SANITIZE_THREAD__)
-inline void* new_thread() { return __tsan_create_fiber(0); }
-inline void* this_thread() { return __tsan_get_current_fiber(); }
-inline void announce(void* thread) { __tsan_switch_to_fiber(thread, 1); }  // 1: orders nothing
-inline void release(void* barrier) { __tsan_release(barrier); }
-inline void acquire(void* barrier) { __tsan_acquire(barrier); }
-#else
-inline void* new_thread() { return nullptr; }
-inline void* this_thread() { return nullptr; }
-inline void announce(void*) {}
-inline void release(void*) {}
-inline void acquire(void*) {}
-#endif
-
 struct Fiber {
-  void* thread;  // as the thread sanitizer knows it
+  void* thread = nullptr;  // as the thread sanitizer knows it
   ucontext_t context;
   std::unique_ptr<char[]> stack;
 };
@@ -130,8 +120,7 @@ struct Fiber {
 // The launch that runs, and the fibers, which all launches share.
 inline std::function<void()> grid;  // the way of a thread through all blocks
 inline char* shared_memory;
-inline Fiber host;
-inline std::deque<Fiber> fibers;
+inline Fiber host, fibers[1024];
 inline unsigned running, arrived, ended;
 inline bool barriers[2], backwards;
 
@@ -139,14 +128,14 @@ inline bool barriers[2], backwards;
 __attribute__((noinline, no_sanitize_thread)) inline void resume(Fiber& from, Fiber& to,
                                                                  unsigned index) {
   threadIdx.x = running = index;
-  announce(to.thread);
+  NEC_TELL_SANITIZER(__tsan_switch_to_fiber(to.thread, 1));  // 1: orders nothing
   swapcontext(&from.context, &to.context);
 }
 
 // Hands over to the next thread. The last one goes on, and the others after it.
 __attribute__((noinline, no_sanitize_thread)) inline void wait(bool at_the_end) {
-  void* const barrier = &barriers[backwards];
-  release(barrier);
+  [[maybe_unused]] void* const barrier = &barriers[backwards];
+  NEC_TELL_SANITIZER(__tsan_release(barrier));
   Fiber& self = fibers[running];
   ended += at_the_end;
   if (++arrived < blockDim.x) {
@@ -161,12 +150,12 @@ __attribute__((noinline, no_sanitize_thread)) inline void wait(bool at_the_end) 
     arrived = 0;
     backwards = !backwards;
   }
-  acquire(barrier);
+  NEC_TELL_SANITIZER(__tsan_acquire(barrier));
 }
 
 inline void live() {
   for (;;) {
-    acquire(&host);
+    NEC_TELL_SANITIZER(__tsan_acquire(&host));
     grid();
     wait(true);
   }
@@ -174,10 +163,11 @@ inline void live() {
 
 __attribute__((noinline, no_sanitize_thread)) inline void run_grid() {
   constexpr size_t kStackBytes = 256 * 1024;
-  while (fibers.size() < blockDim.x) {
-    Fiber& fiber = fibers.emplace_back();
-    fiber.thread = new_thread();
+  for (unsigned index = 0; index < blockDim.x; ++index) {
+    Fiber& fiber = fibers[index];
+    if (fiber.stack) continue;
     fiber.stack.reset(new char[kStackBytes]);
+    NEC_TELL_SANITIZER(fiber.thread = __tsan_create_fiber(0));
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack.get();
     fiber.context.uc_stack.ss_size = kStackBytes;
@@ -185,10 +175,11 @@ __attribute__((noinline, no_sanitize_thread)) inline void run_grid() {
   }
   arrived = ended = 0;
   backwards = false;
-  host.thread = this_thread();
-  release(&host);
+  NEC_TELL_SANITIZER(host.thread = __tsan_get_current_fiber());
+  NEC_TELL_SANITIZER(__tsan_release(&host));
   resume(host, fibers[0], 0);
-  for (bool& barrier : barriers) acquire(&barrier);
+  NEC_TELL_SANITIZER(__tsan_acquire(&barriers[0]));
+  NEC_TELL_SANITIZER(__tsan_acquire(&barriers[1]));
 }
 
 }  // namespace cuda_on_cpu
