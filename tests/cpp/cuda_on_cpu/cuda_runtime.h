@@ -161,17 +161,19 @@ inline void live() {
   }
 }
 
-__attribute__((noinline, no_sanitize_thread)) inline void run_grid() {
+__attribute__((noinline)) inline void begin_life(Fiber& fiber) {
   constexpr size_t kStackBytes = 256 * 1024;
+  fiber.stack.reset(new char[kStackBytes]);
+  NEC_TELL_SANITIZER(fiber.thread = __tsan_create_fiber(0));
+  getcontext(&fiber.context);
+  fiber.context.uc_stack.ss_sp = fiber.stack.get();
+  fiber.context.uc_stack.ss_size = kStackBytes;
+  makecontext(&fiber.context, live, 0);
+}
+
+__attribute__((noinline, no_sanitize_thread)) inline void run_grid() {
   for (unsigned index = 0; index < blockDim.x; ++index) {
-    Fiber& fiber = fibers[index];
-    if (fiber.stack) continue;
-    fiber.stack.reset(new char[kStackBytes]);
-    NEC_TELL_SANITIZER(fiber.thread = __tsan_create_fiber(0));
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = kStackBytes;
-    makecontext(&fiber.context, live, 0);
+    if (!fibers[index].stack) begin_life(fibers[index]);
   }
   arrived = ended = 0;
   backwards = false;
