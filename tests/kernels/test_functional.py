@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -101,28 +102,25 @@ def test_short_axes(
 # --- eps ------------------------------------------------------------------------------------------
 
 
-def eps_values(case: Case, kind: str) -> float | Tensor:
-    """A scalar, or positive random numbers that vary over the named axes."""
-    if kind == "scalar":
-        return 0.07
-    batch, channels, *space = case.shape
-    shape = {
-        "0-dim": (),
-        "per_sample": (batch, *(1,) * (len(space) + 1)),
-        "per_channel": (channels, *(1,) * len(space)),  # fewer axes than the images have
-        "per_voxel": case.shape,
-        "per_row": (1, 1, *space[:-1], 1),
-        "per_x": (space[-1],),
-    }[kind]
-    return 0.05 + 0.3 * torch.rand(shape, generator=generator(kind))
+# Of random numbers of the images' shape, what is given as eps.
+EPS: dict[str, Callable[[Tensor], float | Tensor]] = {
+    "scalar": lambda real: 0.07,
+    "0-dim": lambda real: real.flatten()[0],
+    "per_sample": lambda real: real[(slice(None), *(slice(1),) * (real.dim() - 1))],
+    "per_channel": lambda real: real[(0, slice(None), *(slice(1),) * (real.dim() - 2))],
+    "per_voxel": lambda real: real,
+    "per_row": lambda real: real[:1, :1, ..., :1],
+    "per_x": lambda real: real[(0,) * (real.dim() - 1)],
+}
 
 
-EPS_KINDS = ("scalar", "0-dim", "per_sample", "per_channel", "per_voxel", "per_row", "per_x")
+def eps_of(case: Case, kind: str) -> float | Tensor:
+    return EPS[kind](0.05 + 0.3 * torch.rand(case.shape, generator=generator(kind)))
 
 
 @covering(
-    kind=EPS_KINDS,
-    target_kind=[None, *EPS_KINDS],
+    kind=[*EPS],
+    target_kind=[None, *EPS],
     case=SMALL,
     dtype=SINGLE_AND_DOUBLE,
     options={**FORMULAS, "wanted": WANTED},
@@ -130,8 +128,8 @@ EPS_KINDS = ("scalar", "0-dim", "per_sample", "per_channel", "per_voxel", "per_r
 def test_eps(
     kind: str, target_kind: str | None, case: Case, dtype: torch.dtype, options: dict[str, str]
 ) -> None:
-    target_eps = None if target_kind is None else 2 * eps_values(case, target_kind)
-    check_fused(*case.images(dtype), eps=eps_values(case, kind), target_eps=target_eps, **options)
+    target_eps = None if target_kind is None else 2 * eps_of(case, target_kind)
+    check_fused(*case.images(dtype), eps=eps_of(case, kind), target_eps=target_eps, **options)
 
 
 @pytest.mark.parametrize(
@@ -164,49 +162,42 @@ def test_spacing(case: Case, kind: str, dtype: torch.dtype, options: dict[str, s
 # --- mask -----------------------------------------------------------------------------------------
 
 
-def mask_values(case: Case, kind: str) -> Tensor:
-    batch, channels, *space = case.shape
-    ones = (1,) * len(space)
-    rng = generator(kind)
-    real = torch.rand(case.shape, generator=rng)
-    return {
-        "bool": real > 0.4,
-        "float32": real,
-        "float64": real.double(),
-        "float16": real.half(),
-        "bfloat16": real.bfloat16(),
-        "uint8": (4 * real).byte(),
-        "int64": (4 * real).long(),
-        "int32": (400 * real).int(),
-        "one_channel": real[:, :1] > 0.4,
-        "one_sample": real[:1],
-        "no_batch": real[0],
-        "space_only": real[0, 0] > 0.4,
-        "per_image": torch.rand((batch, channels, *ones), generator=rng),
-        "per_x": real[(0,) * (real.dim() - 1)],
-        "0-dim": torch.tensor(0.3),
-        "transposed": transposed(real),
-        "channels_last": channels_last(real),
-        "expanded": real[:1, :1].expand(case.shape),
-        "mostly_zero": real > 0.95,
-    }[kind]
+# Of random numbers of the images' shape, what is given as a mask.
+MASKS: dict[str, Callable[[Tensor], Tensor]] = {
+    "bool": lambda real: real > 0.4,
+    "float32": lambda real: real,
+    "float64": lambda real: real.double(),
+    "float16": lambda real: real.half(),
+    "bfloat16": lambda real: real.bfloat16(),
+    "uint8": lambda real: (4 * real).byte(),
+    "int64": lambda real: (4 * real).long(),
+    "int32": lambda real: (400 * real).int(),
+    "one_channel": lambda real: real[:, :1] > 0.4,
+    "one_sample": lambda real: real[:1],
+    "no_batch": lambda real: real[0],
+    "space_only": lambda real: real[0, 0] > 0.4,
+    "per_image": lambda real: real[(..., *(slice(1),) * (real.dim() - 2))],
+    "per_x": lambda real: real[(0,) * (real.dim() - 1)],
+    "0-dim": lambda real: real.flatten()[0],
+    "transposed": transposed,
+    "channels_last": channels_last,
+    "expanded": lambda real: real[:1, :1].expand(real.shape),
+    "mostly_zero": lambda real: real > 0.95,
+}
 
 
-MASK_KINDS = (
-    *("bool", "float32", "float64", "float16", "bfloat16", "uint8", "int64", "int32"),
-    *("one_channel", "one_sample", "no_batch", "space_only", "per_image", "per_x", "0-dim"),
-    *("transposed", "channels_last", "expanded", "mostly_zero"),
-)
+def mask_of(case: Case, kind: str) -> Tensor:
+    return MASKS[kind](torch.rand(case.shape, generator=generator(kind)))
 
 
 @covering(
-    kind=MASK_KINDS,
+    kind=[*MASKS],
     case=SMALL,
     dtype=SINGLE_AND_DOUBLE,
     options={**FORMULAS, "reduction": REDUCTIONS},
 )
 def test_mask(kind: str, case: Case, dtype: torch.dtype, options: dict[str, str]) -> None:
-    check_fused(*case.images(dtype), mask=mask_values(case, kind), **options)
+    check_fused(*case.images(dtype), mask=mask_of(case, kind), **options)
 
 
 # --- weight and upstream --------------------------------------------------------------------------
@@ -219,7 +210,7 @@ def test_mask(kind: str, case: Case, dtype: torch.dtype, options: dict[str, str]
     options={"weight": [1, 3.0, -2.5, 1e-3, 0.0], "reduction": REDUCTIONS, "wanted": WANTED},
 )
 def test_weight(masked: bool, case: Case, dtype: torch.dtype, options: dict[str, Any]) -> None:
-    mask = mask_values(case, "float32") if masked else None
+    mask = mask_of(case, "float32") if masked else None
     check_fused(*case.images(dtype), mask=mask, **options)
 
 
