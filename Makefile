@@ -24,7 +24,7 @@ CPP_FILES = $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo paper registration test cpp-test bench bench-check gpu-report registers lint format sanitize clean
+.PHONY: help demo paper registration test test-all cpp-test mutants bench bench-check gpu-report registers lint format sanitize clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -42,10 +42,18 @@ registration: $(VENV)/.demo $(VENV)/.extension ## Register a phantom by three lo
 	$(call say,Registration: minutes)
 	$(BIN)/python -m examples.registration $(if $(T1),"$(T1)" "$(T2)") $(if $(OUT),--out "$(OUT)") $(ARGS)
 
-test: cpp-test $(VENV)/.extension ## Run all tests, C++ and Python; ARGS=...: passed to pytest
-	$(call say,Python tests: 15 min or what ARGS leaves of it)
+test: ARGS ?= -m "not slow"
+test: cpp-test $(VENV)/.extension ## Run the tests, C++ and Python, without slow ones; ARGS=...: passed to pytest
+	$(call say,Python tests: 5 min or what ARGS leaves of it)
 	$(BIN)/python -c "import nec_ext; print(nec_ext.build_info())"
 	$(BIN)/python -m pytest $(ARGS)
+
+test-all: ## Run all tests, slow ones too
+	$(MAKE) test ARGS=
+
+mutants: $(VENV)/.test $(VENV)/.extension ## Plant mistakes in a copy and see tests of two files fail for each; ARGS=--only=TEXT: in some files
+	$(call say,Mutants: 45 min)
+	$(BIN)/python tests/mutants/run.py $(or $(ARGS),--out tests/mutants/results.md)
 
 cpp-test: $(VENV)/.test ## Run the C++ tests, which need no torch
 	$(call say,C++ tests: 2 min)
@@ -65,9 +73,9 @@ gpu-report: ## Build, test, check and measure on a GPU with the packages of PYTH
 	$(call say,Build and tests and benchmarks on the GPU: 10 min)
 	$(PYTHON) -m benchmarks.gpu_report $(or $(OUT),out/gpu)
 
-registers: $(VENV)/.test ## Compile the CUDA kernels for every architecture and write docs/registers.md
-	$(call say,CUDA kernels for seven architectures: 15 min)
-	$(BIN)/python -m benchmarks.registers --out docs/registers.md
+registers: $(VENV)/.test ## Build the CUDA kernels for every architecture and write docs/registers.md; ARGS="--architectures 9.0": for one, and print
+	$(call say,CUDA kernels: 4 min and for one architecture 2)
+	$(BIN)/python -m benchmarks.registers $(or $(ARGS),--out docs/registers.md)
 
 lint: $(VENV)/.dev $(VENV)/.extension ## Check style and types
 	$(BIN)/ruff check

@@ -72,7 +72,7 @@ EXTRA = os.environ.get("NEC_EXT_CXX_FLAGS", "").split()
 
 
 def git(*arguments: str) -> str:
-    """What git says of this folder; nothing where there is no git or it refuses."""
+    """Run git in this folder and return its output; "" where there is no git or it refuses."""
     try:
         command = ["git", "-C", str(ROOT), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -81,7 +81,10 @@ def git(*arguments: str) -> str:
 
 
 def find_version() -> str:
-    """0.2.0.dev41+g0123abc[.dirty] in a checkout, 0.2.0 at its tag, in an sdist the sdist's."""
+    """Find the version: 0.2.0.dev41+g0123abc[.dirty] in a checkout, 0.2.0 at its tag.
+
+    An sdist has its version in PKG-INFO.
+    """
     if (ROOT / "PKG-INFO").exists():
         lines = (ROOT / "PKG-INFO").read_text(encoding="utf-8").splitlines()
         return next(line.split()[1] for line in lines if line.startswith("Version:"))
@@ -99,7 +102,7 @@ def find_version() -> str:
 
 
 def find_compiler() -> tuple[str, list[str]]:
-    """The C++ compiler, and the flags that it knows."""
+    """Find the C++ compiler; return it with the flags that it knows."""
     if sys.platform == "win32":
         return os.environ.get("CXX", "cl"), MSVC_FLAGS
     wanted = os.environ.get("CXX")
@@ -121,7 +124,7 @@ def find_compiler() -> tuple[str, list[str]]:
 
 
 def find_toolkit() -> str | None:
-    """The CUDA toolkit, where it is wanted and there is one."""
+    """Find the CUDA toolkit; None where there is none or the kernels are not wanted."""
     forced = os.environ.get("FORCE_CUDA") == "1"
     if os.environ.get("NEC_EXT_CUDA") == "0" or torch.version.hip:
         return None
@@ -143,13 +146,13 @@ def find_toolkit() -> str | None:
 
 
 def ask_nvcc(toolkit: str, option: str) -> str:
-    """What the compiler says about itself."""
+    """Return the answer of nvcc to a question about itself."""
     command = [f"{toolkit}/bin/nvcc", option]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def choose_architectures(toolkit: str) -> str:
-    """As in TORCH_CUDA_ARCH_LIST."""
+    """Choose the GPU architectures, written as in TORCH_CUDA_ARCH_LIST."""
     if chosen := os.environ.get("TORCH_CUDA_ARCH_LIST"):
         return chosen
     known = ask_nvcc(toolkit, "--list-gpu-code").split()
@@ -164,7 +167,7 @@ def generate_code(architectures: str) -> list[str]:
     """Return nvcc's flags for a list of architectures, in at most two passes of its front end.
 
     It would take one per architecture otherwise, half of the time of the build. The source differs
-    from 9.0 on alone (csrc/cuda/strips.cuh); machine code is made for each architecture.
+    from 9.0 on alone (csrc/cuda/device.cuh); machine code is made for each architecture.
     """
     names = architectures.removesuffix("+PTX").split()
     early = [name for name in names if float(name) < 9]
@@ -185,7 +188,7 @@ def choose_nvcc_flags(toolkit: str, architectures: str) -> list[str]:
     compress = "release 12" not in ask_nvcc(toolkit, "--version")
     # ninja is told of the headers of .cu files only by a torch with CUDA: beside any other, a
     # change of theirs must be one of the command.
-    headers = sorted(glob("csrc/cuda/*.*[hl]") + glob("csrc/math/*") + ["csrc/problem.h"])
+    headers = sorted(glob("csrc/cuda/*.*[hl]") + glob("csrc/math/*") + glob("csrc/*.h"))
     digest = zlib.crc32(b"".join(Path(header).read_bytes() for header in headers))
     flags = [*NVCC_FLAGS, *["--compress-mode=size"] * compress, f"-DNEC_EXT_HEADERS={digest}"]
     if not os.environ.get("TORCH_CUDA_ARCH_LIST"):  # whose names torch knows
@@ -194,7 +197,7 @@ def choose_nvcc_flags(toolkit: str, architectures: str) -> list[str]:
 
 
 def add_cuda(extension: CppExtension, toolkit: str) -> None:
-    """Adds the kernels to the extension. The library still loads under a torch without CUDA."""
+    """Add the kernels to the extension, which still loads under a torch without CUDA."""
     architectures = choose_architectures(toolkit)
     # What torch reads: it looks for a toolkit and for architectures only where it has CUDA itself.
     cpp_extension.CUDA_HOME = toolkit
@@ -217,7 +220,7 @@ class Build(BuildExtension):
         super().__init__(*args, **options, use_ninja=cpp_extension.is_ninja_available())
 
     def run(self):
-        """Builds the extension."""
+        """Build the extension."""
         # torch and setuptools each have their own default.
         os.environ["CXX"], flags = find_compiler()
         for extension in self.extensions:

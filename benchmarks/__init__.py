@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Time and memory of the fused loss, beside what people use today."""
+"""Benchmarks: time and memory of the fused loss, beside its peers."""

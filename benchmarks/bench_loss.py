@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""The fused loss beside all of its peers: a training step, and the loss alone."""
+"""Benchmarks of the fused loss beside all of its peers: a training step, and the loss alone."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ SIZES = {
 }
 GPU_SIZES = {"3D 384x384x384": (1, 1, 384, 384, 384), "3D 512x512x512": (1, 1, 512, 512, 512)}
 HALF_SIZES = ("2D 16 x 256x256", "3D 160x192x160")
-SLOW = ("eager, convolutions", "MONAI LNCC")  # seconds on a CPU: not for the largest volumes
+# These take seconds on a CPU, so the largest volumes leave them out.
+SLOW = ("eager, convolutions", "MONAI LNCC")
 
-# Least ratios of times, peer / fused, by device. `torch.add` reads two volumes and writes a third:
-# the least that any loss with a gradient can do.
+# The goals are least ratios of times, peer / fused, by device. `torch.add` reads two volumes and
+# writes a third, and no loss with a gradient can move fewer bytes.
 LARGE = ("3D 160x192x160", "3D 256x256x256")
 STEP_GOALS = {
     "cpu": {
@@ -53,9 +54,9 @@ FORWARD_GOALS = {"cpu": 1 / 2, "cuda": 1 / 1.25}
 
 
 def marks(size: str) -> list[pytest.MarkDecorator]:
-    """``cuda`` for what is too large for a CPU, ``yardstick`` for what has a goal."""
-    found = [pytest.mark.cuda] if size in GPU_SIZES else []
-    return found + [pytest.mark.yardstick] * any(size in goals for goals in STEP_GOALS.values())
+    """Return the marks of a size: ``cuda`` if it needs a GPU, ``yardstick`` if it has a goal."""
+    needed = [pytest.mark.cuda] if size in GPU_SIZES else []
+    return needed + [pytest.mark.yardstick] * any(size in goals for goals in STEP_GOALS.values())
 
 
 CASES = [
@@ -76,7 +77,7 @@ def both_gradients(*images: Tensor) -> Callable[[], object]:
 
 
 def in_time(race: Race, calls: dict[str, Call]) -> dict[str, Call]:
-    """The calls that do not take too long."""
+    """Return the calls without those that take too long at the size of the race."""
     large = math.prod(race.row["shape"]) > math.prod(SIZES["3D 160x192x160"])
     slow = SLOW if large and race.device == "cpu" else ()
     return {name: call for name, call in calls.items() if name not in slow}
@@ -84,7 +85,7 @@ def in_time(race: Race, calls: dict[str, Call]) -> dict[str, Call]:
 
 @pytest.mark.parametrize(("size", "dtype"), CASES)
 def test_step(race: Race, size: str, dtype: torch.dtype) -> None:
-    """The loss and its gradient by ``input``."""
+    """Measure the loss and its gradient by ``input``."""
     images = race.images((SIZES | GPU_SIZES)[size], dtype)
     traced = {"fused, torch.compile": torch.compile(nec_ext.ngf_loss, fullgraph=True)}
     written = {"fused": nec_ext.ngf_loss, **hand_written(), **traced}
@@ -111,7 +112,7 @@ def test_step(race: Race, size: str, dtype: torch.dtype) -> None:
         race.at_most("relative error of the gradient", errors["gradient"], 1e-5)
     if race.device == "cuda" and size == "2D 1 x 256x256":
         leaf = images[0].clone().requires_grad_()
-        # One for the loss and its gradient, one for the sum.
+        # One kernel computes the loss and its gradient, and one adds up the partial sums.
         launched = kernels(lambda: nec_ext.ngf_loss(leaf, images[1]))
         race.row["kernels"] = launched
         race.at_least("a kernel is seen", len(launched), 1)
@@ -120,7 +121,7 @@ def test_step(race: Race, size: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize(("size", "dtype"), CASES)
 def test_forward(race: Race, size: str, dtype: torch.dtype) -> None:
-    """The loss alone, under no_grad."""
+    """Measure the loss alone, under no_grad."""
     images = race.images((SIZES | GPU_SIZES)[size], dtype)
     written = hand_written()
     formulas = ("torch.compile", "torch.compile, voxels", "eager")
@@ -133,7 +134,7 @@ def test_forward(race: Race, size: str, dtype: torch.dtype) -> None:
         name: partial(forward_only, function, *images) for name, function in functions.items()
     }
     calls = {name: calls[name] for name, _ in race.compiled(in_time(race, calls))}
-    # Reads both images and writes nothing.
+    # This call reads both images and writes nothing, the least that a loss alone can do.
     calls["two torch.sum"] = lambda: [image.sum() for image in images]
     race.times(calls, budget=6)
     volume = images[0].numel() * images[0].element_size()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""What options and short rows cost the loss, beside the reference with the same options."""
+"""Benchmarks of options and of short rows, beside the reference with the same options."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OPTIONS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_options(race: Race, name: str) -> None:
-    """A training step with one option."""
+    """Measure a training step with one option."""
     shape, options = OPTIONS[name]
     input, target = race.images(shape)
     options = {key: value(input) if callable(value) else value for key, value in options.items()}
@@ -51,6 +51,6 @@ def test_options(race: Race, name: str) -> None:
 
 
 def exact(function: Any) -> Any:
-    """The reference with its maps in float64."""
-    given = {k: v.double() if isinstance(v, Tensor) else v for k, v in function.keywords.items()}
-    return partial(function.func, **given)
+    """Return the reference with its maps in float64."""
+    options = {k: v.double() if isinstance(v, Tensor) else v for k, v in function.keywords.items()}
+    return partial(function.func, **options)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""How the cost of a training step grows with size, batch and threads, and what fits a budget."""
+"""Benchmarks of a training step over size, batch and threads, and the largest cube in a budget."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIT_STEP = 8  # voxels between the edges that are tried
 
 
 def few() -> dict[str, LossFunction]:
-    """The fused loss and the leanest of the others."""
+    """Return the fused loss and its leanest peers."""
     written = hand_written()
     return {
         "fused": nec_ext.ngf_loss,
@@ -43,21 +43,21 @@ def measure_steps(race: Race, *shape: int, budget: float) -> dict[str, LossFunct
     "edge", [*EDGES, *(pytest.param(edge, marks=pytest.mark.cuda) for edge in GPU_EDGES)]
 )
 def test_size(race: Race, edge: int) -> None:
-    """Cubes, from what overhead rules to what memory rules."""
+    """Measure a cube; overhead dominates the small ones, memory the large ones."""
     measure_steps(race, 1, 1, edge, edge, edge, budget=6)
 
 
 @pytest.mark.parametrize("clock", ["device", "done", "host"])
 @pytest.mark.parametrize("batch", BATCHES)
 def test_batch(race: Race, batch: int, clock: str) -> None:
-    """Images of 256x256: the end where overhead rules."""
+    """Measure a batch of 256x256 images, where overhead dominates."""
     race.row["clock"] = clock
     measure_steps(race, batch, 1, 256, 256, budget=3)
 
 
 @pytest.mark.parametrize("threads", THREADS)
 def test_threads(race: Race, threads: int) -> None:
-    """What more cores bring."""
+    """Measure one volume with a number of threads."""
     if race.device == "cuda":
         pytest.skip("threads of the CPU")
     race.row["threads"] = threads
@@ -70,7 +70,7 @@ def test_threads(race: Race, threads: int) -> None:
 
 
 def test_fits(race: Race, budget: float) -> None:
-    """The largest cube that fits a budget, the two images included."""
+    """Find the largest cube that fits a budget, the two images included."""
     functions = {"fused": nec_ext.ngf_loss, **hand_written()}
     edges, peaks = {}, {}
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""What the loss means for a whole training step, of which it is a small part."""
+"""Benchmarks of whole training steps, of which the loss is a part."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from .race import Call, Race, steps
 from .workloads import Registration, Synthesis, Workload, paper_2d, tiny, unet_3d
 
 pytestmark = pytest.mark.filterwarnings(
-    # MONAI's DiffusionLoss indexes with lists of slices, which torch is going to read as tensors.
+    # MONAI's losses index with lists of slices, which a later torch will read as tensors.
     "ignore:Using a non-tuple sequence:UserWarning",
-    # torch.compile looks at the .grad of what the generator returns.
+    # torch.compile looks at the .grad of the generator's output.
     "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning",
 )
 
-ROUNDS = 5  # of the loss alone
-# Edges from which memory is predicted; in smaller patches the networks' gradients rule it.
+ROUNDS = 5  # in which the loss is timed alone
+# Memory is predicted from these edges: in smaller patches the networks' gradients dominate it.
 PROBES, QUICK_PROBES = (64, 96), (16, 32)
-EDGE_STEP = 16  # the generator halves four times
+EDGE_STEP = 16  # the generator halves a patch four times
 CASES = (
     "2D paper generator 256x256",
     "3D U-Net 96x96x96",
@@ -51,7 +51,7 @@ CASES = (
 def test_training(
     race: Race, case: str, training_budget: float, request: pytest.FixtureRequest
 ) -> None:
-    """Steps of the same networks that differ in nothing but the loss."""
+    """Measure training steps that differ only in the loss."""
     functions = few()
     workload: Workload
     if case == "registration":
@@ -75,7 +75,7 @@ def test_training(
 
 
 def registration(race: Race, brats: Path | None) -> Registration:
-    """The first subject of a folder, or the phantom."""
+    """Make the registration of a folder's first subject, or of the phantom."""
     demo = pytest.importorskip("examples.demo")
     if brats and not race.quick:
         subjects = sorted(brats.glob("*/*-t1n.nii.gz"))
@@ -95,9 +95,9 @@ def patches(race: Race, edge: int) -> Synthesis:
 def loss_alone(
     race: Race, functions: dict[str, LossFunction], *images: Tensor
 ) -> dict[str, list[float]]:
-    """Quartiles of loss and gradient without the networks, in ms.
+    """Time the loss and its gradient without the networks; return quartiles in ms.
 
-    A difference of steps would drown in their noise.
+    The difference of two whole steps would drown in their noise.
     """
     calls = steps(functions, *images)
     for call in calls.values():
@@ -113,7 +113,7 @@ def loss_alone(
 
 
 def largest_common_edge(race: Race, functions: dict[str, LossFunction], budget: float) -> int:
-    """Finds the largest patch that fits with each loss; returns the smallest of them."""
+    """Find the largest patch for each loss; return the smallest of them, which fits with all."""
     probes = QUICK_PROBES if race.quick else PROBES
     race.row["largest"] = {
         name: largest_edge(partial(needed_bytes, race, function), budget, probes)
@@ -124,9 +124,10 @@ def largest_common_edge(race: Race, functions: dict[str, LossFunction], budget: 
 
 
 def largest_edge(needed: Callable[[int], float], budget: float, probes: tuple[int, int]) -> int:
-    """The largest cube that fits: predicted from two small ones, then measured.
+    """Find the edge of the largest cube that fits: predict it from two small ones, then measure.
 
-    That the next one does not fit is predicted from that measurement, or measured too.
+    A prediction from that measurement, or another measurement, shows that the next edge is too
+    large.
     """
     small, larger = probes
     small_bytes = needed(small)
@@ -149,12 +150,12 @@ def largest_edge(needed: Callable[[int], float], budget: float, probes: tuple[in
 
 
 def needed_bytes(race: Race, function: LossFunction, edge: int) -> float:
-    """What training on patches of this edge holds at its worst moment."""
-    torch.compiler.reset()  # a function is compiled for so many shapes and then no more
+    """Measure the peak bytes of training on patches of this edge; infinity if they do not fit."""
+    torch.compiler.reset()  # torch compiles a function for a limited number of shapes
     try:
         workload = patches(race, edge)
         step = partial(workload.step, function)
-        step()  # compiles, and makes the optimizers' states
+        step()  # the first step compiles, and makes the optimizers' states
         return race.peak(step) + lasting_bytes(workload)
     except torch.OutOfMemoryError:
         return math.inf

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Compares two results files: ``python -m benchmarks.check OLD.json NEW.json``.
+"""Compare two results files: ``python -m benchmarks.check OLD.json NEW.json``.
 
-Shows where the fused loss has lost ground, and exits with 1 if it has anywhere. Times are judged by
-their ratios to the other calls, which met the same machine.
+The command prints where the fused loss became slower or needs more memory, and then exits with 1.
+It judges times as ratios to the other calls of the same run, which met the same machine.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .console import run_command
 from .rows import Results, Row, digits, load, percent, ratio, spread
 
 TOLERANCE = 0.1  # relative
-LITTLE = 0.01  # volumes: partial sums, which only a tiny image shows
+LITTLE = 0.01  # volumes; smaller increases, as by partial sums of a tiny image, are ignored
 
 
 class Worse(NamedTuple):
@@ -27,7 +27,7 @@ class Worse(NamedTuple):
     figure: str
     old: float
     new: float
-    spread: float | None = None  # of what has been timed, the largest
+    spread: float | None = None  # the largest of the times that are compared
 
     def cells(self) -> list[str]:
         change = percent(self.new / self.old - 1) if self.old else ""
@@ -36,7 +36,7 @@ class Worse(NamedTuple):
 
 
 def compare(old: Row, new: Row) -> Iterator[Worse]:
-    """Finds what has become worse in a row."""
+    """Find the figures of a row that have become worse."""
     for call in calls(old) & calls(new):
         before, after = ratio(old, call), ratio(new, call)
         if after < (1 - TOLERANCE) * before:
@@ -50,24 +50,24 @@ def compare(old: Row, new: Row) -> Iterator[Worse]:
 
 
 def calls(row: Row) -> set[str]:
-    """What the fused loss is compared with."""
+    """Return the names of the calls that the fused loss is compared with."""
     return set(row.get("ms", ())) - {"fused"}
 
 
 def summary(old: Results, new: Results) -> str:
-    """What has been compared, and what keeps it from being comparable."""
+    """Say how many rows were compared, and what speaks against the comparison."""
     rows = [{row["name"]: calls(row) for row in results["rows"]} for results in (old, new)]
     first, second = rows
     shared = first.keys() & second.keys()
-    lonely = sorted(first.keys() ^ second.keys())
-    lonely += [
+    unmatched = sorted(first.keys() ^ second.keys())
+    unmatched += [
         f"{call} of {name}"
         for name in sorted(shared)
         for call in sorted(first[name] ^ second[name])
     ]
     parts = [f"{len(shared)} rows compared"]
-    if lonely:
-        parts.append(f"in one file only: {', '.join(lonely)}")
+    if unmatched:
+        parts.append(f"in one file only: {', '.join(unmatched)}")
     settings = (circumstances(old), circumstances(new))
     different = [
         f"{name} {settings[0].get(name)} and {settings[1].get(name)}"
@@ -80,9 +80,9 @@ def summary(old: Results, new: Results) -> str:
 
 
 def circumstances(results: Results) -> dict[str, Any]:
-    """On what ratios may depend, besides the code."""
-    found = {"machine": results.get("gpu", results["cpu"]), **results["packages"]}
-    return found | {name: results.get(name) for name in ("threads", "python", "torch_cuda")}
+    """Return the settings besides the code on which ratios may depend."""
+    settings = {"machine": results.get("gpu", results["cpu"]), **results["packages"]}
+    return settings | {name: results.get(name) for name in ("threads", "python", "torch_cuda")}
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -99,14 +99,14 @@ def main() -> int:
     old, new = load(arguments.old), load(arguments.new)
     before = {row["name"]: row for row in old["rows"]}
     worse = [
-        found
+        figure
         for row in new["rows"]
         if row["name"] in before
-        for found in sorted(compare(before[row["name"]], row))
+        for figure in sorted(compare(before[row["name"]], row))
     ]
     if worse:
         head = ["row", "worse by more than 10 %", "old", "new", "change", "spread"]
-        print(aligned([head, *(found.cells() for found in worse)]))
+        print(aligned([head, *(figure.cells() for figure in worse)]))
     print(summary(old, new))
     return int(bool(worse))
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""The fixture of all benchmarks, and what becomes of what they measure."""
+"""The fixtures of the benchmarks, and the report of their measurements."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("nec_ext")
     group.addoption("--results", type=Path, help="folder for a JSON file, a page and its plots")
     group.addoption("--device", choices=("cpu", "cuda"), help="default: cuda where it can be used")
-    group.addoption("--quick", action="store_true", help="tiny images: shows that it runs")
+    group.addoption("--quick", action="store_true", help="tiny images, to see that all of it runs")
     group.addoption(
         "--brats",
         type=Path,
@@ -53,13 +53,13 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def budget(request: pytest.FixtureRequest) -> float:
-    """Bytes that two images and what is computed of them may take."""
+    """Return the bytes that two images and all tensors computed from them may take."""
     return _gigabytes(request.config, "--budget", quick=2e-3, cpu=2) * 1e9
 
 
 @pytest.fixture(scope="session")
 def training_budget(request: pytest.FixtureRequest) -> float:
-    """Bytes that networks and a training step may take."""
+    """Return the bytes that networks and a training step may take."""
     return _gigabytes(request.config, "--training-budget", quick=0.1, cpu=2) * 1e9
 
 
@@ -92,15 +92,15 @@ def _device(config: pytest.Config) -> str:
 
 
 def _clock(item: pytest.Item) -> str:
-    """What a test measures with: its parameter ``clock``, or the time of the device."""
+    """Return the name of a test's clock: its parameter ``clock``, or else ``device``."""
     return item.callspec.params.get("clock", "device") if hasattr(item, "callspec") else "device"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Gives pytest-benchmark the clocks of the device, and leaves out what needs another device."""
+    """Give pytest-benchmark the clocks of the device; leave out tests for another device."""
     device = _device(config)
     clocks = config.stash[CLOCKS] = meters(device)
-    # A convolution in TF32 is no convolution in float32.
+    # TF32 would round the inputs of a convolution, and the peers compute in float32.
     torch.backends.cudnn.allow_tf32 = False
     here = [
         item
@@ -114,12 +114,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Shows ratios and memory below pytest-benchmark's own table, and writes them."""
+    """Print ratios and memory below pytest-benchmark's own table, and write the results."""
     session = getattr(config, "_benchmarksession", None)
     rows = [
         {"name": bench.name, **bench.extra_info}
         for bench in getattr(session, "benchmarks", [])
-        if "ms" in bench.extra_info  # it has come to its end
+        if "ms" in bench.extra_info  # a test that failed may have no times
     ]
     if not rows:
         return

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""nec_ext/_console.py without the package around it, which some commands build or do not need."""
+"""``run_command`` of nec_ext/_console.py, loaded without the package.
+
+Some commands build the package, and others do not need it.
+"""
 
 from __future__ import annotations
 

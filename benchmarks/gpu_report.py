@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Builds, tests, checks and measures on a machine with a GPU: ``make gpu-report OUT=FOLDER``.
+"""Build, test, check and measure on a machine with a GPU: ``make gpu-report OUT=FOLDER``.
 
-Needs no network and installs nothing: the packages are those of the Python that runs it. The
-extension is built in place. A step that fails does not keep the next ones from being tried.
+The command needs no network and installs nothing: it uses the packages of the Python that runs it.
+It builds the extension in place. The next steps run even if a step has failed.
 ``python -m benchmarks.gpu_report FOLDER build checks`` leaves the benchmark out.
 """
 
@@ -37,7 +37,7 @@ PYTHON = sys.executable
 
 
 class Step(NamedTuple):
-    """One process."""
+    """A process to run."""
 
     name: str
     limit: float  # seconds
@@ -46,7 +46,7 @@ class Step(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a step."""
+    """The result of a step."""
 
     name: str
     passed: bool
@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
 
 
 def phases(results: Path) -> dict[str, list[Step]]:
-    """Steps by the name of their log; those of one log are run side by side."""
+    """Return the steps by the name of their log; the steps of one log run at the same time."""
     architecture = ".".join(map(str, torch.cuda.get_device_capability()))
     build = {
         "TORCH_CUDA_ARCH_LIST": os.environ.get("TORCH_CUDA_ARCH_LIST", architecture),
@@ -68,45 +68,47 @@ def phases(results: Path) -> dict[str, list[Step]]:
         Path(cpp_extension.CUDA_HOME or "", "bin", "compute-sanitizer")
     )
     check = {
-        # An allocation of its own for each tensor: otherwise what lies beyond one is another.
+        # Each tensor gets its own allocation. In a shared block, an access beyond one tensor would
+        # hit another tensor and go unnoticed.
         "PYTORCH_NO_CUDA_MEMORY_CACHING": "1",
         "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
     }
     tools = {
-        # torch asks for what may fail, and copes.
+        # torch makes calls that may fail, and handles their failures.
         "memcheck": ["--report-api-errors", "no"],
         "racecheck": [],
         "initcheck": [],
         "synccheck": [],
     }
     pytest = ["pytest", "tests/gpu", "-m", "cuda", "-q", "-ra", "--tb=short", "--maxfail=50"]
-    # The metadata beside the package is where it finds its version.
+    # egg_info writes the metadata from which the package reads its version.
     setup = ["setup.py", "egg_info", "build_ext", "--inplace"]
     tests = ["-m", *pytest, "--durations=10", "-p", "no:cacheprovider"]
     if importlib.util.find_spec("xdist"):
-        # pytest-benchmark would refuse, and workers have to collect sets in the same order.
+        # pytest-benchmark refuses to run beside xdist. Its workers have to collect sets in the same
+        # order, for which the step "tests" fixes PYTHONHASHSEED.
         tests += ["-n", "4", "-p", "no:benchmark"]
     goals = ["pytest", "benchmarks", "-m", "yardstick", "--device", "cuda", "-q", "--results"]
     options = ["--error-exitcode", "1", "--print-limit", "20"]
     return {
         "build": [Step("build", 150, [PYTHON, *setup], build)],
-        # Side by side: none of these measures a time.
+        # These run at the same time, as none of them measures a time.
         "checks": [Step("tests", 200, [PYTHON, *tests], {"PYTHONHASHSEED": "0"})]
         + [
             Step(
                 tool,
                 200,
-                [sanitizer, "--tool", tool, *options, *own, PYTHON, "tests/gpu/every_kernel.py"],
+                [sanitizer, "--tool", tool, *options, *flags, PYTHON, "tests/gpu/every_kernel.py"],
                 check,
             )
-            for tool, own in tools.items()
+            for tool, flags in tools.items()
         ],
         "benchmark": [Step("benchmark", 200, [PYTHON, "-m", *goals, str(results.parent)], {})],
     }
 
 
 def run(step: Step) -> Outcome:
-    """Runs a process with all that it starts, and ends them at the step's limit."""
+    """Run a process and its children, and end them all at the step's limit."""
     start = time.monotonic()
     with tempfile.TemporaryFile("w+", errors="replace") as log:
         try:
@@ -124,11 +126,11 @@ def run(step: Step) -> Outcome:
             verdict = "passed" if process.wait(step.limit) == 0 else "failed"
         except subprocess.TimeoutExpired:
             verdict = f"ended after {step.limit:g} s"
-            os.killpg(process.pid, signal.SIGINT)  # on which pytest tells what it has found
+            os.killpg(process.pid, signal.SIGINT)  # pytest then prints the results so far
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(10)
         finally:
-            with contextlib.suppress(ProcessLookupError):  # nothing of it is left
+            with contextlib.suppress(ProcessLookupError):  # if all of them have ended
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         log.seek(0)
@@ -137,21 +139,21 @@ def run(step: Step) -> Outcome:
 
 
 def run_all(logs: dict[str, list[Step]], out: Path) -> list[Outcome]:
-    """Runs all steps and writes their logs."""
+    """Run all steps and write their logs."""
     outcomes = []
     for log, steps in logs.items():
         print(f"{', '.join(step.name for step in steps)} ...", flush=True)
         with ThreadPoolExecutor(len(steps)) as pool:
-            found = [*pool.map(run, steps)]
+            results = [*pool.map(run, steps)]
         (out / f"{log}.log").write_text(
-            "".join(f"### {o.name}: {o.verdict}\n{o.text}\n" for o in found)
+            "".join(f"### {o.name}: {o.verdict}\n{o.text}\n" for o in results)
         )
-        outcomes += found
+        outcomes += results
     return outcomes
 
 
 def summary(outcomes: list[Outcome], results: Path) -> str:
-    """The steps, and what the benchmark has found, as Markdown."""
+    """Return the outcomes of the steps and the results of the benchmark as Markdown."""
     steps = [
         (
             o.name,
@@ -168,13 +170,13 @@ def summary(outcomes: list[Outcome], results: Path) -> str:
 
 
 def main(out: Path, *wanted: str) -> int:
-    """Exit code 0 if every step has passed. Yardsticks that are missed are only reported."""
+    """Run the steps and return 0 if every one has passed; missed goals are only reported."""
     if not torch.cuda.is_available():
         print("gpu-report needs a GPU, and torch sees none.")
         return 1
     results = out.resolve() / f"{machine.slug({'gpu': torch.cuda.get_device_name()})}.json"
     out.mkdir(parents=True, exist_ok=True)
-    results.unlink(missing_ok=True)  # of another run
+    results.unlink(missing_ok=True)  # an earlier run may have written them
     logs = {log: steps for log, steps in phases(results).items() if not wanted or log in wanted}
     outcomes = run_all(logs, out)
     text = summary(outcomes, results)

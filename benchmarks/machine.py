@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Where and with what something was measured."""
+"""The machine and the software of a measurement."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ GPU_FACTS = "driver_version,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,po
 
 
 def facts(device: str, cpu: str) -> dict[str, Any]:
-    """Facts that results carry. Clocks are read, and left as they are."""
-    import nec_ext  # here: the name of a machine is asked for before the extension is built
+    """Return the facts that results carry; a GPU's clocks are read, never changed."""
+    import nec_ext  # here, as gpu_report needs `slug` before it has built the extension
 
-    found: dict[str, Any] = {
+    record: dict[str, Any] = {
         "device": device,
         "cpu": cpu,
         "cores": os.cpu_count(),
@@ -35,27 +35,30 @@ def facts(device: str, cpu: str) -> dict[str, Any]:
     if device == "cuda":
         query = f"--query-gpu={GPU_FACTS}"
         answer = _output("nvidia-smi", query, "--format=csv,noheader", "--id=0") or ""
-        found |= {
+        record |= {
             "gpu": torch.cuda.get_device_name(),
             "nvidia_smi": dict(zip(GPU_FACTS.split(","), answer.split(", "), strict=False)),
             "torch_cuda": torch.version.cuda,
         }
-    return found
+    return record
 
 
-def slug(found: dict[str, Any]) -> str:
-    """A name for the files of a machine: ``nvidia-h200`` or ``amd-epyc-2-cores``."""
-    name = found["gpu"] if "gpu" in found else f"{found['cpu']} {found['cores']} cores"
+def slug(record: dict[str, Any]) -> str:
+    """Return a name for the files of a machine: ``nvidia-h200`` or ``amd-epyc-2-cores``."""
+    name = record["gpu"] if "gpu" in record else f"{record['cpu']} {record['cores']} cores"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def joined(
-    earlier: dict[str, Any], found: dict[str, Any], rows: list[dict[str, Any]]
+    earlier: dict[str, Any], record: dict[str, Any], rows: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Rows of a run, and before them those of an earlier one that nothing but tests set apart."""
-    settings = found.keys() - {"nvidia_smi"}  # clocks
-    same = all(earlier.get(name) == found[name] for name in settings)
-    if not same or not found["commit"] or found["commit"].endswith("-dirty"):
+    """Return a run's rows, after those of an earlier run that the same commit and machine made.
+
+    A row of the earlier run is dropped if the new run has measured it again.
+    """
+    settings = record.keys() - {"nvidia_smi"}  # the clocks differ between runs
+    same = all(earlier.get(name) == record[name] for name in settings)
+    if not same or not record["commit"] or record["commit"].endswith("-dirty"):
         return rows
     again = {row["name"] for row in rows}
     return [row for row in earlier["rows"] if row["name"] not in again] + rows

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""How time and memory are measured (the method is described in README.md beside this file)."""
+"""Clocks and counters of memory; README.md beside this file describes the method."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from examples.common.measure import LossFunction
 
 
 class Meter(NamedTuple):
-    """How calls are timed: what lies between two instants of the timer is a number of seconds."""
+    """A timer, whose instants differ by numbers of seconds, and a preparation of each call."""
 
     timer: Callable[[], Any] = time.perf_counter
     prepare: Callable[[], object] = lambda: None  # before each call, outside its time
 
 
 def meters(device: str) -> dict[str, Meter]:
-    """The clocks of a device, by name.
+    """Return the clocks of a device, by name.
 
-    On a GPU ``device`` is its own time, ``done`` runs from the call until an idle GPU has done the
-    work, and ``host`` until the call returns. On a CPU all of that is one.
+    On a GPU, ``device`` is the GPU's own time, ``done`` runs from the call until an idle GPU has
+    done the work, and ``host`` runs until the call returns. On a CPU these three are one.
     """
     if device == "cpu":
         return {"device": CPU}
@@ -42,7 +42,7 @@ CPU = Meter()
 
 
 def seconds(call: Callable[[], object], meter: Meter = CPU) -> float:
-    """Duration of one call. What it returns is freed outside."""
+    """Measure the duration of one call; its result is freed outside the time."""
     meter.prepare()
     start = meter.timer()
     result = call()
@@ -52,7 +52,7 @@ def seconds(call: Callable[[], object], meter: Meter = CPU) -> float:
 
 
 class GpuInstant:
-    """An event on the current stream."""
+    """An instant on a GPU: an event on the current stream."""
 
     def __init__(self) -> None:
         self.event = torch.cuda.Event(enable_timing=True)
@@ -64,15 +64,15 @@ class GpuInstant:
 
 
 class ColdGpu:
-    """A GPU whose cache holds nothing of the images and that has work to go on with."""
+    """A preparation that empties a GPU's cache of the images and keeps the GPU busy."""
 
     def __init__(self, cache_bytes: int = 2**28, cycles: int = 4_000_000) -> None:
         self.filler = torch.zeros(cache_bytes // 4, device="cuda")
-        self.cycles = cycles  # about 2 ms, in which the host gets ahead
+        self.cycles = cycles  # about 2 ms, in which the host enqueues the call
 
     def prepare(self) -> None:
-        """Enqueues what comes before a call, so that its time does not depend on the host."""
-        self.filler.sum()  # read, not written: nothing is left to be written back
+        """Enqueue work before a call, so that the call's time does not depend on the host."""
+        self.filler.sum()  # a read leaves nothing that has to be written back
         torch.cuda._sleep(self.cycles)
 
 
@@ -82,7 +82,7 @@ def _instant_without_work() -> float:
 
 
 def saved_memory(function: LossFunction, input: Tensor, target: Tensor) -> int:
-    """Bytes kept between forward and backward, besides the images themselves."""
+    """Count the bytes kept between forward and backward, besides the images themselves."""
     images = {input.untyped_storage().data_ptr(), target.untyped_storage().data_ptr()}
     kept: dict[int, int] = {}
 
@@ -100,10 +100,10 @@ def saved_memory(function: LossFunction, input: Tensor, target: Tensor) -> int:
 
 
 def kernels(call: Callable[[], object]) -> list[str]:
-    """What a call makes the GPU do, by name: kernels, and copies and fills of memory."""
+    """Return the names of the kernels, copies and fills that a call makes the GPU run."""
     torch.cuda.synchronize()
     activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
-    # Otherwise torch 2.11 warns that a second cycle, which there is none of, would start empty.
+    # Without acc_events torch 2.11 warns that a second cycle starts empty, but there is only one.
     with profile(activities=activities, acc_events=True) as profiler:
         call()
         torch.cuda.synchronize()

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""What people use today: three formulations of the loss in plain PyTorch, and other losses."""
+"""The peers of the fused loss: the same loss in plain PyTorch, and other losses.
+
+The same loss has three formulations, that is, three ways to compute it in PyTorch. The leanest one
+is in examples/common/eager.py, the other two are here.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from examples.common.measure import LossFunction
 
 
 def fields_ngf_loss(input: Tensor, target: Tensor, eps: float = 0.15) -> Tensor:
-    """The same as the paper writes it: both normalized gradient fields, and their product."""
+    """Compute the loss as the paper writes it: as a product of two normalized gradient fields."""
     steps = (1.0,) * (input.dim() - 2)
     fields = [
         _normalized(torch.stack(central_differences(image, steps), 2), eps)
@@ -26,11 +30,11 @@ def fields_ngf_loss(input: Tensor, target: Tensor, eps: float = 0.15) -> Tensor:
 
 
 def convolutions_ngf_loss(input: Tensor, target: Tensor, eps: float = 0.15) -> Tensor:
-    """The same with the differences as a convolution with fixed kernels."""
+    """Compute the loss with the differences as a convolution with fixed kernels."""
     ndim = input.dim() - 2
     kernels = input.new_zeros(ndim, 1, *(3,) * ndim)
     for axis, kernel in enumerate(kernels[:, 0]):
-        # The line through the middle of the kernel along this axis.
+        # This is the line through the middle of the kernel along the axis.
         line = kernel[tuple(slice(None) if k == axis else 1 for k in range(ndim))]
         line[0], line[2] = -0.5, 0.5
     convolve = F.conv2d if ndim == 2 else F.conv3d
@@ -43,7 +47,7 @@ def convolutions_ngf_loss(input: Tensor, target: Tensor, eps: float = 0.15) -> T
 
 
 def in_float32(function: LossFunction) -> LossFunction:
-    """The loss of images of any dtype, computed as autocast computes losses."""
+    """Wrap a loss so that it computes in float32 for images of any dtype, as autocast does."""
 
     @wraps(function)
     def cast(input: Tensor, target: Tensor) -> Tensor:
@@ -53,12 +57,12 @@ def in_float32(function: LossFunction) -> LossFunction:
 
 
 def hand_written() -> dict[str, LossFunction]:
-    """The same loss without this package."""
-    torch.compiler.reset()  # a function is compiled for so many shapes and then no more
+    """Return the formulations of the loss that people write by hand, eager and compiled."""
+    torch.compiler.reset()  # torch compiles a function for a limited number of shapes
     voxels = torch.compile(in_float32(voxel_losses), dynamic=False)
     return {
         "torch.compile": torch.compile(in_float32(eager_ngf_loss), dynamic=False),
-        # The mean outside: with it inside, torch 2.11 can be 65 times as slow on a GPU.
+        # The mean is outside, because inside it can make torch 2.11 65 times as slow on a GPU.
         "torch.compile, voxels": lambda input, target: voxels(input, target).mean(),
         "torch.compile, fields": torch.compile(in_float32(fields_ngf_loss), dynamic=False),
         "eager": in_float32(eager_ngf_loss),
@@ -68,14 +72,14 @@ def hand_written() -> dict[str, LossFunction]:
 
 
 def other_losses(dims: int) -> dict[str, LossFunction]:
-    """What it costs to ask for another loss."""
-    found = {"l1_loss": in_float32(F.l1_loss)}
+    """Return losses that compare two images in other ways."""
+    losses = {"l1_loss": in_float32(F.l1_loss)}
     try:
         from monai.losses import LocalNormalizedCrossCorrelationLoss
     except ImportError:
-        return found
+        return losses
     return {
-        **found,
+        **losses,
         "MONAI LNCC": in_float32(LocalNormalizedCrossCorrelationLoss(spatial_dims=dims)),
     }
 

@@ -2,8 +2,8 @@
 # Copyright (c) 2026 The nec_ext authors
 """The plots of a results file.
 
-A call has the same colour in all of them, of a set that the colour-blind tell apart (Okabe and
-Ito); markers and dashes tell the calls apart in grey.
+A call has the same colour in all plots. The colour-blind can tell the colours apart (Okabe and
+Ito); in a grey print, markers and dashes tell the calls apart.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from .rows import (
 
 DPI = 150
 WIDTH = 6.4  # inches
-LABEL_GAP = 0.065  # between names, as a part of a plot's height
-TICK_GAP = 0.06  # between labels of ticks, as a part of its width
+LABEL_GAP = 0.065  # between the names of lines, as a share of a plot's height
+TICK_GAP = 0.06  # between the labels of ticks, as a share of a plot's width
 
 
 class Style(NamedTuple):
-    """How a call is drawn."""
+    """The colour, the marker and the dashes of a call."""
 
     colour: str
     marker: str
@@ -71,28 +71,28 @@ Lines = dict[str, list[Point]]
 def lines(
     rows: Iterable[Row], x: Callable[[Row], float], y: Callable[[Row, str, float], float]
 ) -> Lines:
-    """What becomes of the times of each call.
+    """Turn the times of each call into the points of a line.
 
     Args:
         rows: the cases of a sweep.
-        x: gives what a row is drawn over.
-        y: gives the quantity to draw, of a row, a call and a time of it in milliseconds.
+        x: maps a row to its place on the horizontal axis.
+        y: maps a row, a call and one of its times in milliseconds to the quantity that is drawn.
     """
-    found: Lines = {}
+    by_call: Lines = {}
     for row in sorted(rows, key=x):
         for call in STYLES:
             if call in row["ms"]:
                 values = sorted(y(row, call, ms) for ms in row["ms"][call])
-                found.setdefault(call, []).append(Point(x(row), *values))
-    return found
+                by_call.setdefault(call, []).append(Point(x(row), *values))
+    return by_call
 
 
-def draw_lines(axes: Axes, found: Lines) -> bool:
-    """Draws a line per call; nothing where none has two points."""
-    sizes = sorted({point.x for points in found.values() for point in points})
+def draw_lines(axes: Axes, by_call: Lines) -> bool:
+    """Draw a line per call, if there are at least two sizes; return whether there are."""
+    sizes = sorted({point.x for points in by_call.values() for point in points})
     if len(sizes) < 2:
         return False
-    for call, points in found.items():
+    for call, points in by_call.items():
         style = STYLES[call]
         errors = [[p.middle - p.lower for p in points], [p.upper - p.middle for p in points]]
         axes.errorbar(
@@ -114,13 +114,15 @@ def draw_lines(axes: Axes, found: Lines) -> bool:
     return True
 
 
-def draw_named_lines(axes: Axes, found: Lines) -> bool:
-    """Draws lines with their names at their ends, moved where they would cover each other."""
-    if not draw_lines(axes, found):
+def draw_named_lines(axes: Axes, by_call: Lines) -> bool:
+    """Draw lines with names at their ends, moved where names would cover each other."""
+    if not draw_lines(axes, by_call):
         return False
     axes.autoscale_view()
     to_axes = axes.transData + axes.transAxes.inverted()
-    ends = sorted(((points[-1], call) for call, points in found.items()), key=lambda e: e[0].middle)
+    ends = sorted(
+        ((points[-1], call) for call, points in by_call.items()), key=lambda e: e[0].middle
+    )
     heights = [to_axes.transform((end.x, end.middle))[1] for end, _ in ends]
     floor = LABEL_GAP / 2
     for i, height in enumerate(heights):
@@ -144,7 +146,7 @@ def draw_named_lines(axes: Axes, found: Lines) -> bool:
 
 
 def tick_labels(sizes: Sequence[float]) -> list[str]:
-    """Labels for the largest size and for all that a logarithmic axis has room for."""
+    """Label the largest size, and all others for which a logarithmic axis has room."""
     room = (sizes[-1] / sizes[0]) ** TICK_GAP
     labels, last = [], float("inf")
     for size in reversed(sizes):
@@ -155,7 +157,7 @@ def tick_labels(sizes: Sequence[float]) -> list[str]:
 
 
 def logarithmic(axes: Axes, steps: Sequence[float] = (1, 2, 5)) -> None:
-    """Makes both axes logarithmic, with labels at so many steps of each decade."""
+    """Make both axes logarithmic, with labels at these steps of each decade."""
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=steps))
@@ -167,50 +169,52 @@ def edge(row: Row) -> float:
     return float(row["shape"][-1])
 
 
-# --- What fills the axes of each plot; false where there is too little to draw --------------------
+# --- Functions that fill the axes of a plot; they return False if there is too little to draw -----
 
 
 def size(results: Results, axes: Axes) -> bool:
-    found = lines(rows_of(results, "test_size"), edge, lambda row, _, ms: 1e6 * ms / voxels(row))
+    by_call = lines(rows_of(results, "test_size"), edge, lambda row, _, ms: 1e6 * ms / voxels(row))
     logarithmic(axes)
     axes.set(xlabel="edge of the cube, voxels", ylabel="ns per voxel")
-    return draw_named_lines(axes, found)
+    return draw_named_lines(axes, by_call)
 
 
 def bandwidth(results: Results, axes: Axes) -> bool:
     rows = [row for row in rows_of(results, "test_size") if "torch.add" in row["ms"]]
-    found = lines(rows, edge, lambda row, _, ms: 100 * row["ms"]["torch.add"][1] / ms)
+    by_call = lines(rows, edge, lambda row, _, ms: 100 * row["ms"]["torch.add"][1] / ms)
     axes.set_xscale("log")
-    axes.set_ylim(0, 1.05 * max((p.upper for points in found.values() for p in points), default=1))
+    axes.set_ylim(
+        0, 1.05 * max((p.upper for points in by_call.values() for p in points), default=1)
+    )
     axes.set(xlabel="edge of the cube, voxels", ylabel="% of the rate of torch.add")
-    return draw_named_lines(axes, found)
+    return draw_named_lines(axes, by_call)
 
 
 def memory(results: Results, axes: Axes) -> bool:
-    found: Lines = {}
+    by_call: Lines = {}
     for row in sorted(rows_of(results, "test_size"), key=edge):
         for call in LOSSES:
             if call in row.get("memory", ()):
                 volumes = 2 + row["memory"][call]["peak"]
                 gigabytes = volumes * voxels(row) * ITEM_SIZES[row["dtype"]] / 1e9
-                found.setdefault(call, []).append(Point(edge(row), *[gigabytes] * 3))
+                by_call.setdefault(call, []).append(Point(edge(row), *[gigabytes] * 3))
     logarithmic(axes, (1,))
     axes.set(xlabel="edge of the cube, voxels", ylabel="GB, the two images included")
     largest = {}
     for row in rows_of(results, "test_fits"):
-        largest = draw_budget(axes, found, row["fits"])
-    drawn = draw_lines(axes, found)
+        largest = draw_budget(axes, by_call, row["fits"])
+    drawn = draw_lines(axes, by_call)
     handles, calls = axes.get_legend_handles_labels()
     names = [f"{call}{largest.get(call, '')}" for call in calls]
     axes.legend(handles, names, reverse=True, frameon=False, loc="lower right")
     return drawn
 
 
-def draw_budget(axes: Axes, found: Lines, fits: dict[str, Any]) -> dict[str, str]:
-    """Draws a budget, and extends the lines up to the largest cubes that fit it.
+def draw_budget(axes: Axes, by_call: Lines, fits: dict[str, Any]) -> dict[str, str]:
+    """Draw a budget, and extend the lines up to the largest cubes that fit it.
 
     Returns:
-        what the legend is to say of them.
+        for each call, the words that the legend adds to its name.
     """
     budget = fits["budget_bytes"] / 1e9
     axes.axhline(budget, color="black", linestyle=(0, (6, 4)), linewidth=0.8)
@@ -221,7 +225,7 @@ def draw_budget(axes: Axes, found: Lines, fits: dict[str, Any]) -> dict[str, str
         xytext=(4, 3),
         textcoords="offset points",
     )
-    for call, points in found.items():
+    for call, points in by_call.items():
         if call in fits["edges"]:
             peak = fits["peak_bytes"][call] / 1e9
             points.append(Point(fits["edges"][call], peak, peak, peak))
@@ -234,8 +238,8 @@ def batch(results: Results, axes: Axes) -> bool:
     rows = [row for row in rows_of(results, "test_batch") if row["clock"] == clock]
     logarithmic(axes)
     axes.set(xlabel="images of 256x256 in a batch", ylabel="us per call")
-    found = lines(rows, lambda row: row["shape"][0], lambda row, _, ms: 1e3 * ms)
-    return draw_named_lines(axes, found)
+    by_call = lines(rows, lambda row: row["shape"][0], lambda row, _, ms: 1e3 * ms)
+    return draw_named_lines(axes, by_call)
 
 
 def threads(results: Results, axes: Axes) -> bool:
@@ -243,11 +247,11 @@ def threads(results: Results, axes: Axes) -> bool:
     alone = next((row["ms"] for row in rows if row["threads"] == 1), None)
     if alone is None:
         return False
-    found = lines(rows, lambda row: row["threads"], lambda _, call, ms: alone[call][1] / ms)
-    found["ideal"] = [Point(*[row["threads"]] * 4) for row in rows]
+    by_call = lines(rows, lambda row: row["threads"], lambda _, call, ms: alone[call][1] / ms)
+    by_call["ideal"] = [Point(*[row["threads"]] * 4) for row in rows]
     logarithmic(axes, (1, 1.5, 2, 3, 5, 7))
     axes.set(xlabel="threads", ylabel="speed, as a multiple of that of one thread")
-    return draw_named_lines(axes, found)
+    return draw_named_lines(axes, by_call)
 
 
 def training(results: Results, axes: Axes) -> bool:
@@ -296,7 +300,7 @@ def training(results: Results, axes: Axes) -> bool:
 
 
 class Plot(NamedTuple):
-    """What a plot shows, and what fills its axes."""
+    """The title of a plot, and the function that fills its axes."""
 
     title: str
     fill: Callable[[Results, Axes], bool]
@@ -305,16 +309,16 @@ class Plot(NamedTuple):
 
 PLOTS = {
     "size": Plot("Time of the loss and its gradient, per voxel", size),
-    "bandwidth": Plot("Rate of the loss and its gradient, beside moving memory", bandwidth),
+    "bandwidth": Plot("Rate of the loss and its gradient, relative to torch.add", bandwidth),
     "memory": Plot("Memory of the loss and its gradient", memory),
     "batch": Plot("Time of the loss and its gradient, small images", batch),
-    "threads": Plot("What threads bring to the loss and its gradient, 160x192x160", threads),
+    "threads": Plot("Speed of the loss and its gradient over threads, 160x192x160", threads),
     "training": Plot("Time of training steps, by loss", training, height=4.8),
 }
 
 
 def draw(results: Results, folder: Path) -> dict[str, str]:
-    """Draws what there is to draw, and removes what an earlier run has drawn.
+    """Draw every plot for which there are results, and remove other plots of an earlier run.
 
     Returns:
         the titles of the plots, by the stems of their files.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Registers of the CUDA kernels, as the compiler reports them: ``make registers``.
+"""Builds the CUDA kernels and reads their registers from the compiler's report: ``make registers``.
 
 Needs nvcc and no GPU. Fails if a kernel of float32 arithmetic keeps registers in memory.
 """
@@ -8,29 +8,34 @@ Needs nvcc and no GPU. Fails if a kernel of float32 arithmetic keeps registers i
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
-import tempfile
+import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from .console import run_command
 
-CUDA = Path(__file__).resolve().parent.parent / "csrc" / "cuda"
-FILES = ("sweep_float_2d", "sweep_float_3d", "sweep_double_2d", "sweep_double_3d")
-# Architectures that share a pass of the front end, as in setup.py.
-PASSES = (("75", "80", "86", "89"), ("90", "100", "120"))
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = "build-cuda"
 TYPES = {"f": "float32", "d": "float64"}
-OPERATORS = ("central", "forward", "sobel")
+# The names of the enumeration, in the order of their numbers.
+OPERATORS = [
+    name
+    for line in (ROOT / "csrc" / "math" / "common.h").read_text().splitlines()
+    if line.startswith("enum class Operator ")
+    for name in re.findall(r"(\w+) = \d", line)
+]
 GRADIENTS = ("loss alone", "one gradient", "both gradients")
-LAYOUTS = ("plain", "loose", "general")
-# A kernel's name as the compiler mangles it, what it keeps in memory, and its registers.
+VARIANTS = ("plain", "strided", "general")
+# A kernel's name as the compiler mangles it, the bytes that it keeps in memory, and its registers.
 NAME = re.compile(
-    r"Compiling entry function '\S*NgfSweepI([fd])Li(\d)E\S*?OperatorE(\d)E\S*?GradientsE(\d)E"
-    r"\S*?LayoutE(\d)E\S*' for 'sm_(\d+)'"
+    r"Compiling entry function '\S*MarchI([fd])Li(\d)E\S*?OperatorE(\d)E\S*?GradientsE(\d)E"
+    r"\S*?VariantE(\d)E\S*' for 'sm_(\d+)'"
 )
 IN_MEMORY = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill")
 REGISTERS = re.compile(r"Used (\d+) registers")
@@ -44,55 +49,71 @@ class Kernel(NamedTuple):
     dim: int
     operator: str
     gradients: str
-    layout: str
+    variant: str
     in_memory: int  # bytes, in a stack frame or spilled
     registers: int
 
 
-def compile_kernels(file: str, architectures: Sequence[str]) -> list[Kernel]:
-    """Return what ptxas says of the kernels of a file."""
-    with tempfile.TemporaryDirectory() as folder:
-        codes = ",".join(f"sm_{architecture}" for architecture in architectures)
-        target = f"-gencode=arch=compute_{architectures[0]},code=[{codes}]"
-        command = ["nvcc", "-std=c++17", "-O3", "-c", target, "-Xptxas=-v"]
-        command += ["-o", f"{folder}/object", str(CUDA / f"{file}.cu")]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+def build(architectures: Sequence[str]) -> str:
+    """Build the extension with its kernels, all anew, and return the compilers' report."""
+    command = [
+        "setup.py",
+        "build",
+        "--force",
+        "--build-base",
+        FOLDER,
+        "--build-lib",
+        f"{FOLDER}/lib",
+    ]
+    environment = {
+        **os.environ,
+        "FORCE_CUDA": "1",
+        "TORCH_CUDA_ARCH_LIST": " ".join(architectures),
+        # One report after the other, in one thread.
+        "NVCC_APPEND_FLAGS": "-Xptxas=-v --threads=1",
+    }
+    result = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
     if result.returncode != 0:
-        raise RuntimeError(result.stderr)
+        raise RuntimeError(result.stdout + result.stderr)
+    return result.stdout
+
+
+def read_kernels(report: str) -> list[Kernel]:
+    """Read the kernels of all sweeps from the compilers' report."""
     kernels = []
-    # One report after the other, each from its name on.
-    for report in result.stderr.split("ptxas info    : Compiling")[1:]:
-        found = [p.search(f"Compiling{report}") for p in (NAME, IN_MEMORY, REGISTERS)]
-        if any(match is None for match in found):
-            raise RuntimeError(f"what ptxas reports cannot be read: {report}")
-        name, memory, registers = (match.groups() for match in found if match)
-        dtype, dim, operator, gradients, layout, architecture = name
-        names = (OPERATORS[int(operator)], GRADIENTS[int(gradients)], LAYOUTS[int(layout)])
-        kernels.append(
-            Kernel(
-                architecture,
-                TYPES[dtype],
-                int(dim),
-                *names,
-                max(map(int, memory)),
-                int(registers[0]),
-            )
+    for part in report.split("ptxas info    : Compiling")[1:]:
+        name, memory, registers = (
+            pattern.search(f"Compiling{part}") for pattern in (NAME, IN_MEMORY, REGISTERS)
         )
+        if name is None:  # a sum or a scaling
+            continue
+        if memory is None or registers is None:
+            raise RuntimeError(f"the report of ptxas cannot be read: {part}")
+        dtype, dim, operator, gradients, variant, architecture = name.groups()
+        names = (OPERATORS[int(operator)], GRADIENTS[int(gradients)], VARIANTS[int(variant)])
+        in_memory = max(map(int, memory.groups()))
+        kernels.append(
+            Kernel(architecture, TYPES[dtype], int(dim), *names, in_memory, int(registers[1]))
+        )
+    if not kernels:
+        raise RuntimeError(f"the compilers report no kernel:\n{report}")
     return kernels
 
 
 def table(kernels: Iterable[Kernel]) -> str:
-    """Markdown, a line per kernel, the range over architectures where they differ."""
+    """Write Markdown: a line per kernel, a range of registers where architectures differ."""
     registers: dict[tuple[object, ...], dict[str, list[int]]] = defaultdict(
         lambda: defaultdict(list)
     )
     for k in kernels:
-        registers[k.dtype, k.dim, k.operator, k.gradients][k.layout].append(k.registers)
-    lines = ["| | | | | " + " | ".join(LAYOUTS) + " |", "|---" * (4 + len(LAYOUTS)) + "|"]
-    for (dtype, dim, operator, gradients), by_layout in registers.items():
+        registers[k.dtype, k.dim, k.operator, k.gradients][k.variant].append(k.registers)
+    lines = ["| | | | | " + " | ".join(VARIANTS) + " |", "|---" * (4 + len(VARIANTS)) + "|"]
+    for (dtype, dim, operator, gradients), by_variant in registers.items():
         cells = [f"{dtype}", f"{dim}D", f"{operator}", f"{gradients}"]
-        for layout in LAYOUTS:
-            counts = by_layout.get(layout, [])
+        for variant in VARIANTS:
+            counts = by_variant.get(variant, [])
             ends = sorted({min(counts), max(counts)}) if counts else []
             cells.append(" to ".join(map(str, ends)))
         lines.append("| " + " | ".join(cells) + " |")
@@ -100,23 +121,23 @@ def table(kernels: Iterable[Kernel]) -> str:
 
 
 def main() -> int:
-    """Exit code 1 if a float32 kernel keeps registers in memory."""
+    """Build, print the table; return exit code 1 if a float32 kernel keeps registers in memory."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--architectures", nargs="+", default=sum(PASSES, ()))
+    parser.add_argument("--architectures", nargs="+", default=[], help="as 9.0; default: all")
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     arguments = parser.parse_args()
-    passes = [[a for a in group if a in arguments.architectures] for group in PASSES]
-    pairs = [(file, group) for file in FILES for group in passes if group]
-    with ThreadPoolExecutor(2) as pool:
-        kernels = [k for some in pool.map(compile_kernels, *zip(*pairs, strict=True)) for k in some]
+    start = time.monotonic()
+    kernels = sorted(read_kernels(build(arguments.architectures)))
+    minutes = (time.monotonic() - start) / 60
     in_memory = {
         dtype: sum(k.in_memory for k in kernels if k.dtype == dtype) for dtype in TYPES.values()
     }
-    names = ", ".join(f"{name[:-1]}.{name[-1]}" for name in arguments.architectures)
+    numbers = sorted({int(k.architecture) for k in kernels})
+    names = ", ".join(f"{number // 10}.{number % 10}" for number in numbers)
     text = f"""# Registers
 
-Per thread, of every kernel of a sweep, compiled for compute capability {names}; a range where they
-differ. Written by `make registers`.
+Registers per thread of every kernel of a sweep, compiled for compute capability
+{names}: a range where they differ. Written by `make registers`.
 
 {table(kernels)}
 
@@ -124,6 +145,7 @@ Bytes of registers kept in memory, over all kernels and architectures: \
 {", ".join(f"{dtype} {count}" for dtype, count in in_memory.items())}.
 """
     print(text)
+    print(f"built in {minutes:.1f} min")
     if arguments.out:
         arguments.out.write_text(text)
     for k in kernels:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Shows what was measured: ``python -m benchmarks.report RESULTS.json [README.md]``.
+"""Write pages of results: ``python -m benchmarks.report RESULTS.json [README.md]``.
 
-Writes the page of a results file with its plots, and the short section of a README.
+The command writes the page of a results file with its plots, and the short section of a README.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ BEGIN, END = "<!-- {}: begin -->", "<!-- {}: end -->"
 
 
 def row_lines(row: Row) -> list[str]:
-    """What the terminal shows of a row."""
+    """Return the lines that the terminal shows of a row."""
     lines = [f"{row['name']}:{_fused(row)}"]
     others = [call for call in row.get("ms", ()) if call != "fused"]
     lines.append("; ".join(f"{c} {digits(ratio(row, c))}x{mark(row, c)}" for c in others))
     if "memory" in row:
         kinds = "peak and saved" if "saved" in row["memory"]["fused"] else "peak"
         volumes = (
-            f"{call} {', '.join(f'{v:.2f}' for v in found.values())}"
-            for call, found in row["memory"].items()
+            f"{call} {', '.join(f'{v:.2f}' for v in by_kind.values())}"
+            for call, by_kind in row["memory"].items()
         )
         lines.append(f"{kinds} memory, volumes: {'; '.join(volumes)}")
     if "not compiled" in row:
@@ -90,7 +90,7 @@ def _fused(row: Row) -> str:
     if "ms" not in row:
         return ""
     text = f" fused {duration(median(row, 'fused'))}{mark(row, 'fused')}"
-    if "shape" not in row or "loss_ms" in row:  # not the time of a loss
+    if "shape" not in row or "loss_ms" in row:  # the time is not that of a loss alone
         return text
     return f"{text}, {digits(1e6 * median(row, 'fused') / voxels(row))} ns per voxel"
 
@@ -99,15 +99,15 @@ def _fused(row: Row) -> str:
 
 
 def tables(results: Results) -> str:
-    """The page without its plots."""
+    """Return the text of the page without its plots."""
     return _page(results, {}, "")
 
 
 def write_page(path: Path) -> Path:
-    """Writes the page of a results file, and a folder with its plots, beside it."""
+    """Write the page of a results file, and a folder with its plots, beside the file."""
     results, folder = load(path), path.with_suffix("")
     drawn: dict[str, str] = {}
-    if importlib.util.find_spec("matplotlib"):  # a machine that only measures can do without
+    if importlib.util.find_spec("matplotlib"):  # a machine that only measures may lack it
         from .plots import draw
 
         drawn = draw(results, folder)
@@ -128,7 +128,7 @@ def _page(results: Results, plots: dict[str, str], folder: str) -> str:
 
 
 def section(path: Path, root: Path) -> str:
-    """The short form of a results file: the most important figures, and one plot.
+    """Return the short form of a results file: the most important figures, and one plot.
 
     Args:
         path: the file; its page has been written.
@@ -144,14 +144,14 @@ def section(path: Path, root: Path) -> str:
     trainings = [row for row in training_rows(results) if "eager" in row["ms"]]
     peaks = [
         memory_column("fused", "peak", "peak memory"),
-        memory_column("eager", "peak", "eager's"),
+        memory_column("eager", "peak", "peak memory of eager"),
     ]
     parts = [
-        f"{machine_name(results)}, {versions(results)}; float32, central differences. Times of the "
-        "others, of several formulations the fastest, as multiples of the fused loss, with the "
-        "spread after a ± where it exceeds 10 %; "
-        f"memory in volumes above the two images. From `{source}`; all that was measured is on "
-        f"[its page]({stem}.md).",
+        f"{machine_name(results)}, {versions(results)}; float32, central differences. The times of "
+        "the other calls are multiples of the fused loss's time; of several formulations the "
+        "fastest counts. A ± is followed by the spread of a time, where it exceeds 10 %. "
+        f"Memory is in volumes above the two images. The source is `{source}`, and "
+        f"[its page]({stem}.md) has all measurements.",
         table(
             steps,
             ("loss and gradient", case),
@@ -170,9 +170,9 @@ def section(path: Path, root: Path) -> str:
             trainings,
             ("training step", case),
             ("with the eager loss", lambda row: duration(median(row, "eager"))),
-            ("eager loss's share", lambda row: percent(share(row, "eager"))),
+            ("share of the eager loss", lambda row: percent(share(row, "eager"))),
             ("with the fused loss", lambda row: duration(median(row, "fused"))),
-            ("fused loss's share", lambda row: percent(share(row, "fused"))),
+            ("share of the fused loss", lambda row: percent(share(row, "fused"))),
         ),
         shares(trainings),
         f"![Time per voxel over the edge of a cube]({stem}/size.png)" if plot.exists() else "",
@@ -181,11 +181,11 @@ def section(path: Path, root: Path) -> str:
 
 
 def insert(page: str, text: str, name: str) -> str:
-    """The page with what stands between the two marks of a name replaced."""
+    """Replace the text between the two marks of a name, and return the new page."""
     begin, end = BEGIN.format(name), END.format(name)
-    before, found, rest = page.partition(begin)
+    before, opened, rest = page.partition(begin)
     _, closed, after = rest.partition(end)
-    if not (found and closed):
+    if not (opened and closed):
         raise SystemExit(f"The page needs the marks {begin} and {end}, in this order.")
     return f"{before}{begin}\n{text}\n{end}{after}"
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""What a results file holds: its rows, figures derived from them, and how figures are written."""
+"""The rows of a results file, figures derived from them, and the text of figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ITEM_SIZES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def load(path: Path) -> Results:
-    """What a run of the benchmarks has written."""
+    """Read the results that a run of the benchmarks has written."""
     try:
         results = json.loads(path.read_text())
     except OSError as error:
@@ -30,46 +30,46 @@ def load(path: Path) -> Results:
 
 
 def rows_of(results: Results, test: str) -> list[Row]:
-    """Those that have been timed: of a test that has failed there may be less."""
+    """Return the rows of a test that have times; rows of a failed test may lack them."""
     rows = (row for row in results["rows"] if row["name"].partition("[")[0] == test)
     return [row for row in rows if "ms" in row]
 
 
 def training_rows(results: Results) -> list[Row]:
-    """Those of which the loss alone has been timed too."""
+    """Return the rows of training steps for which the loss alone was timed too."""
     return [row for row in rows_of(results, "test_training") if "loss_ms" in row]
 
 
 def case(row: Row) -> str:
-    """The parameters of a test, less its clock."""
+    """Return the parameters of a test, without its clock."""
     parameters = row["name"].partition("[")[2].removesuffix("]").split("-")
     return "-".join(text for text in parameters if text != row.get("clock"))
 
 
 def median(row: Row, call: str) -> float:
-    """Milliseconds."""
+    """Return the median time of a call in milliseconds."""
     return float(row["ms"][call][1])
 
 
 def fastest(row: Row, peer: str) -> str:
-    """Of several formulations of a peer, ``eager`` and ``eager, fields`` say, that which counts."""
+    """Return the fastest formulation of a peer, of ``eager`` and ``eager, fields`` for example."""
     names = [name for name in row["ms"] if name == peer or name.startswith(f"{peer}, ")]
     return min(names, key=lambda name: median(row, name), default=peer)
 
 
 def ratio(row: Row, call: str) -> float:
-    """The median time of a call, as a multiple of the fused loss's."""
+    """Return the median time of a call as a multiple of the fused loss's."""
     return median(row, call) / median(row, "fused")
 
 
 def spread(row: Row, call: str) -> float:
-    """Half the interquartile range, relative to the median."""
+    """Return half the interquartile range of a call's times, relative to the median."""
     lower, middle, upper = row["ms"][call]
     return float((upper - lower) / 2 / middle)
 
 
 def share(row: Row, call: str) -> float:
-    """What part of a training step the loss and its gradient are."""
+    """Return the share of a training step that the loss and its gradient take."""
     return float(row["loss_ms"][call][1]) / median(row, call)
 
 
@@ -78,7 +78,7 @@ def voxels(row: Row) -> int:
 
 
 def rate(row: Row, call: str, volumes: int) -> float:
-    """GB/s of a call that moves so many volumes."""
+    """Return the rate in GB/s of a call that moves so many volumes."""
     return volumes * voxels(row) * ITEM_SIZES[row["dtype"]] / median(row, call) / 1e6
 
 
@@ -99,14 +99,14 @@ def versions(results: Results) -> str:
 
 
 def digits(value: float, significant: int = 3) -> str:
-    """So many significant digits, without an exponent: 0.0500, 1.05, 20.1, 1230."""
+    """Format a number with so many significant digits and no exponent: 0.0500, 1.05, 1230."""
     rounded = float(f"{value:.{significant - 1}e}")
     exponent = math.floor(math.log10(abs(rounded))) if rounded else 0
     return f"{rounded:.{max(0, significant - 1 - exponent)}f}"
 
 
 def percent(part: float) -> str:
-    """Two significant digits, and no more than can matter."""
+    """Format a share in percent with two significant digits, from 99.5 % on without decimals."""
     if abs(part) < 1e-3:
         return "< 0.1 %"
     return f"{100 * part:{'.2g' if abs(part) < 0.995 else '.0f'}} %"
@@ -120,6 +120,6 @@ def duration(ms: float) -> str:
 
 
 def mark(row: Row, call: str) -> str:
-    """The spread of a time, where it is large."""
-    found = spread(row, call)
-    return f" ± {percent(found)}" if found > NOISY else ""
+    """Return the spread of a time after a ±, or an empty text if the spread is small."""
+    part = spread(row, call)
+    return f" ± {percent(part)}" if part > NOISY else ""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""What a split loss sends: counted, and checked on 1, 2 and 4 processes of this machine.
+"""The bytes that a split loss sends: a model, and a check on 1, 2 and 4 processes of this machine.
 
 ``python -m benchmarks.scaling`` writes benchmarks/results/scaling.json, a plot beside it and the
-tables of docs/scaling.md. No time is measured: that of the sweep is taken from the results of
-another run, and the rate of a link is an assumption that the tables state.
+tables of docs/scaling.md. The command measures no time: the time of the sweep comes from the
+results of another run, and the rate of a link is an assumption that the tables state.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from .traffic import counted
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results/scaling.json"
 PAGE = ROOT / "docs/scaling.md"
-SWEEP = ROOT / "benchmarks/results/amd-epyc-2-cores.json"  # whose times are a rank's
+SWEEP = ROOT / "benchmarks/results/amd-epyc-2-cores.json"  # has the time of a rank's sweep
 SWEEP_CASE = "256x256x256"
 
 EDGES = (512, 1024, 2048, 4096)
 RANKS = tuple(2**k for k in range(11))
 TABLE_RANKS = (2, 16, 128, 1024)
 LINK = 1.25e9  # bytes per second: 10 Gbit/s
-REDUCED = 2 * 8  # bytes of the two sums
-# Colours that the colour-blind tell apart (Okabe and Ito), with markers.
+REDUCED = 2 * 8  # bytes of the two float64 sums
+# The colour-blind can tell these colours apart (Okabe and Ito).
 STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#555555", "D"))
 
 MEASURED_PROCESSES = (1, 2, 4)
@@ -50,22 +50,22 @@ MEASURED_PLANES = 8  # per process
 STEPS = 20
 
 # -------------------------------------------------------------------------------------------------
-# On paper
+# Model
 # -------------------------------------------------------------------------------------------------
 
 
 def message_bytes(plane: int, item_sizes: tuple[int, ...] = (4, 4)) -> int:
-    """What a face costs: two planes of all tensors that are split.
+    """Count the bytes that a face costs: two planes of every tensor that is split.
 
     Args:
         plane: voxels of a plane, of all samples and channels.
-        item_sizes: bytes of an element of each of them; by default two float32 images.
+        item_sizes: bytes of an element of each tensor; by default two float32 images.
     """
     return HALO * plane * sum(item_sizes)
 
 
 def row_of(edge: int, ranks: int, nanoseconds: float) -> dict[str, Any]:
-    """A step of a cube of float32 on so many ranks: a rank with two neighbours, or what it has."""
+    """Model a step of a float32 cube on so many ranks, for the rank with the most neighbours."""
     sent = min(ranks - 1, 2) * message_bytes(edge**2)
     sweep = edge**3 / ranks * nanoseconds * 1e-9
     return {
@@ -82,29 +82,29 @@ def row_of(edge: int, ranks: int, nanoseconds: float) -> dict[str, Any]:
 
 
 def model(nanoseconds: float) -> list[dict[str, Any]]:
-    """All cubes and numbers of ranks that leave each rank a plane."""
+    """Model all cubes and numbers of ranks that leave each rank a plane."""
     return [row_of(edge, ranks, nanoseconds) for edge in EDGES for ranks in RANKS if ranks <= edge]
 
 
 def nanoseconds_per_voxel(results: Results) -> float:
-    """Of the loss and its gradient, float32, in the case that is nearest to a large volume."""
+    """Read the time of the float32 loss and its gradient in the case nearest to a large volume."""
     row = next(row for row in rows_of(results, "test_step") if SWEEP_CASE in row["name"])
     return 1e6 * median(row, "fused") / voxels(row)
 
 
 # -------------------------------------------------------------------------------------------------
-# On processes
+# Check on processes
 # -------------------------------------------------------------------------------------------------
 
 
 def loopback_bytes() -> int:
-    """What has come in over the loopback since the machine started: Linux."""
+    """Read how many bytes came in over the loopback since the machine started; Linux only."""
     lines = Path("/proc/net/dev").read_text().splitlines()
     return next(int(line.split(":")[1].split()[0]) for line in lines if line.strip()[:3] == "lo:")
 
 
 def step_counted(rank: int, processes: int, folder: str) -> None:
-    """A process: what a step hands over, and what goes over the loopback in many."""
+    """Run as one process: count the calls of a step, and the loopback's bytes over many steps."""
     import nec_ext
 
     torch.set_num_threads(1)
@@ -126,13 +126,13 @@ def step_counted(rank: int, processes: int, folder: str) -> None:
         step()
     dist.barrier()
     loopback = (loopback_bytes() - before) / STEPS
-    found = {"calls": calls, "checked": checked, "loopback_bytes": loopback}
-    Path(folder, f"{rank}.json").write_text(json.dumps(found))
+    counts = {"calls": calls, "checked": checked, "loopback_bytes": loopback}
+    Path(folder, f"{rank}.json").write_text(json.dumps(counts))
     dist.destroy_process_group()
 
 
 def measured() -> Iterator[dict[str, Any]]:
-    """Rows of what processes send, beside what they should."""
+    """Yield rows of the bytes that processes send, beside the bytes of the model."""
     for processes in MEASURED_PROCESSES:
         with tempfile.TemporaryDirectory() as folder:
             mp.spawn(step_counted, (processes, folder), processes)
@@ -153,12 +153,12 @@ def measured() -> Iterator[dict[str, Any]]:
 
 
 # -------------------------------------------------------------------------------------------------
-# As a page
+# Page
 # -------------------------------------------------------------------------------------------------
 
 
 def amount(count: float) -> str:
-    """Bytes with a unit."""
+    """Format a number of bytes with a unit."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
         if count >= factor:
             return f"{digits(count / factor)} {unit}"
@@ -166,10 +166,10 @@ def amount(count: float) -> str:
 
 
 def tables(results: dict[str, Any]) -> str:
-    """Write what docs/scaling.md shows of a results file."""
-    given = (
-        f"A sweep of {digits(results['nanoseconds_per_voxel'])} ns per voxel ({SWEEP_CASE} on "
-        f"{results['machine']}, commit {results['commit']}), a link of "
+    """Return the tables of docs/scaling.md."""
+    assumptions = (
+        f"A sweep takes {digits(results['nanoseconds_per_voxel'])} ns per voxel ({SWEEP_CASE} on "
+        f"{results['machine']}, commit {results['commit']}), and a link carries "
         f"{results['link_bytes_per_second'] / 1e9} GB/s."
     )
     volumes = table(
@@ -177,9 +177,9 @@ def tables(results: dict[str, Any]) -> str:
         ("volume", lambda row: f"{row['edge']}^3"),
         ("ranks", lambda row: str(row["ranks"])),
         ("planes of a rank", lambda row: f"{row['planes']:.0f}"),
-        ("its sweep reads and writes", lambda row: amount(row["sweep_bytes"])),
-        ("its halo, sent", lambda row: amount(row["halo_bytes"])),
-        ("halo / sweep, in time", lambda row: percent(row["halo_of_sweep"])),
+        ("bytes that its sweep reads and writes", lambda row: amount(row["sweep_bytes"])),
+        ("bytes of halo that it sends", lambda row: amount(row["halo_bytes"])),
+        ("time of the halo / time of the sweep", lambda row: percent(row["halo_of_sweep"])),
     )
 
     def calls(row: Row) -> str:
@@ -189,16 +189,16 @@ def tables(results: dict[str, Any]) -> str:
     processes = table(
         results["measured"],
         ("processes", lambda row: str(row["processes"])),
-        ("planes sent, by the model", lambda row: amount(row["expected_bytes"])),
-        ("handed to `isend`", lambda row: amount(row["sent_bytes"])),
-        ("over the loopback", lambda row: amount(row["loopback_bytes"])),
+        ("bytes of halo by the model", lambda row: amount(row["expected_bytes"])),
+        ("bytes handed to `isend`", lambda row: amount(row["sent_bytes"])),
+        ("bytes over the loopback", lambda row: amount(row["loopback_bytes"])),
         ("exchanges, all-reduces of a rank", calls),
     )
-    return f"{given}\n\n{volumes}\n\n{processes}"
+    return f"{assumptions}\n\n{volumes}\n\n{processes}"
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Bytes, and what they cost, over ranks."""
+    """Draw the bytes per rank, and the time of the halo, over the number of ranks."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     panels: tuple[Axes, Axes] = figure.subplots(1, 2)
     for edge, (colour, marker) in zip(EDGES, STYLES, strict=True):

@@ -31,9 +31,9 @@ from .rows import (
     voxels,
 )
 
-NEGLIGIBLE = 0.02  # share of a training step below which a loss hardly matters
+NEGLIGIBLE = 0.02  # a loss with a smaller share of a training step hardly matters
 
-Column = tuple[str, Callable[[Row], str]]  # its head, and what it shows of a row
+Column = tuple[str, Callable[[Row], str]]  # its head, and a function from a row to its cell
 
 
 class Section(NamedTuple):
@@ -48,7 +48,7 @@ class Section(NamedTuple):
 
 
 def table(rows: Sequence[Row], *columns: Column) -> str:
-    """A table without the columns of which it has no cell; nothing where there are no rows."""
+    """Return a table without its empty columns, or an empty text if no column is left."""
     filled = [(head, [cell(row) for row in rows]) for head, cell in columns]
     filled = [(head, cells) for head, cells in filled if any(cells)]
     if not filled:
@@ -64,7 +64,7 @@ PER_VOXEL: Column = (
 
 
 def in_code(call: str) -> str:
-    """The name of a call, with what is a name in code set as such."""
+    """Mark the names of functions within the name of a call as code."""
     return re.sub(r"torch\.\w+|l1_loss", r"`\g<0>`", call)
 
 
@@ -81,7 +81,7 @@ def ratio_column(call: str) -> Column:
 
 
 def fastest_column(peer: str) -> Column:
-    """That of the fastest of a peer's formulations."""
+    """Make a column of times of a peer's fastest formulation."""
 
     def cell(row: Row) -> str:
         return ratio_column(fastest(row, peer))[1](row)
@@ -90,15 +90,15 @@ def fastest_column(peer: str) -> Column:
 
 
 def ratio_columns(rows: Sequence[Row], besides: str = "fused") -> list[Column]:
-    """One for each of the others, in the order of their appearance."""
+    """Make a column for each other call, in the order in which the rows name them."""
     calls = dict.fromkeys(call for row in rows for call in row["ms"])
     return [ratio_column(call) for call in calls if call not in ("fused", besides)]
 
 
 def memory_column(call: str, kind: str, head: str) -> Column:
     def cell(row: Row) -> str:
-        found = row.get("memory", {}).get(call, {}).get(kind)
-        return "" if found is None else f"{found:.2f}"
+        volumes = row.get("memory", {}).get(call, {}).get(kind)
+        return "" if volumes is None else f"{volumes:.2f}"
 
     return head, cell
 
@@ -111,7 +111,7 @@ def memory_columns(rows: Sequence[Row], *kinds: str) -> list[Column]:
 
 
 def rate_columns(results: Results, volumes: int) -> list[Column]:
-    """On a GPU, GB/s and how they compare with those of torch.add at the same size."""
+    """Make, on a GPU, columns of GB/s and of their share of torch.add's at the same size."""
     if results["device"] != "cuda":
         return []
     adds = {case(row): row for row in rows_of(results, "test_step") if "torch.add" in row["ms"]}
@@ -122,7 +122,7 @@ def rate_columns(results: Results, volumes: int) -> list[Column]:
 
     return [
         ("GB/s", lambda row: digits(rate(row, "fused", volumes))),
-        ("of `torch.add`'s", of_add),
+        ("share of `torch.add`'s", of_add),
     ]
 
 
@@ -139,20 +139,20 @@ def time_columns(results: Results, rows: Sequence[Row], volumes: int) -> list[Co
 
 
 def goals(results: Results) -> Section:
-    found = [
+    rows = [
         {"case": row["name"].removeprefix("test_"), **goal}
         for row in results["rows"]
         for goal in row["goals"]
     ]
-    reached = sum(goal["reached"] for goal in found)
+    reached = sum(goal["reached"] for goal in rows)
     listed = table(
-        found,
+        rows,
         ("case", lambda goal: goal["case"]),
         ("goal", lambda goal: f"{goal['name']} {goal['goal']}"),
         ("measured", lambda goal: f"{goal['measured']:.3g}"),
         ("", lambda goal: "reached" if goal["reached"] else "**missed**"),
     )
-    return Section("Goals", [f"{reached} of {len(found)} are reached.", listed] if found else [])
+    return Section("Goals", [f"{reached} of {len(rows)} are reached.", listed] if rows else [])
 
 
 def step(results: Results) -> Section:
@@ -209,11 +209,11 @@ def fits(results: Results) -> Section:
             "call": "",
             "edge": "edge",
             "peak": "peak, GB",
-            "voxels": "voxels of the fused loss's cube, as a multiple",
+            "voxels": "voxels of the fused loss's cube / its voxels",
         }
         paragraphs += [
-            f"The largest cube whose loss and gradient fit {row['fits']['budget_bytes'] / 1e9:g} "
-            "GB, the two images included.",
+            "These are the largest cubes whose loss and gradient fit "
+            f"{row['fits']['budget_bytes'] / 1e9:g} GB, the two images included.",
             table(largest, *((head, lambda row, k=k: row[k]) for k, head in columns.items())),
         ]
     return Section("The largest cube", paragraphs)
@@ -232,7 +232,7 @@ def batch(results: Results) -> Section:
     )
     clocks = (
         "`device` is the GPU's own time, `done` runs from the call until an idle GPU has done the "
-        "work, `host` until the call returns."
+        "work, and `host` runs until the call returns."
     )
     return Section("Small images", [clocks if gpu and rows else "", listed], ("batch",))
 
@@ -255,7 +255,7 @@ def options(results: Results) -> Section:
         ("loss and gradient with", case),
         time_column(results),
         PER_VOXEL,
-        ("times the plain fused loss", to_plain),
+        ("multiple of the plain fused loss", to_plain),
         *ratio_columns(rows, besides=plain),
     )
     return Section("Options", [listed])
@@ -273,12 +273,14 @@ def training(results: Results) -> Section:
         return percent(part) + (" (within the spread)" if abs(part) < noise else "")
 
     def spread_of(row: Row) -> str:
-        found = spread(row, row["call"])
-        return f"**{percent(found)}**" if found > NOISY else percent(found)
+        noise = spread(row, row["call"])
+        return f"**{percent(noise)}**" if noise > NOISY else percent(noise)
 
     def peak(row: Row) -> str:
-        found = row.get("peak_bytes", {}).get(row["call"])
-        return "" if found is None else digits((found + row.get("lasting_bytes", 0)) / 1e9)
+        peak_bytes = row.get("peak_bytes", {}).get(row["call"])
+        return (
+            "" if peak_bytes is None else digits((peak_bytes + row.get("lasting_bytes", 0)) / 1e9)
+        )
 
     listed = table(
         [{**row, "call": call} for row in rows for call in row["ms"]],
@@ -295,7 +297,7 @@ def training(results: Results) -> Section:
 
 
 def largest(row: Row) -> str:
-    """The largest patches that fit a budget, where they have been looked for."""
+    """Say which patches are the largest that fit a budget, if the row has them."""
     if "largest" not in row:
         return ""
     edges = ", ".join(f"{call} {edge}" for call, edge in row["largest"].items())
@@ -303,14 +305,14 @@ def largest(row: Row) -> str:
 
 
 def shares(rows: Sequence[Row]) -> str:
-    """Says where the choice of the loss matters."""
-    found = [(share(row, "eager"), case(row)) for row in rows if "eager" in row["ms"]]
+    """Say for which training steps the choice of the loss matters."""
+    pairs = [(share(row, "eager"), case(row)) for row in rows if "eager" in row["ms"]]
 
     def listed(parts: list[tuple[float, str]]) -> str:
         return ", ".join(f"{percent(part)} of a step in {name}" for part, name in parts)
 
-    little = [pair for pair in found if pair[0] < NEGLIGIBLE]
-    much = [pair for pair in found if pair[0] >= NEGLIGIBLE]
+    little = [pair for pair in pairs if pair[0] < NEGLIGIBLE]
+    much = [pair for pair in pairs if pair[0] >= NEGLIGIBLE]
     sentences = []
     if little:
         sentences.append(
@@ -323,26 +325,27 @@ def shares(rows: Sequence[Row]) -> str:
 
 
 def head(results: Results) -> str:
-    """Where it was measured, and what the numbers mean."""
-    found = [spread(row, call) for row in results["rows"] for call in row.get("ms", ())]
-    noisy = sum(s > NOISY for s in found)
+    """Describe the machine, and say what the numbers mean."""
+    spreads = [spread(row, call) for row in results["rows"] for call in row.get("ms", ())]
+    noisy = sum(s > NOISY for s in spreads)
     settings = "; ".join(f"{name} {value}" for name, value in results.get("nvidia_smi", {}).items())
     paragraphs = [
         f"# {machine_name(results)}",
         f"{versions(results)}; {results['cpu']}, {results['cores']} cores, {results['threads']} "
         f"threads, {results['system']}, Python {results['python']}.",
         f"{settings}." if settings else "",
-        "Times are medians; those of the others are multiples of the fused loss's. Memory is in "
-        "volumes above the two images: at the worst moment (peak), and kept from forward to "
-        "backward (saved). Spread is half the interquartile range relative to the median: above "
-        f"{percent(NOISY)} in {noisy} of {len(found)} times, which have it after a ±.",
+        "Times are medians; the times of the other calls are multiples of the fused loss's. "
+        "Memory is in volumes above the two images: at the worst moment (peak), and kept from "
+        "forward to backward (saved). The spread of a time is half the interquartile range "
+        f"relative to the median: {noisy} of {len(spreads)} times have one above {percent(NOISY)}, "
+        "and show it after a ±.",
     ]
     return "\n\n".join(filter(None, paragraphs))
 
 
 def sections(results: Results) -> list[Section]:
-    """Those with something in them."""
+    """Return the sections that have content."""
     every = (goals, step, forward, size, fits, batch, threads, options, training)
-    found = [section(results) for section in every]
-    found = [s._replace(paragraphs=[text for text in s.paragraphs if text]) for s in found]
-    return [section for section in found if section.paragraphs]
+    filled = [section(results) for section in every]
+    filled = [s._replace(paragraphs=[text for text in s.paragraphs if text]) for s in filled]
+    return [section for section in filled if section.paragraphs]

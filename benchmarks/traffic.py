@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Counts what is handed to torch.distributed."""
+"""A counter of the bytes that are handed to torch.distributed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unittest import mock
 
 import torch.distributed as dist
 
-# Of every collective that a loss could think of using.
+# A loss might use any of these functions.
 NAMES = (
     "all_gather",
     "all_gather_into_tensor",
@@ -35,7 +35,7 @@ Calls = dict[str, list[int]]
 
 @contextlib.contextmanager
 def counted() -> Iterator[Calls]:
-    """The bytes of every call by the name of its function; of a batch, what it sends."""
+    """Count the bytes of every call by the name of its function; of a batch, those it sends."""
     calls: Calls = {}
 
     def recording(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,7 +52,7 @@ def counted() -> Iterator[Calls]:
         return call
 
     with contextlib.ExitStack() as stack:
-        # A batch calls the functions that its operations name, which are not counted again.
+        # A batch calls isend and irecv by itself, and its bytes must not be counted twice.
         for name in set(NAMES) - {"isend", "irecv"}:
             function = getattr(dist, name)
             stack.enter_context(mock.patch.object(dist, name, recording(name, function)))

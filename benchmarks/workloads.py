@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""What the loss is used for: whole training steps of the examples, with any loss in its place.
+"""Workloads: whole training steps of the examples, in which the loss can be exchanged.
 
 A step frees its gradients, so that only parameters, states of the optimizers and images outlive it.
 """
@@ -20,15 +20,16 @@ from examples.brats.train.learner import Learner
 from examples.common.measure import LossFunction
 from examples.registration.register import Descent, Level, Settings
 
-STEPS = 1000  # of the run that a step is taken from the middle of
+STEPS = 1000  # the length of a run, of which a step in the middle is measured
 
 
 class Workload(ABC):
-    """What all workloads have.
+    """A training step in which the loss can be exchanged.
 
     Attributes:
-        images: of the shape in which the loss gets its own two.
-        what: a step in one sentence.
+        images: two images of the shape that the loss gets.
+        optimizers: the optimizers of all parameters.
+        what: a sentence that describes the step.
     """
 
     images: tuple[Tensor, Tensor]
@@ -40,7 +41,7 @@ class Workload(ABC):
         """Take one whole training step; return its losses."""
 
     def lasting(self) -> list[Tensor]:
-        """List what is there before a step and after it."""
+        """List the tensors that exist before a step and after it."""
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         states = [state for optimizer in self.optimizers for state in optimizer.state.values()]
         return [
@@ -54,8 +55,8 @@ class Synthesis(Workload):
     """NEC: a generator takes its contrast from a discriminator and its anatomy from the loss.
 
     Args:
-        options: of NEC. The images are noise: no time depends on what they show.
-        device: of all of it.
+        options: the options of NEC. The images are noise, on which no time depends.
+        device: the device of the networks and the images.
     """
 
     def __init__(self, options: Options, device: str) -> None:
@@ -66,9 +67,9 @@ class Synthesis(Workload):
         self.optimizers = tuple(self.learner.optimizers.values())
         system = self.learner.system
         self.what = (
-            f"NEC on noise: Adam steps of a MONAI UNet of {millions(system.generator.parameters())}"
-            f" parameters, by the loss and by {options.discriminator_scales} PatchDiscriminators "
-            f"of {millions(system.discriminators.parameters())} together, and of these."
+            f"NEC on noise: a MONAI UNet of {millions(system.generator.parameters())} parameters "
+            f"and {options.discriminator_scales} PatchDiscriminators, which have "
+            f"{millions(system.discriminators.parameters())} together, take a step of Adam each."
         )
 
     def step(self, function: LossFunction) -> tuple[Tensor, ...]:
@@ -83,7 +84,7 @@ class Registration(Workload):
     """Deformable registration: the knots of a displacement, warp, the loss and a regularizer.
 
     Args:
-        name: what the images are.
+        name: says what the images show.
         fixed, moving: ``(1, 1, X, Y, Z)`` of one shape.
     """
 
@@ -94,8 +95,8 @@ class Registration(Workload):
         self.descent = Descent(level, None, settings)
         self.optimizers = (self.descent.optimizer,)
         self.what = (
-            f"Registration of {name}: Adam step of a displacement field of "
-            f"{millions([self.descent.knots])} parameters by the loss and MONAI's bending energy."
+            f"Registration of {name}: a displacement field of {millions([self.descent.knots])} "
+            "parameters takes a step of Adam by the loss and MONAI's bending energy."
         )
 
     def step(self, function: LossFunction) -> tuple[Tensor, ...]:
@@ -117,16 +118,18 @@ def paper_2d(device: str) -> Synthesis:
 
 
 def unet_3d(device: str, edge: int) -> Synthesis:
-    """Make networks for patches of a volume, of an edge that 16 divides."""
-    own = {"data.patch": edge, "amp": "none", "ema": 0, "steps": STEPS}
-    return Synthesis(make_options("nec", "volumes", own), device)
+    """Make networks for patches of a volume; their edge has to be a multiple of 16."""
+    changes = {"data.patch": edge, "amp": "none", "ema": 0, "steps": STEPS}
+    return Synthesis(make_options("nec", "volumes", changes), device)
 
 
 def tiny(device: str, dims: int, edge: int) -> Synthesis:
-    """Make the same so small that it runs in a moment, for edges of at least 16."""
-    own = {"data.dimensions": dims, "data.size": edge, "data.patch": edge, "steps": STEPS}
+    """Make networks so small that a step takes a moment, for edges of at least 16."""
+    changes = {"data.dimensions": dims, "data.size": edge, "data.patch": edge, "steps": STEPS}
     small = {"unet_channels": (4, 8), "unet_units": 1, "discriminator_channels": 4}
-    return Synthesis(make_options("nec", "paper", own, small, {"discriminator_scales": 2}), device)
+    return Synthesis(
+        make_options("nec", "paper", changes, small, {"discriminator_scales": 2}), device
+    )
 
 
 def millions(tensors: Iterable[Tensor]) -> str:

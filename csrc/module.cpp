@@ -10,7 +10,7 @@
 
 #include "cpu/capability.h"
 #ifdef NEC_EXT_CUDA_ARCHITECTURES
-#include "cuda/launch.h"
+#include "cuda/sweep.h"
 #endif
 
 namespace {

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""The NGF loss of a whole T1/T2 volume pair: fused, in eager PyTorch and through torch.compile.
+"""Compute the NGF loss of a T1/T2 volume pair: fused, in eager PyTorch and through torch.compile.
 
     python -m examples.demo                                    # a brain phantom
     python -m examples.demo --t1 t1n.nii.gz --t2 t2w.nii.gz    # an aligned pair, say of BraTS
 
-Prints value, exactness, time and memory of all three, and draws what the loss sees. As in the
-paper, the 1 and 99.9 percentiles of each volume are scaled to -1 and 1. Distances are in mm, as
-the file's header gives them.
+The demo prints value, errors, time and memory of all three. It also draws the normalized gradient
+fields of both images and the loss of each voxel. As in the paper, the 1 and 99.9 percentiles of
+each volume are scaled to -1 and 1. Distances are in mm, as the file's header gives them.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from .common.measure import LossFunction, forward_only, loss_and_gradient, media
 from .common.phantom import brain_phantom
 from .demo_figure import draw
 
-EPS = 0.15  # intensity per mm, the paper's
+EPS = 0.15  # intensity per mm, as in the paper
 PERCENTILES = 1.0, 99.9
 ROUNDS = 7
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-6, 1e-5  # of float32 against the float64 reference
 LEGEND = """\
-eager:    the leanest formula found (pad, slice, one quotient), with 1e-12 under its square
-          roots: without that the gradient of the constant background is NaN.
+eager:    the leanest formula known (pad, slice, one quotient). It adds 1e-12 under its square
+          roots, since the gradient of the constant background would be NaN.
 compiled: torch.compile of eager.
-errors:   relative, of the loss and (L2) of its gradient, against nec_ext.reference in float64.
-time:     median of {rounds} rounds in which all take turns, {threads} threads.
-memory:   peak of loss and gradient above the two images, in volumes of their size."""
+errors:   of the loss and (L2) of its gradient, relative to nec_ext.reference in float64.
+time:     median of {rounds} rounds in which all take turns, with {threads} threads.
+memory:   peak of loss and gradient above the two images, in volumes of the images' size."""
 
 
 class Pair(NamedTuple):
@@ -79,7 +79,7 @@ class Row:
 
 
 def read_pair(t1_path: Path, t2_path: Path) -> Pair:
-    """Read two NIfTI files of one subject; ValueError with one sentence if they cannot be used."""
+    """Read two NIfTI files of one subject; raise ValueError if they cannot be used."""
     t1, t2 = nifti.read_pair(t1_path, t2_path)
     name = f"{t1_path.name}, {t2_path.name}"
     images = (_scale(volume.path, _facing_front(volume.voxels)) for volume in (t1, t2))
@@ -112,7 +112,7 @@ def _scale(name: object, volume: np.ndarray) -> Tensor:
 
 
 def compare(pair: Pair) -> list[Row]:
-    """One row per way to compute the loss, with T2 as the input and T1 as the target."""
+    """Compare the ways to compute the loss, a row for each; T2 is the input, T1 the target."""
     options = {"eps": EPS, "spacing": pair.spacing}
     eager = functools.partial(eager_ngf_loss, **options)
     functions: dict[str, LossFunction] = {
@@ -144,7 +144,7 @@ def compare(pair: Pair) -> list[Row]:
 
 
 def examine(method: str, function: LossFunction, pair: Pair, exact: tuple[Tensor, Tensor]) -> Row:
-    """Everything of a row but its times; calls the function both ways, so that it is warm."""
+    """Fill a row except for its times; the calls that this takes also warm the function up."""
     row = Row(method)
     try:
         forward_only(function, pair.t2, pair.t1)
@@ -168,7 +168,7 @@ def examine(method: str, function: LossFunction, pair: Pair, exact: tuple[Tensor
 
 
 def table(pair: Pair, rows: Sequence[Row]) -> str:
-    """The rows as text, with a legend."""
+    """Format the rows as text, with a legend."""
     shape = " x ".join(str(n) for n in pair.t1.shape[2:])
     spacing = " x ".join(f"{step:.3g}" for step in pair.spacing)
     lines = [
@@ -195,7 +195,7 @@ def table(pair: Pair, rows: Sequence[Row]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return 0; 1 if the fused loss is not exact; 2 if the input cannot be used."""
+    """Run the demo; return 0, 1 if the fused loss is not exact, 2 if the input cannot be used."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.demo",
         description=__doc__,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""One figure of what the NGF loss sees in a pair of images."""
+"""A figure of a pair of images, of their normalized gradient fields and of their loss."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WIDTH = 14.0  # inches; the loss map is two columns wide, every other panel one
 def draw(
     path: Path, t1: Tensor, t2: Tensor, loss_map: Tensor, spacing: Sequence[float], eps: float
 ) -> None:
-    """The central axial slice of both images, their normalized gradient fields and their loss.
+    """Draw the central axial slice of both images, of their normalized gradient fields and loss.
 
     Args:
         path: the PNG file to write.
@@ -41,7 +41,7 @@ def draw(
     size = [(high[axis] - low[axis]) * spacing[axis] for axis in range(2)]
 
     def axial(volume: Tensor, height: int) -> NDArray[np.float32]:
-        # Anterior up and, as radiologists look at it, the patient's right on the left.
+        # Anterior is up, and the patient's right is on the left, as radiologists look at slices.
         return volume[0, 0, low[0] : high[0], low[1] : high[1], height].numpy()[::-1].T
 
     def show(axes: Axes, image: NDArray[np.float32], limits: tuple[float, float]) -> AxesImage:
@@ -73,7 +73,7 @@ def draw(
     last = figure.add_subplot(grid[:, -2:])
     last.set_title(f"loss, eps = {eps:g}; mean of the volume {loss_map.mean():.4f}")
     shown = axial(loss_map, middle)
-    # Few voxels come near the least possible loss of 0.5: the scale begins where they are rare.
+    # Few voxels come near the least possible loss of 0.5, so the scale begins at a low quantile.
     loss = show(last, shown, (float(np.quantile(shown, 0.002)), 1))
 
     for mappable, axes, label in (

@@ -6,9 +6,9 @@
     python -m examples.register_pair --transform affine
     python -m examples.register_pair t1.nii.gz t2.nii.gz          # skull-stripped, on one grid
 
-Moves the T1 by torch's grid_sample, from coarse images to fine ones, until its edges lie where
-those of the T2 are. Of the phantom the true displacement is known: prints the mean error in mm.
-Writes a figure and the registered T1 to out/register_pair.
+The example moves the T1 by torch's grid_sample, from coarse images to fine ones, until its edges
+lie on the edges of the T2. It writes a figure to out/register_pair. For two files it writes the
+registered T1 too; for the phantom it prints the mean error in mm, as the displacement is known.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .common.nifti import as_stored, read_pair
 from .common.phantom import brain_phantom
 
 KNOTS = 4  # voxels from one knot of a displacement to the next
-RADIUS = 80.0  # mm from the centre at which a parameter of an affine map moves by itself
+RADIUS = 80.0  # mm from the centre, where a change of a matrix parameter moves a voxel as far
 
 # A displacement u is (1, 3, X, Y, Z) in mm: x in the fixed image is at x + u(x) in the moving one.
 
@@ -44,7 +44,7 @@ def positions(size: Sequence[int], spacing: Sequence[float]) -> Tensor:
 
 
 def warp(image: Tensor, displacement: Tensor, spacing: Sequence[float]) -> Tensor:
-    """Take the image at x + u(x)."""
+    """Sample the image at x + u(x)."""
     size = displacement.shape[2:]
     half = torch.tensor([n * h / 2 for n, h in zip(size, spacing, strict=True)])
     place = (positions(size, spacing) + displacement) / half.view(1, 3, 1, 1, 1)
@@ -66,7 +66,7 @@ class Affine(torch.nn.Module):
 
 
 class Displacement(torch.nn.Module):
-    """A displacement of its own for every knot, linear in between."""
+    """A displacement for every knot, linear in between."""
 
     def __init__(self, size: Sequence[int]) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ def register(
         size = [n // factor for n in fixed.shape[2:]]
         images = [F.interpolate(image, size, mode="area") for image in (fixed, moving)]
         steps = [h * n / m for h, n, m in zip(spacing, fixed.shape[2:], size, strict=True)]
-        # The loss looks at the brain and a voxel around it: its outline is an edge of both images.
+        # The mask is the brain and a voxel around it, as its outline is an edge of both images.
         mask = F.max_pool3d(images[0], 3, stride=1, padding=1) > 0
         eps, target_eps = (
             nec_ext.estimate_eps(image, options.eta, spacing=steps) for image in images[::-1]
@@ -119,7 +119,7 @@ def scaled(image: np.ndarray) -> Tensor:
 
 
 def known_displacement(size: Sequence[int], spacing: Sequence[float], bend: float) -> Tensor:
-    """Turn, stretch and shift by up to 10 mm, and bend by so many mm."""
+    """Make a displacement that turns, stretches and shifts by up to 10 mm, and bends."""
     matrix = torch.tensor([[0.03, -0.06, 0.02], [0.06, -0.03, 0.03], [-0.02, -0.03, 0.04]])
     place = positions(size, spacing)
     moved = torch.einsum("ij,bjxyz->bixyz", matrix, place)
@@ -128,7 +128,7 @@ def known_displacement(size: Sequence[int], spacing: Sequence[float], bend: floa
 
 
 def show(path: Path, fixed: Tensor, columns: dict[str, Tensor]) -> None:
-    """Draw the middle slices of images, front up, with the outline and the fluid of the T2."""
+    """Draw the middle slices of images, front up, with contours of the T2's brain and fluid."""
     height = fixed.shape[-1] // 2
     lines = fixed[0, 0, :, :, height].T.numpy()
     figure = Figure((3 * len(columns), 3.6), layout="constrained")
@@ -142,7 +142,7 @@ def show(path: Path, fixed: Tensor, columns: dict[str, Tensor]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Register, print the error if it is known, and write figure and image."""
+    """Register two images, print the error if it is known, and write the figure and the image."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.register_pair",
         description=__doc__,
@@ -152,10 +152,10 @@ def main(arguments: list[str] | None = None) -> int:
     add("files", nargs="*", type=Path, metavar="T1 T2", help="NIfTI files; none: the phantom")
     add("--transform", choices=("affine", "displacement"), default="displacement")
     add("--levels", type=int, default=3, help="each has half the voxel size of the one before")
-    add("--steps", type=int, default=50, help="of each level")
+    add("--steps", type=int, default=50, help="steps of each level")
     add("--eta", type=float, default=0.5, help="eps per mm, as a share of the mean gradient")
     add("--smoothness", type=float, default=0.02, help="weight of the displacement's roughness")
-    add("--size", type=int, nargs=3, default=(80, 96, 80), help="of the phantom")
+    add("--size", type=int, nargs=3, default=(80, 96, 80), help="voxels of the phantom")
     add("--out", type=Path, default=Path("out/register_pair"))
     options = parser.parse_args(arguments)
     if len(options.files) not in (0, 2):
@@ -180,8 +180,8 @@ def main(arguments: list[str] | None = None) -> int:
     if truth is not None:
         brain = fixed[0, 0] > 0
         before, after = (
-            torch.linalg.vector_norm(found - truth, dim=1)[0][brain].mean()
-            for found in (torch.zeros_like(truth), displacement)
+            torch.linalg.vector_norm(u - truth, dim=1)[0][brain].mean()
+            for u in (torch.zeros_like(truth), displacement)
         )
         print(f"mean error in the brain: {before:.2f} mm before, {after:.2f} mm after")
     else:

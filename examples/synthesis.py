@@ -6,8 +6,9 @@
     python -m examples.synthesis --dims 3 --size 64 --steps 3000   # volumes: for a GPU
 
 The generator sees T1 of some subjects, the discriminator T2 of others. The discriminator teaches
-the contrast; the NGF loss between the generator's input and output keeps the anatomy. At the end
-the T2 of new subjects is known, and compared with: PSNR, and a figure in out/synthesis.
+the contrast; the NGF loss between the generator's input and output keeps the anatomy. At the end,
+the results for new subjects are compared with their true T2: the example prints the PSNR and draws
+a figure in out/synthesis.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def draw(images: Tensor, count: int) -> Tensor:
 
 
 def adversarial_loss(logits: list[Tensor], real: bool) -> Tensor:
-    """Average the cross-entropy to one answer over the maps of all scales."""
-    return torch.stack([F.softplus(-one if real else one).mean() for one in logits]).mean()
+    """Average the cross-entropy to the answer ``real`` over the maps of all scales."""
+    return torch.stack([F.softplus(-scale if real else scale).mean() for scale in logits]).mean()
 
 
 def train(t1: Tensor, t2: Tensor, options: argparse.Namespace) -> UNet:
@@ -93,8 +94,8 @@ def train(t1: Tensor, t2: Tensor, options: argparse.Namespace) -> UNet:
         discriminator_loss.backward()
         optimizers[0].step()
 
-        # An edge may go up or down for the NGF loss. So it comes when the discriminator has turned
-        # the contrast: from the first step it would hold on to that of the source.
+        # The NGF loss takes an edge that goes up for one that goes down. So it starts when the
+        # discriminator has turned the contrast: from the first step on it would keep the source's.
         done = step / options.steps
         weight = options.weight * min(max((done - 0.13) / 0.1, 0), 1)
         ngf = nec_ext.ngf_loss(
@@ -123,7 +124,7 @@ def psnr(images: Tensor, truth: Tensor) -> float:
 
 
 def show(path: Path, columns: dict[str, Tensor]) -> None:
-    """Draw a row per image, of volumes the middle slice, front up."""
+    """Draw a row for each image, front up; a volume is shown by its middle slice."""
     rows = min(3, TEST_SUBJECTS)
     figure = Figure((2.4 * len(columns), 2.4 * rows + 0.3), layout="constrained")
     panels = figure.subplots(rows, len(columns), squeeze=False)
@@ -150,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--subjects", type=int, default=40, help="for T1, and as many others for T2")
     add("--steps", type=int, default=1200)
     add("--batch", type=int, default=2)
-    add("--weight", type=float, default=10.0, help="of the NGF loss; 0: the discriminator alone")
+    add("--weight", type=float, default=10.0, help="weight of the NGF loss; 0 leaves it out")
     add("--eps", type=float, default=0.15, help="intensity per voxel: smaller edges are noise")
     add("--seed", type=int, default=0)
     add("--out", type=Path, default=Path("out/synthesis"))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""``python -m nec_ext``: facts, a check and a timing, to paste into a bug report."""
+"""``python -m nec_ext`` prints facts, a check and a timing for a bug report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROUNDS = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0 if the fused loss agrees with its reference, else 1."""
+    """Print the report; return exit code 0 if the fused loss agrees with its reference, else 1."""
     parser = argparse.ArgumentParser(
         prog="python -m nec_ext",
         description="Prints what was built and where it runs, checks loss and gradient against the "
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _devices() -> dict[str, str]:
-    """The types of device that torch has here, with the name of a GPU, and whether they do."""
+    """Describe each type of device that torch has here, and say whether it has kernels."""
     kinds = ["cpu"]
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if accelerator is not None:
@@ -79,7 +79,7 @@ def _cpu_model() -> str:
 
 
 def _compare(device: str) -> bool:
-    """Prints errors and times on a device; False if an error is too large."""
+    """Print errors and times on a device; return False if an error is too large."""
     print(
         f"\n{device:<28} {'loss, relative error':>20} {'gradient, relative L2':>21} "
         f"{'fused, ms':>9} {'reference, ms':>13}"
@@ -100,7 +100,7 @@ def _compare(device: str) -> bool:
 def _examine(
     device: str, shape: tuple[int, ...], operator: str
 ) -> tuple[float, float, float, float]:
-    """Relative errors of loss and gradient, and milliseconds of a step, fused and reference."""
+    """Return the relative errors of loss and gradient, and the milliseconds of both steps."""
     generator = torch.Generator().manual_seed(0)
     input, target = (torch.rand(shape, generator=generator).to(device) for _ in range(2))
     loss, gradient = _step(ngf_loss, input, target, operator)
@@ -125,7 +125,7 @@ def _step(
     input = input.detach().requires_grad_()
     loss = function(input, target, operator=operator)
     (gradient,) = torch.autograd.grad(loss, input)
-    if input.is_cuda:  # whose clock runs on its own
+    if input.is_cuda:  # a GPU computes on after the call
         torch.cuda.synchronize()
     return loss.detach(), gradient
 

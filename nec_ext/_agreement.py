@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Ranks tell each other what they were called with: one that fails must not leave the others.
+"""Compares the arguments of ranks, so that a rank that fails does not leave the others waiting.
 
-Everything that a rank has to say is a record of fixed size, so that the exchange itself cannot
-hang on a disagreement.
+Each rank sends one record of fixed size: the exchange itself cannot hang on a disagreement.
 """
 
 from __future__ import annotations
@@ -21,21 +20,24 @@ from ._arguments import Options, shown
 from ._parts import TENSORS
 
 RECORD_BYTES = 1024
-MESSAGE_LENGTH = 300  # of an error; printable ASCII takes twice as many bytes in JSON at most
+MESSAGE_LENGTH = 300  # characters of an error, each at most two bytes of JSON
 Record = dict[str, Any]
 
 
 def backends_of(group: dist.ProcessGroup | None) -> dict[str, str]:
-    """By type of device, the backend that exchanges its tensors; TypeError if it is no group."""
+    """Return the backend of a group for each type of device; TypeError if it is no group."""
     if not isinstance(group, dist.ProcessGroup | None):
         raise TypeError(f"group must be a process group that has this rank, got {shown(group)}")
-    # As in "cpu:gloo,cuda:nccl". Other names of a backend do not say what it does on which device.
+    # "cpu:gloo,cuda:nccl": the only name of a backend that tells its types of device.
     pairs = (pair.split(":") for pair in dist.get_backend_config(group).split(","))
     return dict(pairs)
 
 
 def check_backend(backends: Mapping[str, str], device: torch.device) -> None:
-    """ValueError unless planes on the device can be exchanged. Gloo would read them on the CPU."""
+    """Raise ValueError unless the group can exchange planes on the device.
+
+    Gloo accepts tensors on a GPU but would read them on the CPU.
+    """
     backend = backends.get(device.type)
     if backend is None or (backend == "gloo" and device.type != "cpu"):
         having = ",".join(map(":".join, backends.items()))
@@ -46,9 +48,9 @@ def check_backend(backends: Mapping[str, str], device: torch.device) -> None:
 
 
 def record_device(backends: Mapping[str, str], images: torch.device | None) -> torch.device:
-    """Where records are exchanged: on the CPU where it can be, which need not wait for a GPU.
+    """Choose the device of the records: the CPU if possible, which need not wait for a GPU.
 
-    On the same type of device on all ranks, whatever their images are on.
+    All ranks choose the same type of device, even if their images are on different ones.
     """
     if "cpu" in backends:
         return torch.device("cpu")
@@ -57,7 +59,7 @@ def record_device(backends: Mapping[str, str], images: torch.device | None) -> t
 
 
 def describe(tensors: Sequence[Tensor | None], o: Options, dim: int) -> Record:
-    """What all ranks must agree on, by the names that an error gives it; and ``planes``."""
+    """Return the properties that all ranks must share, named as in an error, and ``planes``."""
     input = tensors[0]
     assert input is not None
     count = input.shape[dim]
@@ -71,7 +73,7 @@ def describe(tensors: Sequence[Tensor | None], o: Options, dim: int) -> Record:
             continue
         record[f"the shape of {name} along the other axes"] = size(tensor)
         record[f"the dtype of {name}"] = str(tensor.dtype)[6:]
-        if count > 1:  # of a single plane nobody can tell
+        if count > 1:  # a single plane does not show it
             record[f"whether {name} is split"] = tensor.shape[dim] == count
     for name in ("eps", "target_eps"):
         value = getattr(o, name)
@@ -88,13 +90,15 @@ def agree(
     group: dist.ProcessGroup | None,
     device: torch.device | None,
 ) -> tuple[list[Record], Exception | None]:
-    """The records of all ranks, and what stops this one: its own failure first, then the others'.
+    """Exchange records; return those of all ranks, and the failure that stops this one, if any.
+
+    A rank's own failure comes first, then those of the others, then a disagreement.
 
     Args:
-        record: what this rank has to say; not looked at where it has failed.
-        failure: what has gone wrong on this rank so far.
+        record: the properties of this rank's arguments; unused if it has failed.
+        failure: the error of this rank so far.
         group: the ranks.
-        device: of the images, if that is known.
+        device: the device of the images, if it is known.
     """
     if failure is not None:
         record = {"error": re.sub("[^ -~]", "?", str(failure))[:MESSAGE_LENGTH]}

@@ -82,7 +82,7 @@ class Options(NamedTuple):
 
     @property
     def has_maps(self) -> bool:
-        """Whether a value is in a tensor, where only :func:`check_maps` sees it."""
+        """Whether an option is a tensor, whose values only :func:`check_maps` sees."""
         return (
             isinstance(self.eps, Tensor)
             or isinstance(self.target_eps, Tensor)
@@ -91,25 +91,25 @@ class Options(NamedTuple):
 
 
 def shown(value: object) -> str:
-    """A value in a sentence: a tensor or an array of many lines is only named."""
+    """Format a value for a sentence; a tensor or an array of many lines is only named."""
     text = repr(value)
     return type(value).__name__ if "\n" in text else text
 
 
 def check_option(name: str, value: object) -> None:
-    """ValueError unless ``value`` is one of the valid choices, which the sentence lists."""
+    """Raise ValueError unless ``value`` is one of the valid choices, which the error lists."""
     if not isinstance(value, str) or value not in CHOICES[name]:
         valid = ", ".join(repr(choice) for choice in CHOICES[name])
         raise ValueError(f"{name} must be one of {valid}, got {shown(value)}")
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """MONAI's MetaTensor as the tensor that it wraps: metadata has no place in a loss."""
+    """Unwrap MONAI's MetaTensor: metadata has no place in a loss."""
     return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
 
 
 def check_images(**images: Tensor) -> dict[str, Tensor]:
-    """The images without wrappers, or an error unless they fit the loss and each other."""
+    """Unwrap the images; raise unless they fit the loss and each other."""
     checked: dict[str, Tensor] = {}
     first_name = ""
     for name, image in images.items():
@@ -145,7 +145,7 @@ def check_images(**images: Tensor) -> dict[str, Tensor]:
 
 
 def check_constant(name: str, tensor: Tensor) -> None:
-    """What does not depend on the images of :func:`_check_map`."""
+    """Check a map of eps or mask, apart from its fit to the images."""
     if tensor.is_complex():
         raise TypeError(f"{name} must be real, got {str(tensor.dtype)[6:]}")
     if tensor.layout != torch.strided:
@@ -155,7 +155,7 @@ def check_constant(name: str, tensor: Tensor) -> None:
 
 
 def _check_map(name: str, tensor: Tensor, image: Tensor) -> Tensor:
-    """What eps and mask have in common: they follow the images and get no gradient."""
+    """Check that a map of eps or mask fits the images; convert it to a dtype of the kernels."""
     check_constant(name, tensor)
     if tensor.device != image.device:
         raise ValueError(
@@ -182,8 +182,8 @@ def parse_eps(name: str, eps: float | Tensor, image: Tensor) -> float | Tensor:
 
 
 def _as_float(value: Any) -> float:
-    """Infinity for an int that is too large: no option may be either."""
-    if isinstance(value, (bool, str)):  # of which Python makes numbers too
+    """Convert a number to float; an int that is too large becomes infinite."""
+    if isinstance(value, (bool, str)):  # Python would convert these too
         raise TypeError
     try:
         return float(value)
@@ -192,14 +192,14 @@ def _as_float(value: Any) -> float:
 
 
 def parse_number(name: str, value: float, expected: str = "a float") -> float:
-    """A float, which may be infinite."""
+    """Convert a real number to float, which may be infinite."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be {expected}, got {type(value).__name__}")
     return _as_float(value)
 
 
 def parse_positive(name: str, value: float, expected: str = "a float") -> float:
-    """A positive and finite float."""
+    """Convert a real number to a positive and finite float."""
     number = parse_number(name, value, expected)
     if not 0 < number < math.inf:
         raise ValueError(f"{name} must be positive and finite, got {value}")
@@ -207,12 +207,12 @@ def parse_positive(name: str, value: float, expected: str = "a float") -> float:
 
 
 def parse_eps_value(name: str, eps: float) -> float:
-    """A positive float, in the place of a tensor."""
+    """Convert an eps that is not a tensor to a positive float."""
     return parse_positive(name, eps, "a float or a tensor")
 
 
 def parse_spacing(spacing: float | Sequence[float] | None, ndim: int) -> tuple[float, ...]:
-    """One positive number per spatial axis."""
+    """Return one positive number per spatial axis."""
     if spacing is None:
         return (1.0,) * ndim
     try:
@@ -232,7 +232,7 @@ def parse_spacing(spacing: float | Sequence[float] | None, ndim: int) -> tuple[f
 
 
 def parse_weight(weight: float) -> float:
-    """A finite float."""
+    """Convert a weight to a finite float."""
     number = parse_number("weight", weight)
     if not -math.inf < number < math.inf:
         raise ValueError(f"weight must be finite, got {weight}")
@@ -252,7 +252,7 @@ def parse_options(
     weight: float = 1.0,
     reduction: str = "mean",
 ) -> tuple[Tensor, Tensor, Options]:
-    """All arguments of :func:`nec_ext.ngf_loss`, checked, the images unwrapped."""
+    """Check all arguments of :func:`nec_ext.ngf_loss` and unwrap the images."""
     input, target = check_images(input=input, target=target).values()
     check_option("eps_mode", eps_mode)
     check_option("operator", operator)
@@ -276,7 +276,7 @@ def has_values(tensor: Tensor) -> bool:
 
 
 def check_maps(o: Options) -> None:
-    """ValueError if eps is not positive or a mask is negative, somewhere in a tensor."""
+    """Raise ValueError if a tensor of eps is not positive or a mask is negative anywhere."""
     for name, value in (("eps", o.eps), ("target_eps", o.target_eps)):
         if isinstance(value, Tensor):
             bad = value[~((value > 0) & (value < math.inf))]

@@ -52,9 +52,10 @@ def _forward(
 
 
 def _is_normalized(input: Tensor, target: Tensor, wanted: Wanted) -> bool:
-    """Whether forward stores the gradient of the loss.
+    """Return whether forward stores the gradient of the loss itself.
 
-    The gradient of a mean underflows in a half type: there, that of the sum is stored.
+    The gradient of a mean underflows in a half type, so that forward stores the gradient of the sum
+    over voxels there.
     """
     images = zip((input, target), wanted, strict=True)
     return not any(image.dtype in HALF_DTYPES for image, is_wanted in images if is_wanted)
@@ -79,7 +80,7 @@ class _FusedLoss(torch.autograd.Function):
         ctx.save_for_backward(*tensors, *output[1:])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
-        ctx.handed_out = False
+        ctx.consumed = False
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None, *unused: None) -> tuple[Tensor | None, ...]:
@@ -97,7 +98,7 @@ class _FusedLoss(torch.autograd.Function):
             )
             gradients = _only(wanted, computed)
         else:
-            if ctx.handed_out:
+            if ctx.consumed:
                 _, grad_input, grad_target, _ = _forward(input, target, maps, o, wanted)
             unscaled_by = None if _is_normalized(input, target, wanted) else factor
             gradients = scale_stored(
@@ -116,15 +117,15 @@ def _apply(*arguments: object) -> Tensor:
 
 
 def scale_stored(stored: Gradients, upstream: Tensor, factor: Tensor | None, ctx: Any) -> Gradients:
-    """What forward has stored times ``upstream`` and ``factor``, in the same memory if it can be.
+    """Multiply the stored gradients by ``upstream`` and ``factor``, in place where possible.
 
-    Then ``ctx.handed_out`` says so.
+    In place, ``ctx.consumed`` becomes True: the stored gradients are gone.
     """
     if torch.compiler.is_compiling() or is_batched(upstream):
         scale = _product(upstream, factor)
         grad_input, grad_target = (g if g is None else (g * scale).to(g.dtype) for g in stored)
         return grad_input, grad_target
-    ctx.handed_out = True
+    ctx.consumed = True
     # Through .data, because the version of a saved tensor must not change: the node may be asked
     # again.
     grad_input, grad_target = (g if g is None else g.data for g in stored)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""What was built, and what of it is in use."""
+"""Tells what was built, and which parts of it are in use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __version__ = version("nec_ext")
 
 
 def build_info() -> dict[str, str | None]:
-    """Facts for a bug report.
+    """Return the facts that a bug report needs.
 
     Returns:
         ``version`` of nec_ext, ``commit`` of a build from a checkout, ``torch`` in use,
@@ -23,7 +23,8 @@ def build_info() -> dict[str, str | None]:
     """
     return {
         "version": __version__,
-        # 0.2.0.dev41+g0123abc: of the metadata, so that a new commit compiles nothing again.
+        # From the metadata, as in 0.2.0.dev41+g0123abc: a constant in the extension would have to
+        # be compiled again after each commit.
         "commit": __version__.partition("+")[2].removeprefix("g") or None,
         "torch": torch.__version__,
         "cuda": None,

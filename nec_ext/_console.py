@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""How commands begin and end. Imports nothing of nec_ext, which need not be built for it."""
+"""Runs commands of the shell. It imports nothing else of nec_ext, which need not be built."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn, TextIO
 
-UNREAD = 128 + 13  # as a shell tells of SIGPIPE
+UNREAD = 128 + 13  # a shell's exit code for SIGPIPE
 
 if sys.argv[:1] == ["-m"] and "nec_ext" in sys.orig_argv:  # python -m nec_ext, before torch
     warnings.filterwarnings("ignore", "Failed to initialize NumPy", UserWarning)
@@ -20,7 +20,7 @@ if sys.argv[:1] == ["-m"] and "nec_ext" in sys.orig_argv:  # python -m nec_ext, 
 class _Output:
     """Standard output that ends the program once nobody reads it.
 
-    By a SystemExit, which is not mistaken for the error of another pipe or file.
+    It raises SystemExit: a BrokenPipeError could come from another pipe or file.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -42,7 +42,7 @@ class _Output:
             self._end()
 
     def _end(self) -> NoReturn:
-        # What is left in the buffers, which are flushed at exit, has to go somewhere.
+        # Python flushes the buffers at exit, which would fail again.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
@@ -50,15 +50,15 @@ class _Output:
 
 
 def run_command(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a command and exits with its code; quietly with 141 where nobody reads its output."""
-    if sys.stdout is not None:  # which is closed
+    """Run a command and exit with its code; with 141, quietly, once nobody reads its output."""
+    if sys.stdout is not None:  # None if it was closed at the start
         sys.stdout = _Output(sys.stdout)
     try:
         sys.exit(main())
     except SystemExit:
-        print(end="", flush=True)  # now, where an error has a place to go
+        print(end="", flush=True)  # an error at exit could no longer be handled
         raise
     except BaseException:
-        with suppress(SystemExit):  # the error is worth more
+        with suppress(SystemExit):  # the error of the command matters more
             print(end="", flush=True)
         raise

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Which devices have kernels, and what is said of those that have none."""
+"""Tells which devices have kernels, and warns of those that have none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _warned: set[str] = set()  # types of device
 
 
 def reason_without_kernels(kind: str, *, is_rocm: bool, fused: frozenset[str]) -> str | None:
-    """Why a type of device has no kernels; None if it has."""
+    """Say why a type of device has no kernels; None if it has them."""
     if kind in fused:
         return None
     if kind != "cuda":
@@ -29,18 +29,18 @@ def reason_without_kernels(kind: str, *, is_rocm: bool, fused: frozenset[str]) -
 
 
 def reason_here(kind: str) -> str | None:
-    """Why this build has no kernels for a type of device; None if it has."""
+    """Say why this build has no kernels for a type of device; None if it has them."""
     is_rocm = torch.version.hip is not None
     return reason_without_kernels(kind, is_rocm=is_rocm, fused=_ops.FUSED_DEVICES)
 
 
 def warn_of_reference(kind: str) -> None:
-    """Warns, once per type of device, that images there take the reference for want of kernels."""
+    """Warn, once per type of device, that the reference computes the loss for want of kernels."""
     reason = reason_here(kind)
     if reason is None or kind in _warned or torch.compiler.is_compiling():
         return
     _warned.add(kind)
-    # The line outside of nec_ext and of torch, whose modules call the loss.
+    # The warning names the line of the caller: the first frame outside nec_ext and torch.
     level, frame = 1, sys._getframe()
     while frame.f_back and _package(frame.f_globals) in ("nec_ext", "torch"):
         level, frame = level + 1, frame.f_back

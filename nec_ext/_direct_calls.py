@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""What autograd does with an op that no autograd.Function of this package wraps.
+"""Gives derivatives to ops that are called directly, without the autograd.Function of the package.
 
 A graph of torch.export or torch.jit.trace holds the bare ops, and anybody may call
-``torch.ops.nec_ext``. There ngf_forward gives the gradient of the loss by the images, which
-backward computes from them. A derivative that no op has raises: torch would silently leave it out.
+``torch.ops.nec_ext``. There the derivative of ngf_forward is computed from the images in backward.
+A derivative that an op lacks raises RuntimeError, where torch would silently leave it out.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _call_undifferentiated(op: Any, keys: Keys, *arguments: Any) -> Any:
     return redispatch_below_autograd(op, keys, *arguments)
 
 
-# As long as it lives, torch knows of its kernels.
+# torch forgets these kernels when the library object is deleted.
 _make_library: Any = torch.library.Library
 _library = _make_library("nec_ext", "IMPL")
 _library.impl("ngf_forward", _call_loss, "Autograd", with_keyset=True)

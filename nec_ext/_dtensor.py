@@ -24,7 +24,7 @@ class Split(NamedTuple):
 
 
 def splits_of(input: DTensor) -> list[Split]:
-    """The axes that a DTensor splits, at most one of them spatial."""
+    """Return the axes that a DTensor splits, of which at most one is spatial."""
     mesh, splits = input.device_mesh, []
     if mesh.get_coordinate() is None:
         raise ValueError(f"input must be on a mesh that has this rank, got {mesh}")
@@ -40,10 +40,10 @@ def splits_of(input: DTensor) -> list[Split]:
 
 
 def local_part(name: str, value: Any, input: Any) -> Any:
-    """The rank's part of a DTensor that is placed as the input is; anything else as it is.
+    """Return the rank's part of a DTensor that is placed as the input is; or the value itself.
 
-    The gradient of the part is that of the DTensor there. A map may be replicated where the input
-    is split if it is the same along that axis.
+    The part has the gradient of the DTensor at this rank. A map that is constant along an axis may
+    be replicated where the input is split.
     """
     if not isinstance(value, DTensor):
         if name == "target" and isinstance(value, Tensor) and isinstance(input, DTensor):
@@ -70,12 +70,13 @@ def local_part(name: str, value: Any, input: Any) -> Any:
 
 
 def _shardings(op: Any, images: int, results: Callable[[dict[str, Any], Any], list[Any]]) -> None:
-    """Registers that samples and channels may be anywhere: they are losses of their own.
+    """Register that samples and channels may be split: each of them has its own loss.
 
     Args:
         op: the op.
         images: the position of ``input`` among its arguments.
-        results: from the arguments and the placement of the images that of the results, or [].
+        results: a function from the arguments and the placement of the images to the placements
+            of the results, or to [] where the op cannot run on such images.
     """
     names = [argument.name for argument in op._schema.arguments]
 
@@ -106,7 +107,7 @@ def _shardings(op: Any, images: int, results: Callable[[dict[str, Any], Any], li
 
 
 def _leaves_empty(count: int, ranks: int) -> bool:
-    """Whether DTensor, which gives every rank the same and the last ones what is left, does so."""
+    """Return whether the last rank is empty where every rank takes ceil(count / ranks) items."""
     return -(-count // ranks) * (ranks - 1) >= count
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""One rank's planes of a volume, and those around them, which come from other ranks."""
+"""One rank's planes of a volume, and the planes around them, which other ranks send."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ._parts import HALO, TENSORS, Tensors, cut, sums
 
 
 def _needed(planes: Sequence[int], rank: int, step: int) -> Iterator[tuple[int, int, int]]:
-    """The (source, begin, end) of the halo below (step -1) or above (step 1) a rank, outwards."""
+    """Yield the (source, begin, end) of the halo below (step -1) or above (step 1), outwards."""
     missing, source = HALO, rank + step
     while missing > 0 and 0 <= source < len(planes):
         count = min(missing, planes[source])
@@ -27,29 +27,34 @@ def _needed(planes: Sequence[int], rank: int, step: int) -> Iterator[tuple[int, 
 
 
 class Shard:
-    """The planes of one rank. The halo is under way from the start; to use it is to wait for it.
+    """The planes of one rank and the exchange of their halo, which begins at once.
+
+    A method that needs the halo waits for it.
 
     Args:
-        tensors: what the rank has.
-        spread: of which the halo is needed: which are not the same for all planes.
+        tensors: the planes of this rank.
+        is_split: for each tensor, whether it varies along ``dim``: then it has a halo.
         dim: the axis that is split.
-        planes: how many each rank of the group has.
-        rank: which of them this one is.
-        group: the ranks.
+        planes: the number of planes of each rank of the group.
+        rank: the number of this rank in the group.
+        group: the ranks that share the volume.
     """
 
     def __init__(
         self,
         tensors: Tensors,
-        spread: Sequence[bool],
+        is_split: Sequence[bool],
         dim: int,
         planes: Sequence[int],
         rank: int,
         group: dist.ProcessGroup | None,
     ) -> None:
         self._tensors, self._dim, self._count = tensors, dim, planes[rank]
-        # One message has all of them, those of the longest elements first: so all are aligned.
-        sent = [(k, t.element_size()) for k, t in enumerate(tensors) if t is not None and spread[k]]
+        # One message holds the planes of all tensors. The longest elements come first, so that
+        # every tensor is aligned.
+        sent = [
+            (k, t.element_size()) for k, t in enumerate(tensors) if t is not None and is_split[k]
+        ]
         self._sent = [k for k, _ in sorted(sent, key=lambda item: -item[1])]
         self._buffers: list[Tensor] = []
         # (buffer, planes) of the messages from below and above, outwards.
@@ -73,26 +78,26 @@ class Shard:
         self._works = dist.batch_isend_irecv(operations) if operations else []
 
     def sum(self, options: Options, gradients: Gradients) -> Tensor:
-        """The sum of ``mask * t^2`` over the rank's planes, and their gradients.
+        """Return the sum of ``mask * t^2`` over the rank's planes, and write their gradients.
 
-        What no other rank's planes reach is computed from the shard where it is, while the halo is
-        under way; the two planes at a face from a slab that is put together.
+        The inner planes need no halo: they are computed in place while it is under way. The two
+        planes at each face are computed from a copy of these planes with their halo.
         """
         results = [self._part_sum(begin, end, options, gradients) for begin, end in self._ranges()]
         return torch.cat(results).sum(0, keepdim=True)
 
     def mask_sum(self, options: Options) -> Tensor:
-        """The sum of the mask over the rank's planes."""
+        """Return the sum of the mask over the rank's planes."""
         return sums(self._tensors, options, self._dim, 0, self._count, of_mask=True)
 
-    def put_down(self) -> list[Tensor | None]:
-        """What it holds after :meth:`sum`, for autograd to keep; :meth:`take_up` has it back."""
+    def release(self) -> list[Tensor | None]:
+        """Hand the tensors over to autograd after :meth:`sum`; :meth:`restore` takes them back."""
         held = [*self._tensors, *self._buffers]
         self._tensors, self._buffers = [], []
         return held
 
-    def take_up(self, held: Tensors) -> None:
-        """Goes back to what :meth:`put_down` gave."""
+    def restore(self, held: Tensors) -> None:
+        """Take back the tensors that :meth:`release` gave."""
         self._tensors = held[: len(TENSORS)]
         self._buffers = [buffer for buffer in held[len(TENSORS) :] if buffer is not None]
 
@@ -110,7 +115,7 @@ class Shard:
         return [(begin, end) for begin, end in ranges if begin < end]
 
     def _slab(self, begin: int, end: int) -> tuple[list[Tensor | None], int]:
-        """All that the planes from begin to end need, and where the first of them is in it."""
+        """Return tensors with the planes begin to end and their halo, and the index of begin."""
         first, last = max(begin - HALO, 0), min(end + HALO, self._count)
         parts = [cut(self._tensors, self._dim, first, last)]
         offset = begin - first
@@ -129,7 +134,7 @@ class Shard:
         return joined, offset
 
     def _split(self) -> list[Tensor]:
-        """The tensors of which a message has planes, in its order."""
+        """Return the tensors whose planes a message holds, in its order."""
         return [t for t in map(self._tensors.__getitem__, self._sent) if t is not None]
 
     def _wait(self) -> None:
@@ -142,12 +147,12 @@ class Shard:
         return planes * sum(plane)
 
     def _packed(self, begin: int, end: int) -> Tensor:
-        """The bytes of planes of all tensors that have a halo."""
+        """Pack planes of all tensors that have a halo into one message."""
         parts = [t.narrow(self._dim, begin, end - begin) for t in self._split()]
         return torch.cat([part.contiguous().view(-1).view(torch.uint8) for part in parts])
 
     def _halo(self, step: int) -> list[tuple[list[Tensor | None], int]]:
-        """The planes below or above, as they came, and how many of them: outwards."""
+        """Return the messages from below or above, outwards: planes and their number."""
         self._wait()
         return [
             (self._unpacked(self._buffers[k], count), count) for k, count in self._received[step]

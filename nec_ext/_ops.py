@@ -87,7 +87,7 @@ def _(gradient: Tensor, upstream: Tensor, factor: Tensor | None) -> None:
 
 
 def _one_by_one(op: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
-    """torch.func.vmap: each sample is large, so a loop over them loses nothing."""
+    """Run an op under torch.func.vmap, in a loop: samples are large enough to lose no time."""
     pairs = list(zip(args, in_dims, strict=True))
     samples = [
         op(*(a.select(dim, k) if isinstance(dim, int) else a for a, dim in pairs))

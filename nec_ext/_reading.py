@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Images and maps wherever they are, of which a tile at a time becomes a tensor."""
+"""Reads images and maps from tensors, arrays and files, a tile at a time."""
 
 from __future__ import annotations
 
@@ -15,34 +15,35 @@ from torch import Tensor
 
 from ._arguments import IMAGE_DTYPES, plain
 
-# What the kernels read as it is. Integers else become float32.
+# The kernels read these dtypes. All other integers become float32.
 MAP_DTYPES = (*IMAGE_DTYPES, torch.bool, torch.uint8)
 INTEGERS = {getattr(torch, f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
 
 def as_tensor(value: Any) -> Any:
-    """An array of numpy as a tensor of the same memory where torch can; else the value itself."""
+    """Wrap a numpy array as a tensor of the same memory; return any other value itself."""
     if isinstance(value, (Tensor, Real)) or not hasattr(value, "__array_interface__"):
         return value
-    with warnings.catch_warnings():  # of arrays that are not writable, to which nothing is written
+    with warnings.catch_warnings():  # torch warns of read-only arrays, which are only read here
         warnings.simplefilter("ignore", UserWarning)
         try:
             return torch.from_numpy(value)
-        except (TypeError, ValueError):  # another byte order, steps backwards, no array at all
+        except (TypeError, ValueError):  # another byte order, negative strides, or no array
             return value
 
 
 class Source:
-    """An image or a map.
+    """An image or a map that is read a tile at a time.
 
     Args:
-        name: of the argument.
-        value: a tensor, or what has a shape and a dtype and is read by slices. One of the latter
-            with three axes is an image, unless it is an array of numpy, which can get the others.
-        is_map: whether it may be bool, and have fewer axes than the images.
+        name: the name of the argument.
+        value: a tensor, or an object with a shape and a dtype that is read by slices. Such an
+            object with three axes counts as one image. A numpy array with three axes does not:
+            its caller can add the other two.
+        is_map: whether the value may be bool and may have fewer axes than the images.
 
     Raises:
-        TypeError: it holds neither integers nor floating-point numbers.
+        TypeError: the value holds neither integers nor floating-point numbers.
     """
 
     def __init__(self, name: str, value: Any, *, is_map: bool) -> None:
@@ -60,7 +61,8 @@ class Source:
         self.dtype: torch.dtype = stored if stored in kept else torch.float32
         # The axis of the value for each axis of a tile; None has length 1.
         self._axes: list[int | None] = [*range(len(value.shape))]
-        # Allocated once for all tiles: small results between them would keep freed ones from use.
+        # One buffer for all tiles: freed ones could not be reused, because small results are
+        # allocated between them.
         self._buffer: Tensor | None = None
         self._most = 0
         sliced = not isinstance(value, Tensor) and not hasattr(value, "__array_interface__")
@@ -69,7 +71,7 @@ class Source:
 
     @staticmethod
     def accepts(value: Any) -> bool:
-        """Whether it is a tensor or an array of any kind."""
+        """Return whether a value is a tensor or an array of any kind."""
         return isinstance(value, Tensor) or (
             not isinstance(value, Real)
             and all(hasattr(value, name) for name in ("dtype", "shape", "__getitem__"))
@@ -78,21 +80,21 @@ class Source:
 
     @property
     def is_sliced(self) -> bool:
-        """Whether nothing but slicing knows how it is read."""
+        """Whether the value can be read by slices only."""
         return not isinstance(self._value, Tensor)
 
     @property
     def own_shape(self) -> tuple[int, ...]:
-        """That of the value."""
+        """Shape of the value itself."""
         return tuple(self._value.shape)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That of a tile of all planes."""
+        """Shape of a tile of all planes."""
         return tuple(1 if k is None else self.own_shape[k] for k in self._axes)
 
     def stand_in(self) -> Tensor:
-        """The tensor itself, or one of its shape, dtype and device without its memory."""
+        """Return a tensor of the shape, dtype and device of the tiles, without their memory."""
         if isinstance(self._value, Tensor):
             if self._value.dtype == self.dtype or self._value.layout != torch.strided:
                 return self._value
@@ -100,20 +102,20 @@ class Source:
         return self.stub(torch.device("cpu"))
 
     def stub(self, device: torch.device, planes: int | None = None) -> Tensor:
-        """A tensor of some planes, or of all, in the memory of one number."""
+        """Make a tensor of some planes, or of all, in the memory of one number."""
         shape = list(self.shape)
         if planes is not None:
             shape[2] = planes
         return torch.empty((), dtype=self.dtype, device=device).expand(shape)
 
     def order(self) -> list[int]:
-        """The axes of a tile, the spatial ones from the slowest in memory to the fastest."""
+        """Return the axes of a tile, the spatial ones from the slowest in memory to the fastest."""
         steps: Sequence[int] = range(len(self.own_shape), 0, -1)
         if isinstance(self._value, Tensor):
             steps = self._value.stride()
         elif getattr(self._value, "strides", None):
             steps = [abs(step) for step in self._value.strides]
-        elif getattr(self._value, "order", "C") == "F":  # as nibabel's proxies say it
+        elif getattr(self._value, "order", "C") == "F":  # nibabel's proxies have it
             steps = range(len(self.own_shape))
 
         def step(k: int) -> int:
@@ -124,22 +126,26 @@ class Source:
         return [0, 1, *sorted(range(2, len(self._axes)), key=step, reverse=True)]
 
     def turn(self, order: Sequence[int], *, in_place: bool) -> None:
-        """Puts the axes of tiles in this order; those that a map lacks come first.
+        """Put the axes of tiles into an order; axes that a map lacks come first.
 
-        Without ``in_place``, tiles lie in memory in this order too.
+        Args:
+            order: the axes.
+            in_place: whether tiles may stay where they are in memory; else they are copied into
+                this order.
         """
         axes = [*[None] * (len(order) - len(self._axes)), *self._axes]
         self._axes = [axes[k] for k in order]
         self._in_place = in_place
 
     def expect(self, planes: int) -> None:
-        """Says how many planes a tile has at most."""
+        """Set the largest number of planes that a tile has."""
         self._most = planes
 
     def planes(self, begin: int, end: int, device: torch.device) -> Tensor:
-        """Planes along axis 2, or the one that is the same for all; in place where it can be.
+        """Read planes along axis 2, or the one plane that is the same for all.
 
-        Else in memory that the next call takes again.
+        They stay where they are if that is possible; else they lie in a buffer that the next call
+        overwrites.
         """
         index = [slice(None)] * len(self.own_shape)
         if self._axes[2] is not None and self.shape[2] > 1:
@@ -148,7 +154,7 @@ class Source:
         if self.is_sliced:
             read = _as_array(part)
             part = as_tensor(read)
-            if part is read:  # another byte order or steps backwards
+            if part is read:  # another byte order or negative strides
                 part = as_tensor(read.astype(str(self.dtype)[6:]))
         part = part.permute([k for k in self._axes if k is not None])
         tile: Tensor = part[tuple(None if k is None else slice(None) for k in self._axes)]
@@ -161,37 +167,37 @@ class Source:
 
     @property
     def nbytes(self) -> int:
-        """Of a tile of all planes."""
+        """Bytes of a tile of all planes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def read_nbytes(self) -> int:
-        """What reading all planes takes besides."""
+        """Bytes that reading all planes takes besides the tile."""
         if not self.is_sliced:
             return 0
         voxel = _as_array(self._value[(slice(0, 1),) * len(self.own_shape)])
         each = voxel.dtype.itemsize
-        if voxel.dtype != self._value.dtype:  # as stored, then times the slope, plus the intercept
+        if voxel.dtype != self._value.dtype:  # three copies: stored, times slope, plus intercept
             each = self._value.dtype.itemsize + 2 * each
-        if as_tensor(voxel) is voxel:  # which is converted on the way
+        if as_tensor(voxel) is voxel:  # a copy in another byte order
             each += self.dtype.itemsize
         return math.prod(self.shape) * int(each)
 
 
 def is_same(wanted: torch.device, own: torch.device) -> bool:
-    """Whether a tensor on its own device is where it is wanted."""
+    """Return whether a tensor on device ``own`` needs no copy to be on device ``wanted``."""
     return wanted.type == own.type and wanted.index in (None, own.index)
 
 
 def overlap(one: Any, other: Any) -> bool:
-    """Whether the memory from the first to the last element of each has a part in common."""
+    """Return whether the memory ranges of two tensors or arrays overlap."""
     spans = [_span(value) for value in (one, other)]
     (first, end), (other_first, other_end) = spans
     return first < other_end and other_first < end
 
 
 def _span(value: Any) -> tuple[int, int]:
-    """The bytes of a tensor or an array of numpy; none of what is elsewhere."""
+    """Return the first and last address of a tensor or a numpy array; (0, 0) for a file."""
     if isinstance(value, Source):
         value = value._value
     if isinstance(value, Tensor):
@@ -207,6 +213,6 @@ def _span(value: Any) -> tuple[int, int]:
 
 
 def _as_array(part: Any) -> Any:
-    import numpy  # here: what is read by slices becomes one of its arrays, tensors need none
+    import numpy  # only here, because tensors do not need it
 
     return numpy.asarray(part)

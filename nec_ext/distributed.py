@@ -41,13 +41,13 @@ def ngf_loss(
     weight: float = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
-    """:func:`nec_ext.ngf_loss` of images that are split along one spatial axis across ranks.
+    """Compute :func:`nec_ext.ngf_loss` of images that are split across ranks along a spatial axis.
 
-    Every rank calls it with its planes, in the order of the ranks, and gets the loss of the whole
-    images; after ``loss.backward()`` on every rank, each has its planes of the whole gradient. All
-    communication is in forward, and after a check of the arguments there is one exchange of planes
-    with the neighbours, two planes each way, and one all-reduce of two numbers. Above the images a
-    rank holds their gradients and a few planes.
+    Every rank passes its planes, in the order of the ranks, and gets the loss of the whole images;
+    after ``loss.backward()`` on every rank, each has its planes of the whole gradient. All
+    communication takes place in forward: the check of the arguments, one exchange of two planes
+    with each neighbour, and one all-reduce of two numbers. Besides the images, a rank holds their
+    gradients and a few planes.
 
     The parameters of a network that made the images get, on each rank, the gradient of its part of
     the loss: add them up over ``group``. ``DistributedDataParallel`` over another axis of a mesh
@@ -58,12 +58,12 @@ def ngf_loss(
         model = DistributedDataParallel(model)  # over all 8
         loss = nec_ext.distributed.ngf_loss(model(x), x, group=mesh["space"].get_group(), weight=4)
 
-    A ``DTensor`` has group and axis with it: its mesh and its placements, ``Replicate``, and
+    A ``DTensor`` brings its group and axis along. Its placements may be ``Replicate``, and
     ``Shard`` over samples, channels or one spatial axis. Its gradient is a DTensor of the same
-    placements. :func:`nec_ext.ngf_loss` takes DTensors too once this module is imported: samples
-    and channels stay where they are for the reductions "sum" and "none", and everything else is
-    gathered, because a sharding rule can neither fetch planes of neighbours nor divide by the
-    voxels of all ranks.
+    placements. :func:`nec_ext.ngf_loss` takes DTensors too once this module is imported. With the
+    reductions "sum" and "none" samples and channels stay split there; in all other cases the
+    DTensor is gathered, because a sharding rule can neither fetch planes of neighbours nor divide
+    by the voxels of all ranks.
 
     Args:
         input: ``(B, C, H, W)`` or ``(B, C, D, H, W)``, this rank's planes of the generated image.
@@ -72,10 +72,9 @@ def ngf_loss(
         group: the ranks that share the images, in the order of their planes, with a backend for
             the device of the images, which for a GPU is not gloo. Default: all.
         dim: the axis that is split: 2 for D (or, in 2D, H), 3 and 4 for the others.
-        check: whether ranks first compare their arguments, 1 KB each: they wait for each other, and
-            for the GPU if the group has no backend for the CPU. Without, arguments that are not
-            valid or do not fit may make the ranks wait for each other in vain, and every rank needs
-            two planes.
+        check: whether ranks first compare their arguments, in 1 KB each. They then wait for each
+            other, and for the GPU if the group has no backend for the CPU. Without the check, wrong
+            arguments may make ranks wait for ever, and every rank needs two planes or more.
         eps, target_eps, mask: as in :func:`nec_ext.ngf_loss`; a tensor that varies along ``dim`` is
             split as the images are, any other is the same on every rank.
         eps_mode, operator, spacing, weight: as in :func:`nec_ext.ngf_loss`, the same on every rank.
@@ -119,14 +118,14 @@ def ngf_loss(
     for split in splits if check else ():
         own = {} if call is None else describe(call.tensors, call.options, split.dim)
         records[split.dim], failure = agree(own, failure, split.group, device)
-    if check and len(splits) > 1:  # what the last group found, the others have to hear of
-        failure = _told(failure, splits, device)
+    if check and len(splits) > 1:  # a failure that the last group found must reach the others
+        failure = _share_failure(failure, splits, device)
     if failure is not None:
         raise failure
     assert call is not None
     loss: Tensor = _ShardedLoss.apply(*call.tensors[:2], _plan(call, splits, records))  # type: ignore
-    # A bad value in a map makes the loss NaN, which every rank sees. What is asked here has to be
-    # the same on all of them, as the type of the tensors need not be.
+    # A bad value in a map makes the loss NaN, which every rank sees. All ranks must decide alike
+    # here, so that the type of the tensors, which may differ, is not asked for.
     on_cpu = input.device.type == "cpu" and not torch.compiler.is_compiling()
     if check and call.options.has_maps and on_cpu and loss.isnan():
         _check_maps(call.options, splits, input.device)
@@ -141,7 +140,7 @@ class _Call(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What forward needs to know."""
+    """Arguments of forward."""
 
     shard: Callable[[], Shard]  # begins the exchange of planes
     options: Options
@@ -172,14 +171,14 @@ def _parse(
         if dim not in range(2, input.dim()):
             raise ValueError(f"dim must be a spatial axis, 2 to {input.dim() - 1}, got {dim}")
         return _Call(volume_tensors(input, target, o), o), None
-    except Exception as error:  # whatever it is, the other ranks have to hear of it
+    except Exception as error:  # the other ranks must hear of any error
         return None, error
 
 
-def _told(
+def _share_failure(
     failure: Exception | None, splits: list[Split], device: torch.device | None
 ) -> Exception | None:
-    """What stops this rank or another one of any of its groups."""
+    """Return the failure of this rank, or of any other rank in one of its groups."""
     for split in splits:
         _, failure = agree({}, failure, split.group, device)
     return failure
@@ -191,7 +190,7 @@ def _check_maps(o: Options, splits: list[Split], device: torch.device) -> None:
         check_maps(o)
     except ValueError as error:
         failure = error
-    failure = _told(failure, splits, device)
+    failure = _share_failure(failure, splits, device)
     if failure is not None:
         raise failure
 
@@ -201,7 +200,7 @@ def _plan(call: _Call, splits: list[Split], records: dict[int, list[Record]]) ->
     assert input is not None and target is not None
     group, dim = next((split for split in splits if split.dim >= 2), (None, None))
     if dim is None:
-        dim, rank, planes, spread = 2, 0, [input.shape[2]], [False] * len(call.tensors)
+        dim, rank, planes, is_split = 2, 0, [input.shape[2]], [False] * len(call.tensors)
     else:
         rank = dist.get_rank(group)
         if dim in records:
@@ -213,13 +212,13 @@ def _plan(call: _Call, splits: list[Split], records: dict[int, list[Record]]) ->
             raise ValueError("every rank must have two planes or more without a check, got one")
         # A map of one plane is split where it is split on a rank that has more of them.
         told = {name: value for record in records.get(dim, []) for name, value in record.items()}
-        spread = [
+        is_split = [
             t is not None and told.get(f"whether {name} is split", t.shape[dim] == input.shape[dim])
             for name, t in zip(TENSORS, call.tensors, strict=True)
         ]
     enabled = torch.is_grad_enabled()
     return _Plan(
-        partial(Shard, call.tensors, spread, dim, planes, rank, group),
+        partial(Shard, call.tensors, is_split, dim, planes, rank, group),
         call.options.without_tensors(),
         input.numel(),
         mask is not None,
@@ -247,9 +246,9 @@ class _ShardedLoss(torch.autograd.Function):
         if plan.options.reduction == "mean":  # over no voxel it is 0 with gradient 0
             factor = torch.where(count == 0, 0.0, factor / count)
         dtype = _ops.loss_dtype(input, target)
-        # The maps and the planes of other ranks too: so all of it is free after backward.
-        ctx.save_for_backward(*gradients, factor.to(dtype), *shard.put_down())
-        ctx.shard, ctx.handed_out = shard, False
+        # autograd keeps the maps and the planes of other ranks too, and frees them after backward.
+        ctx.save_for_backward(*gradients, factor.to(dtype), *shard.release())
+        ctx.shard, ctx.consumed = shard, False
         ctx.options, ctx.wanted = plan.options, plan.wanted
         return (factor * (count - 0.5 * squares)).to(dtype)
 
@@ -261,18 +260,18 @@ class _ShardedLoss(torch.autograd.Function):
                 "leave create_graph out"
             )
         *gradients, factor = ctx.saved_tensors[:3]
-        if ctx.handed_out:  # of a retained graph
+        if ctx.consumed:  # the graph was retained for a second backward
             held = ctx.saved_tensors[3:]
-            ctx.shard.take_up(held)
+            ctx.shard.restore(held)
             gradients = list(_sweep(ctx.shard, held[0], held[1], ctx.options, ctx.wanted)[0])
-            ctx.shard.put_down()
+            ctx.shard.release()
         return (*scale_stored((gradients[0], gradients[1]), upstream, factor, ctx), None)
 
 
 def _sweep(
     shard: Shard, input: Tensor, target: Tensor, options: Options, wanted: Wanted
 ) -> tuple[Gradients, Tensor]:
-    """The gradients of the sum over voxels, and the sum of ``mask * t^2``."""
+    """Compute the gradients of the sum over voxels, and the sum of ``mask * t^2``."""
     gradients = (
         torch.empty_like(input) if wanted[0] else None,
         torch.empty_like(target) if wanted[1] else None,

@@ -30,7 +30,7 @@ def ngf_loss(
     weight: float = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
-    r"""Normalized gradient field loss, with its gradient computed in the same sweep.
+    r"""Compute the normalized gradient field loss, and its gradient in the same sweep.
 
     At every voxel the loss is :math:`1 - \langle n(I), n(J) \rangle^2 / 2`, in [1/2, 1]: it is
     small where the edges of both images run in parallel or opposite directions, whatever their
@@ -103,7 +103,7 @@ def ngf_loss(
         warn_of_reference(input.device.type)
         return reference.loss_from_options(input, target, options)
     loss = _autograd.fused_loss(input, target, options)
-    # A bad value in a map makes the loss NaN: only then is it worth looking for one.
+    # A bad value in a map makes the loss NaN: only then are the maps searched for it.
     if options.has_maps and has_values(loss) and (options.reduction == "none" or loss.isnan()):
         check_maps(options)
     return loss

@@ -59,14 +59,14 @@ class NGFLoss(_Loss):
         self.operator = operator
         try:
             axes = len(spacing)  # type: ignore[arg-type]
-        except TypeError:  # a number, or nothing that has any
+        except TypeError:  # a number or None
             axes = 1
         parse_spacing(spacing, axes)
         self.spacing = spacing
         self.weight = parse_weight(weight)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Checks eps and target_eps; as buffers, tensors follow the module to its device."""
+        """Check eps and target_eps, and register tensors as buffers, which follow the module."""
         if name not in ("eps", "target_eps"):
             super().__setattr__(name, value)
             return
@@ -82,7 +82,7 @@ class NGFLoss(_Loss):
             super().__setattr__(name, value)
 
     def forward(self, input: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-        """See :func:`nec_ext.ngf_loss`.
+        """Compute :func:`nec_ext.ngf_loss` with the options of the module.
 
         Args:
             input: ``(B, C, H, W)`` or ``(B, C, D, H, W)``, the generated image. A volume needs its
@@ -107,7 +107,7 @@ class NGFLoss(_Loss):
         refuse_script()
 
     def extra_repr(self) -> str:
-        """The options that a printed module shows."""
+        """Return the options that a printed module shows."""
         names = ["eps", "eps_mode", "operator", "reduction"]
         if self.target_eps is not None:
             names.append("target_eps")

@@ -33,7 +33,7 @@ __all__ = ["estimate_eps", "ngf_field", "ngf_loss"]
 def image_gradient(
     image: Tensor, operator: str = "central", spacing: float | Sequence[float] | None = None
 ) -> Tensor:
-    """Spatial derivatives of an image, with replicated borders.
+    """Compute the spatial derivatives of an image, whose borders are replicated.
 
     Args:
         image: ``(B, C, H, W)`` or ``(B, C, D, H, W)``.
@@ -61,7 +61,7 @@ def _derivative(image: Tensor, axis: int, operator: str) -> Tensor:
 
 
 def _neighbor(image: Tensor, axis: int, offset: int) -> Tensor:
-    """The image shifted by one voxel along a spatial axis, its border voxel repeated."""
+    """Shift an image by one voxel along a spatial axis and repeat its border voxel."""
     axis += 2
     size = image.shape[axis]
     border = image.narrow(axis, size - 1 if offset > 0 else 0, 1)
@@ -70,7 +70,7 @@ def _neighbor(image: Tensor, axis: int, offset: int) -> Tensor:
 
 
 def _normalize(gradient: Tensor, eps: float | Tensor, eps_mode: str) -> Tensor:
-    """Paper equation (4), or the quadrature form; ``gradient`` is ``(B, C, ndim, ...)``.
+    """Normalize a gradient ``(B, C, ndim, ...)`` by equation (4) of the paper or by quadrature.
 
     The field does not change when the gradient and eps are divided by the same number. Dividing by
     the larger of eps and the largest component keeps the squares from overflowing and from
@@ -112,9 +112,9 @@ def ngf_field(
     operator: str = "central",
     spacing: float | Sequence[float] | None = None,
 ) -> Tensor:
-    """The normalized gradient field of an image, as in figure 2 of the paper.
+    """Compute the normalized gradient field of an image, as in figure 2 of the paper.
 
-    Plain PyTorch, and differentiable.
+    It is plain PyTorch and differentiable.
 
     Args:
         image: ``(B, C, H, W)`` or ``(B, C, D, H, W)``. A volume needs its batch axis:
@@ -143,9 +143,9 @@ def estimate_eps(
     operator: str = "central",
     spacing: float | Sequence[float] | None = None,
 ) -> Tensor:
-    """The noise threshold of Haber and Modersitzki: ``eta`` times the mean length of the gradient.
+    """Estimate the noise level ``eps``: ``eta`` times the mean length of the gradient.
 
-    E. Haber, J. Modersitzki, MICCAI 2006.
+    This is the threshold of E. Haber and J. Modersitzki, MICCAI 2006.
 
     Args:
         image: ``(B, C, H, W)`` or ``(B, C, D, H, W)``. No gradient flows to it. A volume needs its
@@ -172,7 +172,10 @@ def estimate_eps(
 
 
 def ngf_loss(input: Tensor, target: Tensor, **options: object) -> Tensor:
-    """See :func:`nec_ext.ngf_loss`: the same arguments, errors and result."""
+    """Compute the loss in plain PyTorch.
+
+    Arguments, errors and result are those of :func:`nec_ext.ngf_loss`.
+    """
     input, target, parsed = parse_options(input, target, **options)  # type: ignore[arg-type]
     if parsed.has_maps and has_values(input):
         check_maps(parsed)
@@ -180,7 +183,7 @@ def ngf_loss(input: Tensor, target: Tensor, **options: object) -> Tensor:
 
 
 def loss_from_options(input: Tensor, target: Tensor, o: Options) -> Tensor:
-    """The loss of checked arguments."""
+    """Compute the loss of checked arguments."""
     dtype = torch.promote_types(_upcast(input).dtype, _upcast(target).dtype)
     shared = (o.eps_mode, o.operator, o.spacing)
     n_input = _field(input.to(dtype), o.eps, *shared)
@@ -202,5 +205,5 @@ def loss_from_options(input: Tensor, target: Tensor, o: Options) -> Tensor:
 
 
 def _upcast(image: Tensor) -> Tensor:
-    """float32 for half types."""
+    """Convert half types to float32."""
     return image.float() if image.dtype in (torch.float16, torch.bfloat16) else image

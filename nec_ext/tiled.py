@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""The fused loss of volumes that do not fit: in memory, or on the GPU."""
+"""The fused loss of volumes that are too large for the memory or for the GPU."""
 
 from __future__ import annotations
 
@@ -39,41 +39,44 @@ def ngf_loss(
     weight: float = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
-    """:func:`nec_ext.ngf_loss` of large images, a tile of some planes after the other.
+    """Compute :func:`nec_ext.ngf_loss` of large images, one tile of some planes after the other.
 
-    For volumes in host memory or in a file, of which a tile at a time is read, converted and taken
-    to a GPU, and for gradients that are to be written to a file. Tiles are cut along the axis that
-    is slowest in memory: for a C-contiguous volume the first spatial one, for a NIfTI file the
-    last. Loss and gradients do not depend on the tiles, to the last bit, and on the CPU are those
-    of :func:`nec_ext.ngf_loss` of float32 tensors with the same values, in the same order of memory
-    (whose gradients of half types are rounded once more, and whose last bits may differ where rows
-    have less than 32 voxels). With a mask, the mean reads it twice.
+    The images may be in host memory or in a file: each tile is read, converted and taken to the
+    device in its turn. The gradients may be written to a file. Tiles are cut along the axis that is
+    slowest in memory: the first spatial axis of a C-contiguous volume, the last of a NIfTI file.
+
+    Loss and gradients do not depend on the tiles, to the last bit. On the CPU they are the bits of
+    :func:`nec_ext.ngf_loss` for float32 tensors of the same values in the same order of memory. Two
+    cases are excepted: gradients of half types, which the plain loss rounds once more, and rows of
+    less than 32 voxels, whose last bits may differ. With a mask, the mean reads it twice.
 
     Args:
-        input: ``(B, C, H, W)`` or ``(B, C, D, H, W)``; a tensor, a numpy array, also one that is
-            mapped from a file, or anything else that has a shape and a dtype and is read by slices:
-            nibabel's ``dataobj``, a data set of h5py or zarr. It is never copied as a whole.
-            Floating-point numbers as in :func:`nec_ext.ngf_loss`, or integers, also scaled by the
-            file's slope and intercept, which are rounded to float32 as they are read. One of three
-            axes that is read by slices, ``(X, Y, Z)``, counts as ``(1, 1, X, Y, Z)``; four or five
-            axes are those of a tensor. A compressed file is decompressed anew for every tile.
-        target: the source image, of the same shape. Where it alone is read by slices, the tiles are
-            cut along its slowest axis.
-        tiles: into how many the images are cut, at most; none has less than a plane.
-        max_memory: instead, the bytes that a tile may take, with the two planes around it on each
-            side, its gradients, and what is read of a file before it is converted. Default: 1 GiB.
-        device: where to compute. Default: where the images are; what needs no conversion is then
-            read in place.
-        grad_input, grad_target: where to write the gradient of the loss by an image: a tensor or a
-            numpy array of the image's own shape, ``(X, Y, Z)`` for three axes, of any
-            floating-point dtype, that shares no memory with the images. Default: nowhere.
+        input: ``(B, C, H, W)`` or ``(B, C, D, H, W)``: a tensor, a numpy array (also a memory map),
+            or any object with a shape and a dtype that is read by slices, as nibabel's ``dataobj``
+            or a data set of h5py or zarr. Such an object with three axes ``(X, Y, Z)`` counts as
+            ``(1, 1, X, Y, Z)``. The image is never copied as a whole. It holds the floating-point
+            dtypes of :func:`nec_ext.ngf_loss`, or integers, which become float32 as they are read,
+            after the slope and intercept of their file. A compressed file is decompressed anew for
+            every tile.
+        target: the source image, of the same shape. If only the target is read by slices, the tiles
+            are cut along its slowest axis.
+        tiles: the largest number of tiles; each has at least one plane.
+        max_memory: the bytes that a tile may take, in place of ``tiles``. They count the tile with
+            two more planes on each side, its gradients, and a file's numbers before their
+            conversion. Default: 1 GiB.
+        device: the device that computes. Default: the device of the images, where tiles that need
+            no conversion are read in place.
+        grad_input, grad_target: the memory for the gradient of the loss by an image: a tensor or a
+            numpy array of the image's own shape and of any floating-point dtype, which shares no
+            memory with the images. Default: the gradient is not computed.
         eps, target_eps, eps_mode, operator, spacing, weight: as in :func:`nec_ext.ngf_loss`.
-        mask: as in :func:`nec_ext.ngf_loss`. Like a tensor of eps, it may be all that an image may.
+        mask: as in :func:`nec_ext.ngf_loss`. Mask and eps may be any of the objects that an image
+            may be.
         reduction: ``"mean"`` or ``"sum"``.
 
     Returns:
-        A scalar in host memory. float64 if an image is, else float32. It has no graph: the
-        gradients are where they were asked for.
+        A scalar in host memory, float64 if an image is, else float32. It has no graph: the
+        gradients are in ``grad_input`` and ``grad_target``.
 
     Raises:
         TypeError, ValueError: as :func:`nec_ext.ngf_loss`; an image that requires a gradient; a
@@ -89,7 +92,6 @@ def ngf_loss(
     References:
         See :func:`nec_ext.ngf_loss`.
     """
-    # A map that is not given takes the place of a number: it has no source.
     given = dict(zip(TENSORS, (input, target, eps, target_eps, mask), strict=True))
     if target_eps is None:
         given["target_eps"] = eps
@@ -140,7 +142,7 @@ def ngf_loss(
     loss = torch.tensor(
         factor * (voxels - 0.5 * squares), dtype=_ops.loss_dtype(input, target), device="cpu"
     )
-    # A bad value in a map makes the loss NaN: only then is it worth looking for one.
+    # A bad value in a map makes the loss NaN: only then are the maps searched for it.
     if options.has_maps and loss.isnan():
         for tile in parts:
             volume.check_maps(*tile)
@@ -148,7 +150,7 @@ def ngf_loss(
 
 
 class _Volume:
-    """Images, maps and gradients, whose axes are turned to lie in memory as those of tiles do."""
+    """Images, maps and gradients, with their axes in the order of the tiles' memory."""
 
     def __init__(
         self,
@@ -157,7 +159,7 @@ class _Volume:
         options: Options,
         device: torch.device,
     ) -> None:
-        # A file is read along its own axes; without one, tiles lie as the input does.
+        # A file decides on the order of the axes; without a file, the input does.
         images = [sources["input"], sources["target"]]
         first = next((image for image in images if image.is_sliced), images[0])
         order = first.order()
@@ -175,7 +177,7 @@ class _Volume:
         self._device, self._count = device, first.shape[2]
 
     def tiles(self, tiles: int | None, max_memory: int | None) -> list[tuple[int, int]]:
-        """The (begin, end) of all tiles."""
+        """Return the (begin, end) of all tiles."""
         if tiles is not None and max_memory is not None:
             raise ValueError("tiles and max_memory exclude each other, got both")
         for name, value in (("tiles", tiles), ("max_memory", max_memory)):
@@ -196,13 +198,13 @@ class _Volume:
 
     def _planes_in(self, memory: int, asked: bool) -> int:
         read = [source for source in self._sources if source is not None]
-        fixed, spread = [
-            [s for s in read if (s.shape[2] == self._count) == is_spread]
-            for is_spread in (False, True)
+        fixed, split = [
+            [s for s in read if (s.shape[2] == self._count) == is_split]
+            for is_split in (False, True)
         ]
         taken = sum(s.nbytes + s.read_nbytes for s in fixed)
-        # One after the other: what reading takes besides is there once.
-        plane = (sum(s.nbytes for s in spread) + max(s.read_nbytes for s in spread)) // self._count
+        # Sources are read one after the other, so that the extra memory of reading is needed once.
+        plane = (sum(s.nbytes for s in split) + max(s.read_nbytes for s in split)) // self._count
         taken += min(2 * HALO, self._count - 1) * plane
         own = plane + sum(_bytes(g) // self._count for g in self._gradients if g is not None)
         if asked and memory < taken + own:
@@ -216,14 +218,14 @@ class _Volume:
         return [s if s is None else s.planes(begin, end, self._device) for s in self._sources]
 
     def total(self, parts: list[tuple[int, int]], sums_of: Callable[[int, int], Tensor]) -> float:
-        """What all tiles give, a number per plane, added in the order of the planes."""
+        """Add the numbers per plane that all tiles give, in the order of the planes."""
         planes = torch.empty(self._count, dtype=torch.float64, device=self._device)
         for begin, end in parts:
             planes[begin:end] = sums_of(begin, end)
         return planes.cpu().cumsum(0)[-1].item()
 
     def sums(self, begin: int, end: int, weight: float) -> Tensor:
-        """Those of ``mask * t^2`` of a tile; its gradients, times weight, go where they belong."""
+        """Return a tile's sums of ``mask * t^2`` per plane; write its gradients times weight."""
         first, last = max(begin - HALO, 0), min(end + HALO, self._count)
         gradients = cut(self._gradients, 2, begin, end)
         computed = [
@@ -247,16 +249,16 @@ class _Volume:
         return result
 
     def mask_sums(self, begin: int, end: int) -> Tensor:
-        """Those of the mask of a tile, without the weight."""
+        """Return a tile's sums of the mask per plane."""
         *others, mask = self._sources
         assert mask is not None
-        # The sum needs no more of the others than their shape and dtype.
+        # The sum of the mask needs only the shapes and dtypes of the other tensors.
         tensors = [s if s is None else s.stub(self._device, end - begin) for s in others]
         tensors.append(mask.planes(begin, end, self._device))
         return sums(tensors, self._options, 2, 0, end - begin, per_plane=True, of_mask=True)
 
     def check_maps(self, begin: int, end: int) -> None:
-        """ValueError if eps is not positive or a mask is negative in a tile."""
+        """Raise ValueError if eps is not positive or a mask is negative in a tile."""
         eps, target_eps, mask = self._read(begin, end)[2:]
         check_maps(self._options.with_tensors((eps, target_eps, mask)))
 

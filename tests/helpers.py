@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 import nec_ext
+from nec_ext._arguments import CHOICES
 
-OPERATORS = ("central", "forward", "sobel")
-EPS_MODES = ("additive", "quadrature")
+OPERATORS = CHOICES["operator"]
+EPS_MODES = CHOICES["eps_mode"]
 FORMULAS = {"operator": OPERATORS, "eps_mode": EPS_MODES}
 REDUCTIONS = ("mean", "sum", "none")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)

@@ -3,7 +3,6 @@
 
 #include "memory.h"
 
-#include <cstdint>
 #include <cstring>
 
 #if defined(__SSE2__)
@@ -11,6 +10,11 @@
 #endif
 
 namespace nec::cpu {
+
+Scratch& thread_scratch() {
+  thread_local Scratch scratch;
+  return scratch;
+}
 
 #if defined(__SSE2__)
 void stream_copy(const void* source, size_t bytes, void* destination) {

@@ -3,7 +3,7 @@
 //
 // The inner loops of the CPU sweep: everything that touches each voxel, one row (x) at a time.
 //
-// The loops are compiled once per instruction set into a table of functions; tile_sweep.cpp, which
+// The loops are compiled once per instruction set into a table of functions; march.cpp, which
 // is compiled once, walks planes and rows and calls them. A row of 160 voxels takes about 100 ns,
 // so the call through a pointer costs nothing that can be measured.
 #pragma once
@@ -20,32 +20,33 @@ constexpr int kLanes = 16;
 
 constexpr int kGradients = 3;
 
-// One row of dl/dd and its neighbourhood. Row pointers point at x = 0. [dz + 1][dy + 1]
+// One row of cotangents and the images around it. Every pointer points at x = 0 of a row in scratch
+// memory.
 template <typename T>
-struct FieldRow {
-  const T* input[3][3];
+struct CotangentRow {
+  const T* input[3][3];  // [dz + 1][dy + 1], rows (x)
   const T* target[3][3];
-  const T* eps_input;  // in units of the last axis' differences
+  const T* eps_input;  // (x), in units of the last axis' differences
   const T* eps_target;
-  const T* weight;       // per voxel: mask times upstream
-  T axis_scale[3];       // of a stencil's difference, relative to that of the last axis
-  T gradient_scale;      // of the whole gradient
-  T* squared_alignment;  // t^2
-  T* field_input[3];     // dl/dd per axis, times weight, gradient_scale and axis_scale
-  T* field_target[3];
+  const T* weight;        // (x), mask times upstream
+  T axis_scale[3];        // of a stencil's difference, relative to that of the last axis
+  T gradient_scale;       // of the whole gradient
+  T* squared_alignment;   // (x), t^2
+  T* cotangent_input[3];  // [axis], (x): dl/dd times weight, gradient_scale and axis_scale
+  T* cotangent_target[3];
   int64_t length;  // a multiple of kLanes
 };
 
 // One row of the adjoint, at plane z of a march along z (math/stencil.h).
 template <typename T>
 struct AdjointRow {
-  const T* field[3][3];  // [axis][dy + 1], at x = 0, in plane z
-  T sign_y[3];           // of component y in row dy
-  T own[2];              // factors of in_plane and along_z in plane z itself
-  T* carried;            // before: what plane z - 1 adds to plane z; after: what z adds to z + 1
-  T* running;            // before: plane z - 1 without what z adds; after: the same of plane z
-  T* gradient;           // plane z - 1, complete
-  int64_t begin, end;    // range of x
+  const T* cotangent[3][3];  // [axis][dy + 1], rows (x) of plane z
+  T sign_y[2];               // of component y in the rows before and after
+  T own_taps[2];             // factors of in_plane and along_z in plane z itself
+  T* carried;          // (x); before: what plane z - 1 adds to plane z; after: what z adds to z + 1
+  T* running;          // (x); before: plane z - 1 without what z adds; after: the same of plane z
+  T* gradient;         // (x), plane z - 1, complete
+  int64_t begin, end;  // range of x
 };
 
 template <typename T>
@@ -55,25 +56,25 @@ struct RowKernels {
   using Store = void (*)(const T* src, int64_t n, void* dst, int64_t stride);
   // False where a voxel left the range in which T computes it well: the row has to be done again in
   // a wider type.
-  using Field = bool (*)(const FieldRow<T>&);
+  using Cotangent = bool (*)(const CotangentRow<T>&);
   using Adjoint = void (*)(const AdjointRow<T>&);
   using WeightedSum = double (*)(const T* values, const T* weight, int64_t n);
 
   Load load[kDTypes];
-  Store store[kDTypes];                               // uint8 has none
-  Field field[2][kOperators][kModes][kGradients][2];  // [dim - 2] ... [isotropic]
+  Store store[kDTypes];                                       // uint8 has none
+  Cotangent cotangent[2][kOperators][kModes][kGradients][2];  // [dim - 2] ... [isotropic]
   Adjoint adjoint[2][kOperators];
   WeightedSum weighted_sum;
 };
 
-// The same field rows, computed in double for float and in long double for double.
+// The same cotangent rows, computed in double for float and in long double for double.
 template <typename T>
-using WideField = typename RowKernels<T>::Field[2][kOperators][kModes][kGradients][2];
+using WideCotangents = typename RowKernels<T>::Cotangent[2][kOperators][kModes][kGradients][2];
 
 // The tables of the instruction set in use (capability.h).
 template <typename T>
 const RowKernels<T>& row_kernels();
 template <typename T>
-const WideField<T>& wide_field();
+const WideCotangents<T>& wide_cotangents();
 
 }  // namespace nec::cpu

@@ -5,6 +5,7 @@
 // in an unnamed namespace, so that no two of those files share a function.
 
 #include <type_traits>
+#include <utility>
 
 #include "row_kernels.h"
 
@@ -40,14 +41,14 @@ void store_row(const T* __restrict src, int64_t n, void* dst_, int64_t stride) {
 }
 
 // -------------------------------------------------------------------------------------------------
-// The field dl/dd, its adjoint, and the sum
+// The cotangents dl/dd, their adjoint, and the sum
 // -------------------------------------------------------------------------------------------------
 
 // A local copy of the row pointers lets the compiler keep them in registers.
 template <typename T, int N>
-struct Rows {
+struct RowPointers {
   const T* row[N][3];
-  explicit NEC_INLINE Rows(const T* const (&from)[N][3]) {
+  explicit NEC_INLINE RowPointers(const T* const (&from)[N][3]) {
     for (int k = 0; k < N; ++k)
       for (int y = 0; y < 3; ++y) row[k][y] = from[k][y];
   }
@@ -58,16 +59,16 @@ struct Rows {
 // to eps alone, so eps takes it.
 template <typename T, typename A, int Dim, Operator Op, EpsMode Mode, Gradients Wanted,
           bool Isotropic>
-bool field_row(const FieldRow<T>& r) {
-  const Rows<T, 3> input(r.input), target(r.target);
+bool cotangent_row(const CotangentRow<T>& r) {
+  const RowPointers<T, 3> input(r.input), target(r.target);
   const T *eps_input = r.eps_input, *eps_target = r.eps_target, *weight = r.weight;
   T* squared_alignment = r.squared_alignment;
-  T *field_input[3], *field_target[3];
+  T *cotangent_input[3], *cotangent_target[3];
   A axis_scale[3];
   const A gradient_scale = A(r.gradient_scale);
   for (int k = 0; k < 3; ++k) {
-    field_input[k] = r.field_input[k];
-    field_target[k] = r.field_target[k];
+    cotangent_input[k] = r.cotangent_input[k];
+    cotangent_target[k] = r.cotangent_target[k];
     axis_scale[k] = A(r.axis_scale[k]);
   }
   // As wide as a T: another width would cost a conversion per vector.
@@ -77,7 +78,7 @@ bool field_row(const FieldRow<T>& r) {
       r.length / kLanes * kLanes;  // tells the compiler that there is no remainder
   NEC_IVDEP
   for (int64_t x = 0; x < length; ++x) {
-    const auto gradient = [&](const Rows<T, 3>& rows) NEC_INLINE_LAMBDA {
+    const auto gradient = [&](const RowPointers<T, 3>& rows) NEC_INLINE_LAMBDA {
       Vec<Dim, A> g =
           Stencil<Op>::template gradient<Dim, A>([&](int dz, int dy, int dx) NEC_INLINE_LAMBDA {
             return rows.row[dz + 1][dy + 1][x + dx];
@@ -97,9 +98,9 @@ bool field_row(const FieldRow<T>& r) {
     for (int k = 0; k < Dim; ++k) {
       const A axis = Isotropic || k == Dim - 1 ? A(1) : axis_scale[k];
       if constexpr (Wanted != Gradients::none)
-        field_input[k][x] = T(axis * (cross * e.v[k] + self_d * d.v[k]));
+        cotangent_input[k][x] = T(axis * cotangent(cross, e.v[k], self_d, d.v[k]));
       if constexpr (Wanted == Gradients::both)
-        field_target[k][x] = T(axis * (cross * d.v[k] + self_e * e.v[k]));
+        cotangent_target[k][x] = T(axis * cotangent(cross, d.v[k], self_e, e.v[k]));
     }
   }
   return outside == 0;
@@ -108,9 +109,9 @@ bool field_row(const FieldRow<T>& r) {
 template <typename T, int Dim, Operator Op>
 void adjoint_row(const AdjointRow<T>& r) {
   using S = Stencil<Op>;
-  const Rows<T, 3> rows(r.field);
-  const T sign_below = r.sign_y[0], sign_above = r.sign_y[2];
-  const T own_in_plane = r.own[0], own_along_z = r.own[1];
+  const RowPointers<T, 3> rows(r.cotangent);
+  const T sign_below = r.sign_y[0], sign_above = r.sign_y[1];
+  const T own_in_plane = r.own_taps[0], own_along_z = r.own_taps[1];
   T *carried = r.carried, *running = r.running, *gradient = r.gradient;
 #pragma omp simd
   for (int64_t x = r.begin; x < r.end; ++x) {
@@ -120,11 +121,11 @@ void adjoint_row(const AdjointRow<T>& r) {
           if (Dim == 2 || axis != 1 || dy == 0) return value;
           return (dy < 0 ? sign_below : sign_above) * value;
         });
-    T below = running[x], above = T(S::adjoint_taps[0]) * p.along_z;
-    if constexpr (S::adjoint_taps[2] != 0) below += T(S::adjoint_taps[2]) * p.along_z;
-    if constexpr (S::spread[0] != 0) {
-      below += T(S::spread[2]) * p.in_plane;
-      above += T(S::spread[0]) * p.in_plane;
+    T below = running[x], above = T(S::along_z_taps[0]) * p.along_z;
+    if constexpr (S::along_z_taps[2] != 0) below += T(S::along_z_taps[2]) * p.along_z;
+    if constexpr (S::in_plane_taps[0] != 0) {
+      below += T(S::in_plane_taps[2]) * p.in_plane;
+      above += T(S::in_plane_taps[0]) * p.in_plane;
     }
     gradient[x] = below;
     running[x] = carried[x] + own_in_plane * p.in_plane + own_along_z * p.along_z;
@@ -148,35 +149,40 @@ double weighted_sum(const T* values, const T* weight, int64_t n) {
 
 // The wide rows, for which a multiplication by 1 is nothing, have no copy for equal spacings.
 template <typename T, typename A, int Dim, Operator Op, EpsMode Mode, Gradients Wanted>
-void fill_spacings(typename RowKernels<T>::Field (&field)[2]) {
-  field[0] = field_row<T, A, Dim, Op, Mode, Wanted, false>;
-  field[1] = field_row<T, A, Dim, Op, Mode, Wanted, std::is_same_v<T, A>>;
+void fill_spacings(typename RowKernels<T>::Cotangent (&cotangent)[2]) {
+  cotangent[0] = cotangent_row<T, A, Dim, Op, Mode, Wanted, false>;
+  cotangent[1] = cotangent_row<T, A, Dim, Op, Mode, Wanted, std::is_same_v<T, A>>;
 }
 
 template <typename T, typename A, int Dim, Operator Op, EpsMode Mode>
-void fill_gradients(typename RowKernels<T>::Field (&field)[kGradients][2]) {
-  fill_spacings<T, A, Dim, Op, Mode, Gradients::none>(field[0]);
-  fill_spacings<T, A, Dim, Op, Mode, Gradients::input>(field[1]);
-  fill_spacings<T, A, Dim, Op, Mode, Gradients::both>(field[2]);
+void fill_gradients(typename RowKernels<T>::Cotangent (&cotangent)[kGradients][2]) {
+  fill_spacings<T, A, Dim, Op, Mode, Gradients::none>(cotangent[0]);
+  fill_spacings<T, A, Dim, Op, Mode, Gradients::input>(cotangent[1]);
+  fill_spacings<T, A, Dim, Op, Mode, Gradients::both>(cotangent[2]);
 }
 
-template <typename T, typename A, int Dim>
-void fill_fields(typename RowKernels<T>::Field (&field)[kOperators][kModes][kGradients][2]) {
-  constexpr auto additive = EpsMode::additive, quadrature = EpsMode::quadrature;
-  fill_gradients<T, A, Dim, Operator::central, additive>(field[0][0]);
-  fill_gradients<T, A, Dim, Operator::central, quadrature>(field[0][1]);
-  fill_gradients<T, A, Dim, Operator::forward, additive>(field[1][0]);
-  fill_gradients<T, A, Dim, Operator::forward, quadrature>(field[1][1]);
-  fill_gradients<T, A, Dim, Operator::sobel, additive>(field[2][0]);
-  fill_gradients<T, A, Dim, Operator::sobel, quadrature>(field[2][1]);
+template <typename T, typename A, int Dim, Operator Op, int... Modes>
+void fill_modes(typename RowKernels<T>::Cotangent (&cotangent)[kModes][kGradients][2],
+                std::integer_sequence<int, Modes...>) {
+  (fill_gradients<T, A, Dim, Op, EpsMode(Modes)>(cotangent[Modes]), ...);
 }
 
-template <typename T, int Dim>
-void fill_adjoints(typename RowKernels<T>::Adjoint (&adjoint)[kOperators]) {
-  adjoint[0] = adjoint_row<T, Dim, Operator::central>;
-  adjoint[1] = adjoint_row<T, Dim, Operator::forward>;
-  adjoint[2] = adjoint_row<T, Dim, Operator::sobel>;
+template <typename T, typename A, int Dim, int... Operators>
+void fill_cotangents(
+    typename RowKernels<T>::Cotangent (&cotangent)[kOperators][kModes][kGradients][2],
+    std::integer_sequence<int, Operators...>) {
+  (fill_modes<T, A, Dim, Operator(Operators)>(cotangent[Operators],
+                                              std::make_integer_sequence<int, kModes>()),
+   ...);
 }
+
+template <typename T, int Dim, int... Operators>
+void fill_adjoints(typename RowKernels<T>::Adjoint (&adjoint)[kOperators],
+                   std::integer_sequence<int, Operators...>) {
+  ((adjoint[Operators] = adjoint_row<T, Dim, Operator(Operators)>), ...);
+}
+
+using AllOperators = std::make_integer_sequence<int, kOperators>;
 
 template <typename T>
 RowKernels<T> make_row_kernels() {
@@ -187,10 +193,10 @@ RowKernels<T> make_row_kernels() {
                   {},
                   {},
                   weighted_sum<T>};
-  fill_fields<T, T, 2>(k.field[0]);
-  fill_fields<T, T, 3>(k.field[1]);
-  fill_adjoints<T, 2>(k.adjoint[0]);
-  fill_adjoints<T, 3>(k.adjoint[1]);
+  fill_cotangents<T, T, 2>(k.cotangent[0], AllOperators());
+  fill_cotangents<T, T, 3>(k.cotangent[1], AllOperators());
+  fill_adjoints<T, 2>(k.adjoint[0], AllOperators());
+  fill_adjoints<T, 3>(k.adjoint[1], AllOperators());
   return k;
 }
 

@@ -15,24 +15,24 @@ RowKernels<double> row_kernels_baseline(double) { return make_row_kernels<double
 namespace {
 template <typename T, typename A>
 struct WideTable {
-  WideField<T> field;
+  WideCotangents<T> cotangent;
   WideTable() {
-    fill_fields<T, A, 2>(field[0]);
-    fill_fields<T, A, 3>(field[1]);
+    fill_cotangents<T, A, 2>(cotangent[0], AllOperators());
+    fill_cotangents<T, A, 3>(cotangent[1], AllOperators());
   }
 };
 }  // namespace
 
 template <>
-const WideField<float>& wide_field<float>() {
+const WideCotangents<float>& wide_cotangents<float>() {
   static const WideTable<float, double> table;
-  return table.field;
+  return table.cotangent;
 }
 
 template <>
-const WideField<double>& wide_field<double>() {
+const WideCotangents<double>& wide_cotangents<double>() {
   static const WideTable<double, long double> table;
-  return table.field;
+  return table.cotangent;
 }
 
 }  // namespace nec::cpu

@@ -10,6 +10,8 @@
 #if NEC_X86_64_LEVELS
 #include <cfloat>
 #include <cstdint>
+#include <type_traits>
+#include <utility>
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("arch=x86-64-v4"))), apply_to = function)

@@ -2,7 +2,8 @@
 // Copyright (c) 2026 The nec_ext authors
 #pragma once
 
-#include "sweep.h"
+#include "../problem.h"
+#include "threads.h"
 
 namespace nec::cpu {
 

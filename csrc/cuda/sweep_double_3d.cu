@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright (c) 2026 The nec_ext authors
 
-#include "sweep.inl"
+#include "plan.inl"
 
 namespace nec::cuda {
 

@@ -3,11 +3,11 @@
 //
 // How a problem is cut into blocks of threads.
 //
-// A thread owns a strip: 16 bytes of a row. A block of `rows` times `strips` threads sweeps a job
+// A thread owns a strip: 16 bytes of a row. A block of `rows` times `strips` threads sweeps a piece
 // along z, which is a tile of the plane and a chunk of planes of one image. Between two tiles,
 // `halo` rows of each, or one strip, are there for the other one's sake. Where the image ends
-// nothing of that is needed. In 2D, where a plane is a single row, every row of a block is a job of
-// its own.
+// nothing of that is needed. In 2D, where a plane is a single row, every row of a block is a piece
+// of its own.
 #pragma once
 
 #include <algorithm>
@@ -15,44 +15,43 @@
 #include <limits>
 
 #include "../problem.h"
+#include "device.cuh"
 
 namespace nec::cuda {
-
-template <typename A, typename B>
-NEC_INLINE auto ceil_div(A a, B b) {
-  return (a + b - 1) / b;
-}
-
-constexpr int kWarp = 32;  // threads
 
 // What one kernel on one GPU allows.
 struct Limits {
   int multiprocessors;
   int most_threads;  // of a block; as many run on a multiprocessor at a time, in whatever blocks
   int strip_voxels;  // per thread
-  bool gradients;    // are asked for: the field is needed one voxel around the tile
+  bool gradients;    // are asked for: cotangents are needed one voxel around the tile
 };
 
+// The same for every block: a kernel computes its place from it (place.cuh), and edges of the image
+// leave some threads without work.
 struct Tiling {
   int strips, rows;      // of a block, a thread each
   int halo;              // rows at each side that are only read, or only computed
   int first_x, first_y;  // of the first tile; x is a multiple of a strip
   int tiles_x, tiles_y;
   int chunk, chunks;  // planes
-  int64_t jobs, blocks;
+  int64_t pieces;     // of all images
+  int64_t blocks;     // of a launch; as many as pieces in 3D
 
+  // Of a block, whole warps.
   NEC_INLINE int threads() const { return ceil_div(strips * rows, kWarp) * kWarp; }
 };
 
 // A step of a march takes as long for fewer threads: it waits for memory.
 constexpr int64_t kLeastThreads = 256;
-// Planes that a job only reads, and the start of a block, in steps.
+// Planes that a piece only reads, and the start of a block, in steps.
 constexpr int64_t kStepsBesides = 3;
 // Waves of blocks over the multiprocessors that are tried: the more, the better they fill the last
 // one, and the more often the planes between two chunks are computed twice.
 constexpr int64_t kMostWaves = 4;
 
-// The time of all blocks, in threads times steps of a multiprocessor.
+// The time of all blocks, in threads times steps of a multiprocessor. Blocks that are on a
+// multiprocessor together share its time; those that find no room wait for a whole wave.
 inline int64_t cost(const Tiling& t, const Limits& limits) {
   const int64_t resident = std::max(1, limits.most_threads / t.threads());
   const int64_t on_each = ceil_div(t.blocks, limits.multiprocessors);
@@ -61,20 +60,21 @@ inline int64_t cost(const Tiling& t, const Limits& limits) {
   return ceil_div(on_each, resident) * step * (t.chunk + 2 * t.halo + kStepsBesides);
 }
 
-// Completes a tiling whose tiles are given with the best length of a chunk.
+// Completes a tiling whose tiles are given with the best length of a chunk, and returns its cost.
+// Long chunks compute few planes twice; short ones leave no multiprocessor without work at the end.
 inline int64_t choose_chunks(const Problem& p, const Limits& limits, Tiling& t) {
   const int64_t planes = p.window.hi[0] - p.window.lo[0];
   const int64_t columns = p.size[0] * p.size[1] * t.tiles_x * t.tiles_y;
-  const int64_t jobs_per_block = p.dim == 2 ? t.rows : 1;
+  const int64_t pieces_per_block = p.dim == 2 ? t.rows : 1;
   const int64_t resident = std::max(1, limits.most_threads / t.threads());
   Tiling best{};
   int64_t least = std::numeric_limits<int64_t>::max();
   for (int64_t waves = 1; waves <= kMostWaves; ++waves) {
-    const int64_t room = waves * resident * limits.multiprocessors * jobs_per_block;
+    const int64_t room = waves * resident * limits.multiprocessors * pieces_per_block;
     t.chunk = ceil_div(planes, std::clamp<int64_t>(room / columns, 1, planes));
     t.chunks = ceil_div(planes, t.chunk);
-    t.jobs = columns * t.chunks;
-    t.blocks = ceil_div(t.jobs, jobs_per_block);
+    t.pieces = columns * t.chunks;
+    t.blocks = ceil_div(t.pieces, pieces_per_block);
     const int64_t own = cost(t, limits);
     if (own < least) {
       least = own;
@@ -85,7 +85,8 @@ inline int64_t choose_chunks(const Problem& p, const Limits& limits, Tiling& t) 
   return least;
 }
 
-// Tiles along an axis and the length of each. Neighbours overlap by two halos.
+// Tiles along an axis and the length of each, in strips or in rows. Neighbours overlap by two
+// halos.
 struct Cut {
   int64_t tiles, length;
 };
@@ -96,6 +97,7 @@ inline Cut cut(int64_t length, int64_t halo, int64_t tiles) {
   return {ceil_div(inside, each), each + 2 * halo};
 }
 
+// So many that none is longer than a block allows.
 inline int64_t fewest_tiles(int64_t length, int64_t halo, int64_t longest) {
   return length <= longest ? 1 : ceil_div(length - 2 * halo, longest - 2 * halo);
 }

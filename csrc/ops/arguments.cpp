@@ -47,7 +47,7 @@ void put_wanted_first(Problem& p) {
   if (p.gradient[0] || !p.gradient[1]) return;
   std::swap(p.image[0], p.image[1]);
   std::swap(p.eps[0], p.eps[1]);
-  std::swap(p.eps_view[0], p.eps_view[1]);
+  std::swap(p.eps_map[0], p.eps_map[1]);
   std::swap(p.gradient[0], p.gradient[1]);
 }
 
@@ -68,7 +68,7 @@ Arguments Reader::take_arguments() {
           take<double>()};
 }
 
-Layout::Layout(const Tensor& image, int row_axes)
+ImageAxes::ImageAxes(const Tensor& image, int row_axes)
     : axis{}, device_index_(image.get_device_index()) {
   STD_TORCH_CHECK(image.dim() == 4 || image.dim() == 5,
                   "nec_ext: input and target must both have 4 or 5 dimensions");
@@ -88,7 +88,7 @@ Layout::Layout(const Tensor& image, int row_axes)
   for (int k = 0; k < 3; ++k) size[k + 2] = axis[k] < 0 ? 1 : image.size(axis[k] + 2);
 }
 
-View Layout::view(const Tensor& tensor) const {
+View ImageAxes::view(const Tensor& tensor) const {
   STD_TORCH_CHECK(tensor.get_device_index() == device_index_,
                   "nec_ext: all tensors must be on the device of the input");
   View v;
@@ -109,8 +109,8 @@ View Layout::view(const Tensor& tensor) const {
   return v;
 }
 
-View Layout::view(const Tensor& tensor, const Box& box) const {
-  Layout part = *this;
+View ImageAxes::view(const Tensor& tensor, const Box& box) const {
+  ImageAxes part = *this;
   for (int k = 0; k < 3; ++k) part.size[k + 2] = box.hi[k] - box.lo[k];
   View v = part.view(tensor);
   int64_t before = 0;  // elements from where voxel 0 of the image would be to the box
@@ -127,8 +127,8 @@ View Layout::view(const Tensor& tensor, const Box& box) const {
   return v;
 }
 
-Problem make_problem(const Arguments& a, const Layout& layout) {
-  const int dim = layout.dim;
+Problem make_problem(const Arguments& a, const ImageAxes& axes) {
+  const int dim = axes.dim;
   STD_TORCH_CHECK(a.target.dim() == dim + 2,
                   "nec_ext: input and target must both have 4 or 5 dimensions");
   for (int64_t k = 0; k < dim + 2; ++k) {
@@ -144,33 +144,33 @@ Problem make_problem(const Arguments& a, const Layout& layout) {
   p.dim = dim;
   p.op = Operator(a.op);
   p.mode = EpsMode(a.eps_mode);
-  std::copy_n(layout.size, kAxes, p.size);
+  std::copy_n(axes.size, kAxes, p.size);
   double* axis_scale = p.axis_scale;
   for (int k = 0; k < 3; ++k) {
-    const int axis = layout.axis[k];
+    const int axis = axes.axis[k];
     p.window.hi[k] = p.size[k + 2];
     if (axis >= 0) *axis_scale++ = 1.0 / a.spacing[size_t(axis)];
   }
-  p.image[0] = layout.view(a.input);
-  p.image[1] = layout.view(a.target);
+  p.image[0] = axes.view(a.input);
+  p.image[1] = axes.view(a.target);
   for (const View& image : p.image)
     STD_TORCH_CHECK(image.dtype != DType::uint8, "nec_ext: images must be of a floating type");
   p.eps[0] = a.eps;
   p.eps[1] = a.target_eps;
-  if (a.eps_map) p.eps_view[0] = layout.view(*a.eps_map);
-  if (a.target_eps_map) p.eps_view[1] = layout.view(*a.target_eps_map);
+  if (a.eps_map) p.eps_map[0] = axes.view(*a.eps_map);
+  if (a.target_eps_map) p.eps_map[1] = axes.view(*a.target_eps_map);
   p.wide = is_float64(a);
   for (int k = 0; k < dim; ++k) p.wide |= !fits_float32(p.axis_scale[k]);
-  for (int k = 0; k < 2; ++k) p.wide |= !p.eps_view[k] && !fits_float32(p.eps[k]);
-  if (a.mask) p.mask = layout.view(*a.mask);
+  for (int k = 0; k < 2; ++k) p.wide |= !p.eps_map[k] && !fits_float32(p.eps[k]);
+  if (a.mask) p.mask = axes.view(*a.mask);
   p.weight = a.weight;
   p.gradient_scale = 1.0;
   return p;
 }
 
-void set_window(const Layout& layout, int64_t dim, int64_t begin, int64_t end, Problem& p) {
+void set_window(const ImageAxes& axes, int64_t dim, int64_t begin, int64_t end, Problem& p) {
   for (int k = 0; k < 3; ++k) {
-    if (layout.axis[k] < 0 || layout.axis[k] + 2 != dim) continue;
+    if (axes.axis[k] < 0 || axes.axis[k] + 2 != dim) continue;
     STD_TORCH_CHECK(0 <= begin && begin < end && end <= p.size[k + 2],
                     "nec_ext: the window must lie inside the image and not be empty");
     p.window.lo[k] = begin;
@@ -188,7 +188,7 @@ double voxel_count(const Problem& p) {
 
 Tensor new_scalar(const Arguments& a) { return new_like(a, {}); }
 
-std::pair<Tensor, Tensor> add_gradients(const Arguments& a, const Layout& layout, bool input_grad,
+std::pair<Tensor, Tensor> add_gradients(const Arguments& a, const ImageAxes& axes, bool input_grad,
                                         bool target_grad, Problem& p) {
   const auto add = [&](const Tensor& image, bool wanted, View& view) {
     if (!wanted) {
@@ -196,7 +196,7 @@ std::pair<Tensor, Tensor> add_gradients(const Arguments& a, const Layout& layout
       return new_like(a, {&zero, 1});
     }
     Tensor gradient = torch::stable::empty_like(image);
-    view = layout.view(gradient);
+    view = axes.view(gradient);
     return gradient;
   };
   const Tensor grad_input = add(a.input, input_grad, p.gradient[0]);
@@ -205,18 +205,18 @@ std::pair<Tensor, Tensor> add_gradients(const Arguments& a, const Layout& layout
   return {grad_input, grad_target};
 }
 
-void set_gradients(const Layout& layout, const std::optional<Tensor>& grad_input,
+void set_gradients(const ImageAxes& axes, const std::optional<Tensor>& grad_input,
                    const std::optional<Tensor>& grad_target, Problem& p) {
-  if (grad_input) p.gradient[0] = layout.view(*grad_input, p.window);
-  if (grad_target) p.gradient[1] = layout.view(*grad_target, p.window);
+  if (grad_input) p.gradient[0] = axes.view(*grad_input, p.window);
+  if (grad_target) p.gradient[1] = axes.view(*grad_target, p.window);
   put_wanted_first(p);
 }
 
-Tensor add_loss_map(const Arguments& a, const Layout& layout, Problem& p) {
+Tensor add_loss_map(const Arguments& a, const ImageAxes& axes, Problem& p) {
   std::vector<int64_t> shape;
   for (int64_t k = 0; k < a.input.dim(); ++k) shape.push_back(a.input.size(k));
   Tensor loss_map = new_like(a, shape);
-  p.loss_map = layout.view(loss_map);
+  p.loss_map = axes.view(loss_map);
   return loss_map;
 }
 

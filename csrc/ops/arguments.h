@@ -55,9 +55,9 @@ void give(StableIValue* stack, const T&... results) {
 }
 
 // The axes of an image as a Problem has them, in the order of axes.h.
-class Layout {
+class ImageAxes {
  public:
-  Layout(const Tensor& image, int row_axes);
+  ImageAxes(const Tensor& image, int row_axes);
 
   // A view of a tensor on the image's device, of its shape or broadcastable to it.
   View view(const Tensor& tensor) const;
@@ -75,10 +75,10 @@ class Layout {
 
 // Fills everything but the outputs, the upstream gradient and the gradient scale. The window is the
 // whole image.
-Problem make_problem(const Arguments& arguments, const Layout& layout);
+Problem make_problem(const Arguments& arguments, const ImageAxes& axes);
 
 // Narrows the window to the voxels begin to end along an axis of the tensors.
-void set_window(const Layout& layout, int64_t dim, int64_t begin, int64_t end, Problem& problem);
+void set_window(const ImageAxes& axes, int64_t dim, int64_t begin, int64_t end, Problem& problem);
 
 // Voxels in the window, over all images: the sum of the mask where there is none.
 double voxel_count(const Problem& problem);
@@ -88,14 +88,14 @@ Tensor new_scalar(const Arguments& arguments);
 
 // Allocates the gradients that are asked for and makes them outputs of the problem; a tensor
 // without elements stands for one that is not.
-std::pair<Tensor, Tensor> add_gradients(const Arguments& arguments, const Layout& layout,
+std::pair<Tensor, Tensor> add_gradients(const Arguments& arguments, const ImageAxes& axes,
                                         bool input_grad, bool target_grad, Problem& problem);
 
 // Makes given tensors of the window's shape the gradients.
-void set_gradients(const Layout& layout, const std::optional<Tensor>& grad_input,
+void set_gradients(const ImageAxes& axes, const std::optional<Tensor>& grad_input,
                    const std::optional<Tensor>& grad_target, Problem& problem);
 
 // Allocates the map of the losses, of the images' shape, and makes it an output of the problem.
-Tensor add_loss_map(const Arguments& arguments, const Layout& layout, Problem& problem);
+Tensor add_loss_map(const Arguments& arguments, const ImageAxes& axes, Problem& problem);
 
 }  // namespace nec

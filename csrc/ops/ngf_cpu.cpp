@@ -9,7 +9,7 @@
 #include "../cpu/scale.h"
 #include "../cpu/sweep.h"
 #include "../math/voxel.h"
-#include "ngf.h"
+#include "ops.h"
 
 namespace nec {
 namespace {

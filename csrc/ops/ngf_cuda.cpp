@@ -7,8 +7,8 @@
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/headeronly/util/Exception.h>
 
-#include "../cuda/launch.h"
-#include "ngf.h"
+#include "../cuda/sweep.h"
+#include "ops.h"
 
 namespace nec {
 namespace {
@@ -55,13 +55,13 @@ class Cuda {
   void sums(Problem& p, bool of_mask, double* out, int64_t count) {
     // How blocks share a window depends on its size: to sum a plane the same way wherever the
     // window begins, it has to be one of its own.
-    const int64_t first = p.window.lo[0], step = (p.window.hi[0] - first) / count;
-    p.window.hi[0] = first + step;
+    const int64_t first = p.window.lo[0], planes = (p.window.hi[0] - first) / count;
+    p.window.hi[0] = first + planes;
     const cuda::Plan plan = cuda::make_plan(p);
     const Tensor workspace = new_workspace(plan);
     for (int64_t k = 0; k < count; ++k) {
-      p.window.lo[0] = first + k * step;
-      p.window.hi[0] = p.window.lo[0] + step;
+      p.window.lo[0] = first + k * planes;
+      p.window.hi[0] = p.window.lo[0] + planes;
       cuda::launch_sum(p, plan, of_mask, doubles(workspace), out + k, stream_);
     }
   }

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Whether the systems do on the phantom what they have to: twelve criteria, in half an hour.
+"""Check on the phantom that the systems meet twelve criteria, in half an hour.
 
     python -m examples.brats.acceptance
 
-Trains all systems with the preset ``cpu`` and three seeds, and NEC once with the eager loss; writes
-the page of ``examples.brats.paper`` and ``acceptance.md`` beside it.
+The command trains all systems with the preset ``cpu`` and three seeds, and NEC once with the eager
+loss. It writes the page of ``examples.brats.paper``, and ``acceptance.md`` beside it.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ SEEDS = 0, 1, 2
 CURVE_STEPS = 50
 INF = math.inf
 
-Means = Mapping[tuple[str, int | None], Mapping[str, float]]  # of a metric, by system and seed
+Means = Mapping[tuple[str, int | None], Mapping[str, float]]  # of each metric, by system and seed
 
 
 class Criterion(NamedTuple):
-    """One line of the page; ``values`` are those that have to lie between the bounds."""
+    """A line of the page; each of its ``values`` has to lie between the bounds."""
 
     name: str
     what: str
@@ -60,7 +60,7 @@ class Criterion(NamedTuple):
 
 
 def means_of(rows: Sequence[Row]) -> Means:
-    """Average over the test images."""
+    """Average each metric over the test images, by system and seed."""
     groups = itertools.groupby(rows, operator.itemgetter("system", "seed"))
     return {
         key: {name: value.mean for name, value in summary(list(group)).items()}
@@ -69,7 +69,7 @@ def means_of(rows: Sequence[Row]) -> Means:
 
 
 def criteria(means: Means) -> list[Criterion]:
-    """List C1 to C10."""
+    """Make the criteria C1 to C10."""
 
     def each(system: str, metric: str) -> list[float]:
         return [means[system, seed][metric] for seed in SEEDS]
@@ -97,7 +97,7 @@ def criteria(means: Means) -> list[Criterion]:
         ("C6", "Pix2Pix - NEC, PSNR", [supervised], 0, 5),
         ("C7", "NEC, CSF ratio", [median("NEC", "csf_ratio")], 0.55, INF),
         ("C7", "identity, CSF ratio", [free["csf_ratio"]], -INF, 0),
-        ("C7", "CycleGAN, CSF ratio (told, not judged)", contrast, -INF, INF),
+        ("C7", "CycleGAN, CSF ratio (not judged)", contrast, -INF, INF),
         ("C8", "NEC, correlation in the brain", [median("NEC", "correlation")], 0.65, INF),
         ("C9", "NEC, faith", [median("NEC", "faith")], 0.75, INF),
         ("C9", "NEC - GAN alone, faith, same seed", gains("faith"), 0.12, INF),
@@ -107,9 +107,9 @@ def criteria(means: Means) -> list[Criterion]:
 
 
 def curve(options: Options, threads: int = 1) -> tuple[list[float], float]:
-    """Follow NEC's NGF loss over the first steps, and how far the eager loss is from it there.
+    """Record NEC's NGF loss over the first steps, and its largest difference to the eager loss.
 
-    The latter is a relative difference on the same images, the largest of all steps.
+    The difference is relative, and both losses have the same images in each step.
     """
     data = load_data(options.data)
     pairs = training_pairs(data, False, options.batch, options.seed)
@@ -118,9 +118,9 @@ def curve(options: Options, threads: int = 1) -> tuple[list[float], float]:
     differences: list[float] = []
 
     def compared(fake: Tensor, source: Tensor) -> Tensor:
-        found = loss(fake, source)
-        differences.append(abs(found.item() / eager(fake.detach(), source).item() - 1))
-        return found
+        value = loss(fake, source)
+        differences.append(abs(value.item() / eager(fake.detach(), source).item() - 1))
+        return value
 
     learner.system.ngf_loss = compared
     before = torch.get_num_threads()
@@ -136,8 +136,8 @@ def curve(options: Options, threads: int = 1) -> tuple[list[float], float]:
 def backends(means: Means, run: Run) -> list[Criterion]:
     """Judge C11: the fused loss and the eager one train alike.
 
-    Where the loss takes part from the first step, Adam's steps and the adversarial game make up to
-    1e-2 of any rounding error within tens of steps: of sums in another order, too.
+    Where the loss takes part from the first step, Adam's steps and the adversarial game let any
+    rounding error grow to as much as 1e-2 within tens of steps. Sums in another order suffice.
     """
     at_once = replace(run.options, delay=0.0, ramp=0.0)
     fused, eager, fused_at_once, eager_at_once, reordered = (
@@ -158,10 +158,10 @@ def backends(means: Means, run: Run) -> list[Criterion]:
     free = gap(fused_at_once[0], eager_at_once[0])
     threads = gap(reordered[0], eager_at_once[0])
     lines = (
-        ("fused / eager loss, trained with either as it is", gap(fused[0], eager[0]), 1e-4),
+        ("fused / eager loss, trained with either", gap(fused[0], eager[0]), 1e-4),
         ("fused / eager loss on the same images", fused_at_once[1], 1e-4),
-        ("trained with either, no delay (told, not judged)", free, INF),
-        ("eager on two threads / on one, no delay (told)", threads, INF),
+        ("trained with either, without delay (not judged)", free, INF),
+        ("eager on two threads / on one, without delay (not judged)", threads, INF),
     )
     return [
         *(
@@ -173,32 +173,32 @@ def backends(means: Means, run: Run) -> list[Criterion]:
 
 
 def duration(runs: Sequence[Run], jobs: int) -> Criterion:
-    """Judge C12: the three short systems, as many at a time as there are cores."""
+    """Judge C12: the minutes of the three short systems, with ``jobs`` runs at a time."""
     names = "NEC", "Pix2Pix", "GAN alone"
     seconds = [read_facts(run.options.folder)["seconds"] for run in runs if run.name in names]
     minutes = sum(seconds) / len(SEEDS) / jobs / 60
     return Criterion("C12", f"minutes for {', '.join(names)}, {jobs} at a time", [minutes], 0, 12)
 
 
-def table(found: Sequence[Criterion]) -> str:
-    """Write a line per criterion."""
+def table(rows: Sequence[Criterion]) -> str:
+    """Format a table with a line for each criterion."""
     lines = []
-    for one in found:
-        measured = ", ".join(f"{value:.3g}" for value in one.values)
-        bounds = [(">=", one.low), ("<=", one.high)]
+    for criterion in rows:
+        measured = ", ".join(f"{value:.3g}" for value in criterion.values)
+        bounds = [(">=", criterion.low), ("<=", criterion.high)]
         wanted = " and ".join(f"{sign} {b:g}" for sign, b in bounds if abs(b) < INF)
-        judged = ("met" if one.met else "**missed**") if wanted else ""
-        lines.append((one.name, one.what, measured, wanted, judged))
+        judged = ("met" if criterion.met else "**missed**") if wanted else ""
+        lines.append((criterion.name, criterion.what, measured, wanted, judged))
     return markdown(("", "criterion", "measured", "wanted", ""), lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return 0 if all twelve are met, else 1."""
+    """Run the command; return 0 if all twelve criteria are met, else 1."""
     parser = make_parser("brats.acceptance", __doc__)
     parser.add_argument("--out", type=Path, default=Path("out/acceptance"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    given = parser.parse_args(arguments)
-    return exit_code(lambda: _accept(given.out, given.jobs))
+    parsed = parser.parse_args(arguments)
+    return exit_code(lambda: _accept(parsed.out, parsed.jobs))
 
 
 def _accept(out: Path, jobs: int) -> bool:
@@ -209,11 +209,11 @@ def _accept(out: Path, jobs: int) -> bool:
     more = evaluate([f"{eager.name}={eager.options.folder}"], "cpu").rows
     means = means_of([*rows, *(row for row in more if row["system"] == eager.name)])
     nec = next(run for run in runs if run.name == "NEC")
-    found = [*criteria(means), *backends(means, nec), duration(runs, jobs)]
-    text = table(found)
+    lines = [*criteria(means), *backends(means, nec), duration(runs, jobs)]
+    text = table(lines)
     (out / "acceptance.md").write_text(text + "\n", "utf-8")
     print(text)
-    return all(one.met for one in found)
+    return all(line.met for line in lines)
 
 
 if __name__ == "__main__":

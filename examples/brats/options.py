@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Every choice of a run under one name, and how the command line sets it.
+"""The options of a run, and the command line that sets them.
 
-The defaults are those of the NEC paper; where it is silent, those under which its method works
-(examples/brats/README.md). Options come in layers, and later ones win: defaults, the system's own
-paper, the preset, the configuration file, ``key=value``.
+The defaults are those of the NEC paper. Where the paper is silent, they are values under which its
+method works (examples/brats/README.md). Options come in layers, and later layers win: defaults, the
+system's own paper, the preset, the configuration file, ``key=value``.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ GROUPS = "data", "metrics"  # options of the images and of their comparison
 
 @dataclass(frozen=True)
 class Options:
-    """One run. A ``Share`` is one of all steps.
+    """The options of a run. A ``Share`` is a share of all steps.
 
-    The default of a new option is what was done before there was one, and an option whose meaning
-    changes gets another name, or other values: :func:`saved_options` relies on it.
+    :func:`saved_options` reads the options of older runs. So the default of a new option keeps the
+    behaviour of those runs, and an option with a new meaning gets another name or other values.
     """
 
     system: Literal["nec", "pix2pix", "cyclegan", "cut"] = "nec"
@@ -52,7 +52,7 @@ class Options:
     data: DataOptions = field(default_factory=DataOptions)
     metrics: MetricOptions = field(default_factory=MetricOptions)
     augment: Literal["none", "flip", "jitter"] = "none"
-    jitter: Share = 1.0  # in which augment=jitter enlarges and crops; then it flips only
+    jitter: Share = 1.0  # in which augment=jitter enlarges and crops; later it only flips
 
     # Networks.
     generator: Literal["unet", "resnet"] = "unet"
@@ -72,7 +72,7 @@ class Options:
     # Objectives.
     adversarial: Literal["bce", "lsgan"] = "bce"
     lambda_gan: Weight = 1.0
-    lambda_discriminator: Weight = 0.5  # of its real and of its fake term
+    lambda_discriminator: Weight = 0.5  # weight of its real and of its fake term
     lambda_ngf: Weight = 1.0  # NEC; 0 leaves the adversarial term alone
     delay: Share = 0.0  # in which lambda_ngf is 0
     ramp: Share = 0.0  # in which it grows from 0 thereafter
@@ -95,17 +95,17 @@ class Options:
     # Training.
     seed: Index = 0
     batch: Count = 1  # images per process that are in the networks at a time
-    accumulate: Count = 1  # of them per step; their gradients are averaged
+    accumulate: Count = 1  # batches per step, whose gradients are averaged
     workers: Index = 0  # processes that make batches ahead, for each that trains
     epochs: Count = 300
     steps: Index = 0  # 0: as many as the epochs have
     lr_generator: Positive = 2e-4
     lr_discriminator: Positive = 2e-4
     betas: tuple[Decay, Decay] = (0.5, 0.999)
-    decay: Share = 0.5  # the last one, over which learning rates fall linearly to 0
+    decay: Share = 0.5  # at the end, in which learning rates fall linearly to 0
     coupled_adam: bool = False  # one Adam with lr_generator for all, discriminators never frozen
     ema: Decay = 0.0  # of the averaged generator; 0: no average
-    # Networks in bfloat16 or float16, losses and weights in float32; for fp16 losses are scaled.
+    # Networks run in bfloat16 or float16; losses and weights are float32. fp16 scales the losses.
     amp: Literal["none", "bf16", "fp16"] = "none"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     validate_every: Index = 0  # steps; 0: an epoch
@@ -136,7 +136,7 @@ class Options:
 
     @property
     def folder(self) -> Path:
-        """Where the run is written."""
+        """The folder in which the run is written."""
         return Path(self.out or f"out/brats/{self.system}")
 
 
@@ -146,12 +146,12 @@ class Options:
 
 
 def make_options(system: str, preset: str = "paper", *layers: Mapping[str, object]) -> Options:
-    """The options of a system under a preset, changed by ``layers`` in their order.
+    """Make the options of a system under a preset, changed by ``layers`` in their order.
 
     Args:
         system, preset: their names.
-        layers: values, or text for them, by name; those of data and metrics as ``data.<name>`` or
-            nested.
+        layers: values, or texts of values, by name. Options of data and metrics have names like
+            ``data.<name>``, or are nested.
     """
     for what, name, known in (("system", system, PAPER), ("preset", preset, PRESETS)):
         if name not in known:
@@ -165,7 +165,7 @@ def make_options(system: str, preset: str = "paper", *layers: Mapping[str, objec
 
 
 def change(options: Options, values: Mapping[str, object]) -> Options:
-    """The options with other values, given as for :func:`make_options`; ValueError if one is bad.
+    """Change options to values as in :func:`make_options`; raise ValueError if one is bad.
 
     ``change(Options(), dataclasses.asdict(options))`` gives ``options``, also by way of JSON.
     """
@@ -192,9 +192,9 @@ def change(options: Options, values: Mapping[str, object]) -> Options:
 
 
 def saved_options(saved: Mapping[str, object], path: Path) -> Options:
-    """The options that a run has left under ``options`` in a file; what it lacks has its default.
+    """Read the options that a run has saved under ``options``; missing ones have their defaults.
 
-    ValueError, which names the file, if they are not options of this version.
+    A ValueError names the file if the options are not those of this version.
     """
     values = saved.get("options")
     if not isinstance(values, Mapping):
@@ -206,14 +206,14 @@ def saved_options(saved: Mapping[str, object], path: Path) -> Options:
 
 
 def flat(values: Mapping[str, object]) -> dict[str, object]:
-    """``{"data": {"size": 64}}`` as ``{"data.size": 64}``."""
-    found = {key: value for key, value in values.items() if key not in GROUPS}
+    """Flatten ``{"data": {"size": 64}}`` to ``{"data.size": 64}``."""
+    flattened = {key: value for key, value in values.items() if key not in GROUPS}
     for group in GROUPS:
         inner = values.get(group, {})
         if not isinstance(inner, Mapping):
             raise ValueError(f"{group} has options of its own, {group}.<name>: got {inner!r}")
-        found |= {f"{group}.{key}": value for key, value in inner.items()}
-    return found
+        flattened |= {f"{group}.{key}": value for key, value in inner.items()}
+    return flattened
 
 
 # ------------------------------------------------------------------------------------------------
@@ -222,17 +222,17 @@ def flat(values: Mapping[str, object]) -> dict[str, object]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Leaves it to the caller to print what is wrong."""
+    """A parser that leaves it to its caller to print an error."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
 
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[Options, bool]:
-    """The options that a command line asks for, and whether the run in their folder goes on.
+    """Parse a command line; return the options, and whether the run in their folder is resumed.
 
     Raises:
-        ValueError: with one sentence on what is wrong.
+        ValueError: with one sentence about the error.
     """
     parser = _Parser(
         prog="python -m examples.brats.train",
@@ -246,25 +246,25 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Options, bool]:
         "--resume", type=Path, metavar="RUN", help="folder of the run to go on with"
     )
     parser.add_argument("--loss-backend", help="fused, eager or compiled; as loss_backend=")
-    found = parser.parse_intermixed_args(arguments)
+    parsed = parser.parse_intermixed_args(arguments)
 
-    systems = [word for word in found.words if "=" not in word]
-    values: dict[str, object] = dict(word.split("=", 1) for word in found.words if "=" in word)
-    if found.loss_backend:
-        values["loss_backend"] = found.loss_backend
-    if found.preset:
-        values["preset"] = found.preset
-    if found.resume:
-        if found.config or "preset" in values:
+    systems = [word for word in parsed.words if "=" not in word]
+    values: dict[str, object] = dict(word.split("=", 1) for word in parsed.words if "=" in word)
+    if parsed.loss_backend:
+        values["loss_backend"] = parsed.loss_backend
+    if parsed.preset:
+        values["preset"] = parsed.preset
+    if parsed.resume:
+        if parsed.config or "preset" in values:
             raise ValueError("a run goes on with its own options: leave out preset and --config")
         if "epochs" in values:
             raise ValueError("a run goes on to a step: give steps in place of epochs")
-        path = found.resume / "run.json"
+        path = parsed.resume / "run.json"
         saved = saved_options(read_json(path), path)
         if systems and systems != [saved.system]:
-            raise ValueError(f"{found.resume} is a run of {saved.system}, not of {systems[0]}")
-        return change(saved, {**values, "system": saved.system, "out": found.resume}), True
-    named = {**(flat(read_json(found.config)) if found.config else {}), **values}
+            raise ValueError(f"{parsed.resume} is a run of {saved.system}, not of {systems[0]}")
+        return change(saved, {**values, "system": saved.system, "out": parsed.resume}), True
+    named = {**(flat(read_json(parsed.config)) if parsed.config else {}), **values}
     if not systems and "system" in named:
         systems = [str(named["system"])]
     if len(systems) != 1:

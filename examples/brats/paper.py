@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""The NEC paper: trains its four systems, evaluates them, and writes its table and its figures.
+"""Reproduce the NEC paper: train its systems, evaluate them, and write its table and figures.
 
     python -m examples.brats.paper --preset cpu                     # the phantom, in minutes
     python -m examples.brats.paper --seeds 0,1,2 data.data=/data/BraTS2023
 
-A page, ``README.md``, its figures and ``metrics.csv`` come into the output folder, the runs into
-``runs`` in it. What is trained there already is kept, and what was interrupted goes on.
+The command writes a page, ``README.md``, its figures and ``metrics.csv`` to the output folder, and
+the runs to ``runs`` in it. It keeps the runs that are finished there, and resumes interrupted ones.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ from .report.tables import evaluate, page, write_csv
 from .train.records import read_facts
 from .train.runs import Run, make_run, train_all
 
-# As the tables call them: the system, and what it changes. The last one tells what the loss brings.
+# Each name in the tables has a system and the options that it changes. The last line leaves the
+# loss out, which shows its effect.
 SYSTEMS: dict[str, tuple[str, dict[str, object]]] = {
     "NEC": ("nec", {}),
     "Pix2Pix": ("pix2pix", {}),
@@ -45,16 +46,16 @@ SYSTEMS: dict[str, tuple[str, dict[str, object]]] = {
     "CUT": ("cut", {}),
     "GAN alone": ("nec", {"lambda_ngf": 0}),
 }
-# CUT has no form in 3D.
+# CUT has no form in 3D, so the paper's systems have no preset for volumes.
 SLICE_PRESETS = sorted(name for name in PRESETS if name != "volumes")
-# Table 1 of Jaouen et al., ISBI 2024: PSNR in dB and SSIM on BraTS 2023.
+# These are PSNR in dB and SSIM on BraTS 2023 in table 1 of Jaouen et al., ISBI 2024.
 PUBLISHED = {
     "NEC": "24.47 / 0.893",
     "Pix2Pix": "24.62 / 0.894",
     "CycleGAN": "21.91 / 0.825",
     "CUT": "15.98 / 0.656",
 }
-CASE = "BraTS-GLI-01152-000"  # of the paper's figure 3
+CASE = "BraTS-GLI-01152-000"  # the image in the paper's figure 3
 CITATION = (
     "Data: U. Baid et al., The RSNA-ASNR-MICCAI BraTS 2021 Benchmark on Brain Tumor Segmentation "
     "and Radiogenomic Classification, arXiv:2107.02314."
@@ -62,12 +63,12 @@ CITATION = (
 
 
 def seeds(text: str) -> tuple[int, ...]:
-    """Different whole numbers, from ``0,1,2``."""
+    """Parse different whole numbers, as in ``0,1,2``."""
     return tuple(dict.fromkeys(int(part) for part in text.split(",")))
 
 
 def plan(preset: str, seeds: Sequence[int], folder: Path, values: dict[str, object]) -> list[Run]:
-    """All runs: the longest first, so that none is left alone at the end."""
+    """List all runs, the longest first, so that none is left alone at the end."""
     names = sorted(SYSTEMS, key=lambda name: name not in ("CUT", "CycleGAN"))
     return [
         make_run(name, SYSTEMS[name][0], preset, seed, folder, values, SYSTEMS[name][1])
@@ -84,20 +85,21 @@ def draw(
     fakes: Mapping[str, Tensor],
     case: str | None,
 ) -> dict[str, str]:
-    """All figures: file name and caption.
+    """Draw all figures; return their captions by file name.
 
     Args:
-        folder: where to.
-        options: NEC's.
-        rows, images: of the test images.
-        fakes: of the first run of every system, as they are compared, ``(N, 1, ...)``.
+        folder: the folder for the figures.
+        options: the options of NEC.
+        rows, images: the scores, and the test images.
+        fakes: the synthetic images of the first run of every system, as they are compared,
+            ``(N, 1, ...)``.
         case: the image of figures 2 and 3; None: the paper's, or else one of median PSNR.
     """
-    found = {
+    psnr = {
         (str(row["system"]), str(row["id"])): float(row["psnr"] or 0)
         for row in reversed(rows)  # the first seed wins
     }
-    nec = {name: found["NEC", name] for name in images.names}
+    nec = {name: psnr["NEC", name] for name in images.names}
     worst = min(nec, key=nec.__getitem__)
     typical = min(nec, key=lambda name: abs(nec[name] - statistics.median(nec.values())))
     if case is None:
@@ -106,7 +108,7 @@ def draw(
         raise DataError(f"there is no test image {case}: they are {images.names[0]} and others")
 
     def with_psnr(name: str) -> dict[str, Tensor]:
-        return {f"{system}\n{found[system, name]:.1f} dB": fake for system, fake in fakes.items()}
+        return {f"{system}\n{psnr[system, name]:.1f} dB": fake for system, fake in fakes.items()}
 
     index = {name: k for k, name in enumerate(images.names)}
     figures.fields(folder / "fields.png", images, index[case], options.operator, options.eps_mode)
@@ -122,19 +124,19 @@ def draw(
 
 
 def costs(runs: Sequence[Run]) -> str:
-    """Write what the trainings took, as a table."""
+    """Format a table of the steps and the minutes that the trainings took."""
     lines = []
     for name in SYSTEMS:
         facts = [read_facts(run.options.folder) for run in runs if run.name == name]
-        minutes = min(one["seconds"] for one in facts) / 60
-        best = ", ".join(str(one["best_step"]) for one in facts)
+        minutes = min(run_facts["seconds"] for run_facts in facts) / 60
+        best = ", ".join(str(run_facts["best_step"]) for run_facts in facts)
         lines.append((name, facts[0]["step"], best, f"{minutes:.1f}"))
     titles = "system", "steps", "best at step, by seed", "minutes, the fastest run"
     return markdown(titles, lines)
 
 
 def circumstances(runs: Sequence[Run], command: Sequence[str]) -> str:
-    """The command, without the places of files, and with which versions it ran."""
+    """Name the command, without the folders of files, and the versions with which it ran."""
     facts: dict[str, Any] = read_facts(runs[0].options.folder)
     words = []
     for word in command:
@@ -150,10 +152,10 @@ def circumstances(runs: Sequence[Run], command: Sequence[str]) -> str:
 def write(
     folder: Path, runs: Sequence[Run], command: Sequence[str], device: str, case: str | None
 ) -> list[Row]:
-    """Evaluates the runs and writes page, figures and metrics.csv; returns the rows of the last."""
+    """Evaluate the runs, write page, figures and metrics.csv, and return the rows of the latter."""
     evaluation = evaluate([f"{run.name}={run.options.folder}" for run in runs], device)
-    rows, images, protocol, made = evaluation
-    fakes = {name: post_processed(made[name], images, protocol) for name in SYSTEMS}
+    rows, images, protocol, raw_fakes = evaluation
+    fakes = {name: post_processed(raw_fakes[name], images, protocol) for name in SYSTEMS}
     order = list(SYSTEMS)
     rows.sort(key=lambda row: order.index(row["system"]) if row["system"] in order else -1)
     write_csv(rows, folder / "metrics.csv")
@@ -164,9 +166,9 @@ def write(
         circumstances(runs, command),
         CITATION if nec.data.data else "Data: the brain phantom of `examples/common/phantom.py`.",
         page(evaluation, PUBLISHED).rstrip(),
-        "Published: PSNR and SSIM in table 1 of Jaouen, Conze and Visvikis, ISBI 2024: 400 and 400 "
-        "training slices of 256x256 pixels, 441 test slices. GAN alone: NEC with a weight of 0 for "
-        "its loss.",
+        "Published: PSNR and SSIM in table 1 of Jaouen, Conze and Visvikis, ISBI 2024, with 400 "
+        "and 400 training slices of 256x256 pixels and 441 test slices. GAN alone: NEC with a "
+        "weight of 0 for its loss.",
         *(f"![{name}]({name})\n\n{caption}" for name, caption in captions.items()),
         costs(runs),
     ]
@@ -175,7 +177,7 @@ def write(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0; 1 with one sentence if something cannot be used; 130 if interrupted."""
+    """Run the command; return 0, 1 with one sentence on an error, 130 if interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     gpu = torch.cuda.is_available()
     parser = make_parser("brats.paper", __doc__)
@@ -190,19 +192,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="trainings at a time; default: one per core, on a GPU one",
     )
     parser.add_argument("--case", help="test image of figures 2 and 3")
-    given = parser.parse_intermixed_args(arguments)
-    return exit_code(lambda: _paper(given, ["paper", *arguments], "cuda" if gpu else "cpu"))
+    parsed = parser.parse_intermixed_args(arguments)
+    return exit_code(lambda: _paper(parsed, ["paper", *arguments], "cuda" if gpu else "cpu"))
 
 
-def _paper(given: argparse.Namespace, command: Sequence[str], device: str) -> None:
-    if bad := [value for value in given.values if "=" not in value]:
+def _paper(parsed: argparse.Namespace, command: Sequence[str], device: str) -> None:
+    if bad := [value for value in parsed.values if "=" not in value]:
         raise ValueError(f"options are given as key=value, got {bad[0]!r}")
-    values: dict[str, object] = dict(value.split("=", 1) for value in given.values)
-    runs = plan(given.preset, given.seeds, given.out / "runs", values)
-    train_all(runs, given.jobs)
-    write(given.out, runs, command, device, given.case)
-    print((given.out / "README.md").read_text("utf-8"))
-    print(f"written: {given.out}/README.md, metrics.csv and figures")
+    values: dict[str, object] = dict(value.split("=", 1) for value in parsed.values)
+    runs = plan(parsed.preset, parsed.seeds, parsed.out / "runs", values)
+    train_all(runs, parsed.jobs)
+    write(parsed.out, runs, command, device, parsed.case)
+    print((parsed.out / "README.md").read_text("utf-8"))
+    print(f"written: {parsed.out}/README.md, metrics.csv and figures")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""The named settings of each system: what they change of the defaults in ``options.Options``."""
+"""The presets: for each system, changes to the defaults in ``options.Options``."""
 
 from __future__ import annotations
 
 Settings = dict[str, object]
 
-# What each system's own paper does otherwise. Pix2Pix shares NEC's networks, as in the NEC paper;
-# CycleGAN (Zhu et al., ICCV 2017) and CUT (Park et al., ECCV 2020) come with their own, and with
-# the learning rates, augmentation and epochs of their authors' code.
+# In these options each system's own paper differs from the NEC paper. Pix2Pix shares NEC's
+# networks, as in the NEC paper. CycleGAN (Zhu et al., ICCV 2017) and CUT (Park et al., ECCV 2020)
+# have their own networks, and the learning rates, augmentation and epochs of their authors' code.
 _RESNET_AND_PATCHGAN: Settings = {
     "generator": "resnet",
     "output": "tanh",
@@ -35,7 +35,8 @@ PAPER: dict[str, Settings] = {
     },
 }
 
-# What the authors released after the paper. The networks concern two of the systems.
+# These are the settings of the code that the authors released after the paper. Its networks concern
+# two of the systems.
 _RELEASE_DATA: Settings = {"data.upper": 99.9, "data.percentile_scope": "volume"}
 _RELEASE: Settings = {
     **_RELEASE_DATA,
@@ -53,7 +54,8 @@ _RELEASE: Settings = {
     "selection": "psnr",
 }
 
-# Networks and steps for 64x64 images and minutes on one core, where 0.5 mm are next to nothing.
+# These networks and steps are for 64x64 images and for minutes on one core. A blur of 0.5 mm has
+# hardly any effect at this size, so it is in pixels.
 _CPU: Settings = {
     "data.size": 64,
     "metrics.blur_unit": "px",
@@ -71,7 +73,7 @@ _CPU: Settings = {
 }
 
 _CPU_SYSTEMS: dict[str, Settings] = {
-    # The discriminator settles the contrast before the loss can hold on to that of the source.
+    # The delay lets the discriminator settle the contrast before the loss can keep the source's.
     "nec": {
         **_CPU,
         "lambda_ngf": 10.0,
@@ -92,8 +94,8 @@ _CPU_SYSTEMS: dict[str, Settings] = {
     },
 }
 
-# The same for real slices of few subjects. A U-Net of two levels sees some 4 cm: one that sees the
-# whole head paints the mean T2 of this place, whatever the T1 shows there.
+# These are changes for real slices of few subjects. A U-Net of two levels sees some 4 cm. One that
+# sees the whole head would paint the mean T2 of a place, whatever the T1 shows there.
 _REAL: Settings = {
     "data.size": 96,
     "data.crop": 200,
@@ -102,7 +104,7 @@ _REAL: Settings = {
     "eps": 0.1,
 }
 
-# Whole brains of 1 mm in crops, for a GPU.
+# These settings train on crops of whole brains of 1 mm, on a GPU.
 _VOLUMES: Settings = {
     "data.dimensions": 3,
     "data.patch": 96,

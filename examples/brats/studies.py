@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""What decides how well NEC does, and whether CycleGAN and CUT do what they are known for.
+"""Study which settings decide NEC's results, and whether CycleGAN and CUT work in simpler tasks.
 
     python -m examples.brats.studies stability      # NEC: one change at a time
     python -m examples.brats.studies comparators    # CycleGAN and CUT with NEC's steps and rates
     python -m examples.brats.studies toned          # T1 to T1 under another tone curve
 
-Trains on the phantom with the preset ``cpu``, three seeds each, and writes ``<study>.md``.
+The command trains on the phantom with the preset ``cpu``, three seeds each, and writes
+``<study>.md``.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ SEEDS = 0, 1, 2
 
 @dataclass(frozen=True)
 class Study:
-    """Systems under settings that are compared.
+    """A comparison of systems under several settings.
 
     Attributes:
-        settings: the system and its options, by the name of its line.
-        options: of all of them.
+        settings: a system and its options, by the name of their line.
+        options: options that all lines share.
     """
 
     settings: dict[str, tuple[str, dict[str, object]]]
@@ -69,7 +70,7 @@ STUDIES = {
             )
         }
     ),
-    # Histogram matching would undo the curve without any system.
+    # Histogram matching is off, as it would undo the tone curve without any system.
     "toned": Study(
         {"CycleGAN": ("cyclegan", {}), "CUT": ("cut", {})},
         {"data.phantom_target": "toned", "metrics.histogram": "none"},
@@ -78,21 +79,21 @@ STUDIES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0; 1 with one sentence if something cannot be used; 130 if interrupted."""
+    """Run the command; return 0, 1 with one sentence on an error, 130 if interrupted."""
     parser = make_parser("brats.studies", __doc__)
     parser.add_argument("study", choices=list(STUDIES))
     parser.add_argument("--out", type=Path, default=Path("out/studies"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--seeds", type=seeds, default=SEEDS, metavar="N,N,...", help="0,1,2")
-    given = parser.parse_args(arguments)
-    return exit_code(lambda: _study(given.study, given.out, given.jobs, given.seeds))
+    parsed = parser.parse_args(arguments)
+    return exit_code(lambda: _study(parsed.study, parsed.out, parsed.jobs, parsed.seeds))
 
 
 def _study(name: str, out: Path, jobs: int, seeds: Sequence[int]) -> None:
     study = STUDIES[name]
     runs = [
-        make_run(line, system, "cpu", seed, out / name, study.options, own)
-        for line, (system, own) in study.settings.items()
+        make_run(line, system, "cpu", seed, out / name, study.options, changes)
+        for line, (system, changes) in study.settings.items()
         for seed in seeds
     ]
     train_all(runs, jobs)
@@ -108,10 +109,10 @@ def _study(name: str, out: Path, jobs: int, seeds: Sequence[int]) -> None:
 
 
 def _settings(study: Study) -> str:
-    """What each line changes of its system's preset, as a table."""
+    """Format a table of the options that each line changes in its system's preset."""
     lines = []
-    for line, (system, own) in study.settings.items():
-        values = " ".join(f"{k}={as_text(v)}" for k, v in {**study.options, **own}.items())
+    for line, (system, changes) in study.settings.items():
+        values = " ".join(f"{k}={as_text(v)}" for k, v in {**study.options, **changes}.items())
         lines.append((line, system, values and f"`{values}`"))
     return markdown(("", "system", "options"), lines)
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Values of options by the type of their field: numbers in a range, names, lists."""
+"""The values of options, by the type of their field: numbers in a range, names, lists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated, Literal, NamedTuple
 
 
 class Rule(NamedTuple):
-    """What a number has to be."""
+    """A condition on a number, and its words in a message."""
 
     text: str
     holds: Callable[[float], bool]
@@ -26,14 +26,14 @@ Decay = Annotated[float, Rule("a number in [0, 1)", lambda x: 0 <= x < 1)]
 
 
 def as_text(value: object) -> str:
-    """The value as the command line would give it: values of all sources are then read alike."""
+    """Write a value as the command line would, so that values of all sources are read alike."""
     if isinstance(value, (list, tuple)):
         return ",".join(as_text(part) for part in value)
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def parse_value(kind: object, text: str) -> object:
-    """The value that a text stands for; ValueError where it stands for none of its kind."""
+    """Parse the text of a value; raise ValueError if it is none of this kind."""
     parts = typing.get_args(kind)
     origin = typing.get_origin(kind)
     if origin is Annotated:
@@ -57,7 +57,7 @@ def parse_value(kind: object, text: str) -> object:
 
 
 def describe(kind: object) -> str:
-    """What a value of this kind is, for a sentence."""
+    """Describe the values of a kind, for a sentence."""
     parts = typing.get_args(kind)
     origin = typing.get_origin(kind)
     if origin is Annotated:

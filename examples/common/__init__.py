@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""What the examples share: the phantom, NIfTI pairs, the eager loss, measuring, commands."""
+"""Code that the examples share: the phantom, NIfTI pairs, the eager loss, measuring, commands."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Where each tissue of the brain phantom lies.
+"""The places of the tissues in the brain phantom.
 
-Every structure is a signed distance in mm, negative inside, of a position (x, y, z): mm to the
-right, front and top of the brain's centre. Structures are painted one over the other, each with a
-soft edge one voxel wide.
+Every structure is a function from a position to its signed distance in mm, which is negative
+inside. A position (x, y, z) is in mm to the right, front and top of the brain's centre. Structures
+are painted one over the other, each with a soft edge one voxel wide.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SmoothNoise:
     EXTENT = 120.0  # mm from the centre to each side
 
     def __init__(self, rng: np.random.Generator, wavelength: float) -> None:
-        # Drawn on a grid of its own, so that it does not depend on the size of the image.
+        # The noise has a grid of its own, so that it does not depend on the size of the image.
         self.step = wavelength / 6
         n = 2 * int(np.ceil(self.EXTENT / self.step)) + 1
         white = rng.standard_normal((n, n, n), dtype=np.float32)
@@ -49,7 +49,7 @@ class SmoothNoise:
         self.values = band / band.std()
 
     def __call__(self, position: Volume) -> Volume:
-        """``(3, ...)`` in mm to ``(...)``."""
+        """Evaluate the noise at positions ``(3, ...)`` in mm; the result is ``(...)``."""
         return self._sample(self.values, position)
 
     def slope(self, position: Volume) -> Volume:
@@ -68,10 +68,10 @@ def tissue_fractions(
     """Compute the part of each voxel that each tissue fills.
 
     Args:
-        rng: gives the subject's own shapes.
+        rng: draws the shapes of the subject.
         position: ``(3, ...)`` in mm.
         voxel: mm, the width of a soft edge.
-        tumour: with or without one; None: 7 subjects of 10.
+        tumour: whether there is one; None: in 7 subjects of 10.
 
     Returns:
         ``(8, ...)`` in the order of ``TISSUES``; the sum over the tissues is 1.
@@ -86,7 +86,7 @@ def tissue_fractions(
             fractions[other] *= 1 - inside
         fractions[tissue] += gained
 
-    # Its own generator: a subject without its tumour is otherwise the same.
+    # The tumour has a generator of its own, so that a subject without it is otherwise the same.
     growth = rng.spawn(1)[0]
     if tumour is None:
         tumour = growth.uniform() < 0.7
@@ -123,7 +123,7 @@ def tissue_fractions(
 
 def _tumour(rng: np.random.Generator, position: Volume) -> Volume:
     angle, radius = rng.uniform(-np.pi, np.pi), rng.uniform(15, 24)
-    # Never far from the height at which 2D phantoms are cut.
+    # The centre is never far from the height at which 2D phantoms are cut.
     centre = 42 * np.cos(angle), 48 * np.sin(angle), rng.uniform(-2, 10)
     ball = _ellipsoid(position, centre, (radius, 1.1 * radius, radius))
     return ball + 0.2 * radius * SmoothNoise(rng, wavelength=30.0)(position)
@@ -141,9 +141,9 @@ def _cerebrum(position: Volume) -> Volume:
 
 
 def _sulci(rng: np.random.Generator, position: Volume, cerebrum: Volume) -> Volume:
-    """Distance to sheets that go from the surface inwards: where a noise of the direction is 0."""
+    """Compute the distance to the sulci: sheets inwards from the surface, where a noise is 0."""
     noise = SmoothNoise(rng, wavelength=28.0)
-    # Mostly the direction counts, and little how deep a position lies: so the sheets go inwards.
+    # The noise depends on the direction and hardly on the depth, so its sheets go inwards.
     length = np.maximum(np.sqrt(np.square(position).sum(0)), 20)
     direction = position * (65 / length) ** 0.7
     sheet = np.abs(noise(direction)) / (noise.slope(direction) + 0.05)
@@ -152,7 +152,7 @@ def _sulci(rng: np.random.Generator, position: Volume, cerebrum: Volume) -> Volu
 
 
 def _fissures(side: Volume, y: Volume, z: Volume) -> Volume:
-    """Distance to the fissure between the hemispheres and to the two lateral fissures."""
+    """Compute the distance to the fissures: between the hemispheres, and the two lateral ones."""
     callosum = 38 * (1 - np.hypot(y / 52, (z - 6) / 32))  # below it the hemispheres are joined
     middle = np.hypot(side, np.maximum(np.maximum(callosum, -24 - z), 0))
     insula = _slab(side - 42 + 0.01 * (y - 14) ** 2, y - 16, z - 4, (17, 13))
@@ -161,7 +161,7 @@ def _fissures(side: Volume, y: Volume, z: Volume) -> Volume:
 
 
 def _folia(y: Volume, z: Volume) -> Volume:
-    """Distance to the furrows of the cerebellum: shells around the brain stem, 7 mm apart."""
+    """Compute the distance to the furrows of the cerebellum, shells at every 7 mm from the stem."""
     radius = np.hypot(y + 20, z + 38)
     return np.abs((radius + 3.5) % 7 - 3.5) + np.maximum(18 - radius, 0)
 
@@ -175,13 +175,13 @@ def _ellipsoid(
 
 
 def _slab(across: Volume, u: Volume, v: Volume, half: tuple[float, float]) -> Volume:
-    """Distance to a flat rectangle."""
+    """Compute the distance to a flat rectangle."""
     outside = np.hypot(np.maximum(np.abs(u) - half[0], 0), np.maximum(np.abs(v) - half[1], 0))
     return np.hypot(across, outside)
 
 
 def _tube(position: Volume, knots: Sequence[Sequence[float]]) -> Volume:
-    """Distance to the nearest of the straight pieces between knots ``(x, y, z, radius)``."""
+    """Compute the distance to a tube of straight pieces between knots ``(x, y, z, radius)``."""
     nearest = np.full(position.shape[1:], np.inf, np.float32)
     for begin, end in pairwise(np.array(knots, np.float32)):
         piece = end[:3] - begin[:3]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""How the commands of the examples begin and end."""
+"""The parser and the exit codes of the examples' commands."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
 
 
 def exit_code(
-    command: Callable[[], bool | None], stopped: str = "stopped: the same command goes on"
+    command: Callable[[], bool | None], stopped: str = "stopped: the same command resumes"
 ) -> int:
-    """Run a command: 0; 1 if it says False, or after one sentence on an error; 130 if stopped."""
+    """Run a command and return its exit code.
+
+    The code is 0 after success, 1 if the command returns False or fails (stderr then has one
+    sentence), and 130 if the command is stopped.
+    """
     try:
         return int(command() is False)
     except (ValueError, OSError) as error:

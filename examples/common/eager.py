@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-# The usual guard: in a constant background the derivative of the square root is infinite.
+# Without this guard the derivative of the square root is infinite in a constant background.
 GUARD = 1e-12
 
 
@@ -18,8 +18,8 @@ def eager_ngf_loss(
 ) -> Tensor:
     """Compute the additive NGF loss by central differences: pad once, slice, one quotient.
 
-    The leanest formulation known of ``(B, C, H, W)`` and ``(B, C, D, H, W)`` images in plain
-    PyTorch, and what ``torch.compile`` makes the most of.
+    For ``(B, C, H, W)`` and ``(B, C, D, H, W)`` images this is the leanest known formulation in
+    plain PyTorch, and the one that gains most from ``torch.compile``.
     """
     return voxel_losses(input, target, eps, spacing).mean()
 
@@ -27,7 +27,7 @@ def eager_ngf_loss(
 def voxel_losses(
     input: Tensor, target: Tensor, eps: float = 0.15, spacing: Sequence[float] | None = None
 ) -> Tensor:
-    """Compute the loss of each voxel, of which :func:`eager_ngf_loss` is the mean."""
+    """Compute the loss of each voxel; their mean is :func:`eager_ngf_loss`."""
     steps = spacing or (1.0,) * (input.dim() - 2)
     d, e = central_differences(input, steps), central_differences(target, steps)
     a = (_dot(d, d) + GUARD).sqrt()

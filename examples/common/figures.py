@@ -13,7 +13,7 @@ from torch import Tensor
 
 Array = NDArray[np.float32]
 
-FIELD_EPS = (0.01, 0.05, 0.15, 0.5)  # of figure 2 of the paper
+FIELD_EPS = (0.01, 0.05, 0.15, 0.5)  # as in figure 2 of the paper
 MARGIN = 2  # pixels around the brain
 
 
@@ -26,12 +26,12 @@ class Box(NamedTuple):
     height: int
 
     def cut(self, image: Array) -> Array:
-        """Take the part, as rows from front to back."""
+        """Cut the part out of an image, as rows from front to back."""
         return image[self.x : self.x + self.width, self.y : self.y + self.height].T
 
 
 def brain_box(brain: Tensor) -> Box:
-    """Find the brain of a mask ``(1, H, W)``, with a margin."""
+    """Find the box around the brain in a mask ``(1, H, W)``, with a margin."""
     (x, y), (right, bottom) = generate_spatial_bounding_box(
         brain, margin=MARGIN, allow_smaller=True
     )

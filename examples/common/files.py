@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Files that are whole or not there, and those that are JSON."""
+"""Files that are written whole or not at all, and files that are JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Leave the old file or the whole new one, also when the disk is full or the power fails.
+    """Write a file whole or not at all, even if the disk is full or the power fails.
 
     Processes may write the same file at the same time: the last one wins.
     """
@@ -23,14 +23,14 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except RuntimeError as error:  # so torch.save reports a full disk
+    except RuntimeError as error:  # torch.save reports a full disk in this way
         raise OSError(f"{path} cannot be written: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read the object that a file holds; ValueError with one sentence if it holds none."""
+    """Read the JSON object in a file; raise ValueError with one sentence if there is none."""
     try:
         values = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:

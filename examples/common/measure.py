@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""The time and the memory of calls, above all of losses and their gradients."""
+"""The time and the memory of calls, for example of losses and their gradients."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def median_times(
     rounds: int,
     after_round: Callable[[], object] = lambda: None,
 ) -> list[float]:
-    """Time calls in milliseconds; all take turns in each round and meet the same machine."""
+    """Measure median times in ms; the calls take turns, so that all meet the same machine."""
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
         for call, record in zip(calls, times, strict=True):
             start = time.perf_counter()
             result = call()
             record.append(1e3 * (time.perf_counter() - start))
-            del result  # freed outside of the time
+            del result  # this frees the result outside the measured time
         after_round()
     return [statistics.median(record) for record in times]
 
@@ -55,7 +55,7 @@ def median_times(
 def peak_memory(call: Callable[[], object], device: torch.device | str = "cpu") -> int:
     """Count the bytes that PyTorch holds at the worst moment of a call, less those before it."""
     if torch.device(device).type == "cuda":
-        torch.cuda.empty_cache()  # a block from the cache may be larger than what is asked for
+        torch.cuda.empty_cache()  # a block from the cache may be larger than the request
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         call()

@@ -2,8 +2,8 @@
 # Copyright (c) 2026 The nec_ext authors
 """Pairs of NIfTI volumes.
 
-In memory the axes of a volume point to the patient's left, back and top (LPS). That is how BraTS
-stores them, so that its arrays are used as they are.
+In memory the axes of a volume point to the patient's left, back and top (LPS). BraTS stores its
+volumes in this way, so that its arrays are used as they are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ AXES = "LPS"
 
 
 class DataError(ValueError):
-    """What is wrong with the data, in one sentence that names the file or the option."""
+    """An error in the data, described by one sentence that names the file or the option."""
 
 
 class Volume(NamedTuple):
@@ -42,12 +42,12 @@ class Volume(NamedTuple):
 
     @property
     def grid(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
-        """Voxels, and mm per voxel without what headers round."""
+        """The numbers of voxels, and the mm per voxel without the headers' rounding errors."""
         return self.voxels.shape, tuple(round(step, 4) for step in self.steps)
 
 
 def read_volume(path: Path) -> Volume:
-    """Read a NIfTI file; DataError if it is missing, damaged, not 3D or not finite."""
+    """Read a NIfTI file; raise DataError if it is missing, damaged, not 3D or not finite."""
     if not path.is_file():
         raise DataError(f"{path} does not exist")
     try:
@@ -65,7 +65,7 @@ def read_volume(path: Path) -> Volume:
 
 
 def read_pair(t1_path: Path, t2_path: Path) -> tuple[Volume, Volume]:
-    """Read both contrasts of a subject; DataError unless they share grid and place in space."""
+    """Read both contrasts of a subject; raise DataError unless they share grid and affine."""
     t1, t2 = read_volume(t1_path), read_volume(t2_path)
     if t1.voxels.shape != t2.voxels.shape:
         raise DataError(f"{t2_path} has shape {t2.voxels.shape}, its T1 has {t1.voxels.shape}")
@@ -83,7 +83,7 @@ def turn(voxels: Array, affine: NDArray[np.float64], back: bool = False) -> Arra
 
 
 def as_stored(voxels: Array, like: Volume) -> nibabel.Nifti1Image:
-    """Put ``(X, Y, Z, ...)`` as float32 on the grid of a file, with its affine and header."""
+    """Make a float32 image of ``(X, Y, Z, ...)`` with the grid, affine and header of a file."""
     affine = like.image.affine
     result = nibabel.Nifti1Image(turn(voxels, affine, back=True), affine, like.image.header)
     result.set_data_dtype(np.float32)

@@ -4,8 +4,8 @@
 
 T1 and T2 show the same anatomy with other intensities: cerebrospinal fluid (CSF) and white matter
 (WM) swap their order, oedema looks like grey matter (GM) in T1 and not in T2, and the background
-is dark in both. So no intensity curve turns one into the other, while their edges agree: what an
-edge-based loss is made for.
+is dark in both. So no intensity curve turns one into the other, while their edges agree. A loss
+based on edges is made for such pairs.
 
 Axes point right, anterior and superior, as in a NIfTI file of orientation RAS. A 2D phantom is an
 axial slice.
@@ -33,7 +33,7 @@ SLICE_HEIGHT = 4.0  # mm; a 2D phantom cuts the ventricles, the basal ganglia an
 FINE_SPACING = 1.0  # mm; coarser voxels average finer ones, up to 3 along an axis
 SCANNER_UNITS = {"t1": 700.0, "t2": 500.0}
 
-# Mean signal of each tissue, in the order of TISSUES, and how much of the smooth texture it takes.
+# The mean signal of each tissue, in the order of TISSUES, and its share of the smooth texture.
 SIGNAL = {
     "t1": (0.0, 0.22, 0.56, 0.80, 0.64, 0.50, 0.34, 0.46),
     "t2": (0.0, 0.97, 0.56, 0.38, 0.46, 0.80, 0.88, 0.66),
@@ -45,7 +45,7 @@ TEXTURE = {
 
 
 class Phantom(NamedTuple):
-    """One subject.
+    """A subject of the phantom.
 
     Attributes:
         t1, t2: ``size``, in scanner units; exactly 0 outside the brain.
@@ -72,7 +72,7 @@ def brain_phantom(
     Args:
         size: voxels along right, anterior and superior; two numbers give an axial slice.
         seed, index: non-negative; every pair is another subject.
-        tumour: with or without one; None: 7 subjects of 10 have one.
+        tumour: whether there is one; None: in 7 subjects of 10.
         spacing: mm per axis; None: the isotropic spacing at which the head just fits.
     """
     ndim = len(size)
@@ -84,7 +84,8 @@ def brain_phantom(
     if len(spacing) != ndim or not min(spacing) > 0:
         raise ValueError(f"spacing must be {ndim} positive numbers, got {spacing}")
 
-    # Generators of their own: how many numbers an image takes depends on its size.
+    # Subject and scans have generators of their own, as the size of an image decides how many
+    # numbers its scan draws.
     subject, *scans = np.random.default_rng([seed, index]).spawn(1 + len(SIGNAL))
     factors = tuple(min(3, math.ceil(step / FINE_SPACING - 1e-6)) for step in spacing)
     position = _grid(tuple(size), spacing, factors)
@@ -116,7 +117,7 @@ def _grid(size: tuple[int, ...], spacing: tuple[float, ...], factors: tuple[int,
 
 
 def _turn(rng: np.random.Generator, position: Volume) -> Volume:
-    """Turn and scale the positions as a head that is a little irregular sees them."""
+    """Turn, scale and bend the positions a little, as heads differ from each other."""
     angles = rng.uniform(-4, 4, 3)
     scale = rng.uniform(0.92, 1.02, 3)
     matrix = Rotation.from_euler("xyz", angles, degrees=True).as_matrix() / scale[:, None]
@@ -127,7 +128,7 @@ def _turn(rng: np.random.Generator, position: Volume) -> Volume:
 
 
 def _average(fine: Volume, factors: tuple[int, ...], ndim: int) -> Volume:
-    """Average the fine voxels in each voxel: the partial-volume effect."""
+    """Average the fine voxels in each voxel, as the partial-volume effect does."""
     if max(factors) == 1:
         return fine
     return downscale_local_mean(fine, (*factors, *(1,) * (3 - ndim)))

@@ -8,6 +8,6 @@ from collections.abc import Iterable, Sequence
 
 
 def markdown(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Write a table, a line for each row."""
+    """Format a table in Markdown, a line for each row."""
     head, *lines = (f"| {' | '.join(map(str, cells))} |" for cells in (titles, *rows))
     return "\n".join([head, "|---" * len(titles) + "|", *lines])

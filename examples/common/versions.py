@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""What a result depends on beside options and data."""
+"""The versions and the build on which a result depends, beside options and data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import nec_ext
 
 
 def versions() -> dict[str, object]:
-    """List everything beside options that a result may depend on."""
+    """Return the versions and the build on which a result may depend, beside its options."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -26,7 +26,7 @@ def versions() -> dict[str, object]:
 
 
 def _commit() -> str | None:
-    """Name the commit of this code, dirty if it was changed since; None outside a repository."""
+    """Return the commit of this code, dirty after changes; None outside a repository."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     here = Path(__file__).parent
     try:

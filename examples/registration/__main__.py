@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Registers a T1 to the T2 of the same brain after a known warp, by three losses.
+"""Register a T1 to the T2 of the same brain after a known warp, by three losses.
 
     python -m examples.registration                        # a brain phantom
     python -m examples.registration t1n.nii.gz t2w.nii.gz  # an aligned, skull-stripped pair
 
-More pairs may follow. The output folder has one page of all numbers (results.md), the same as
-results.json, and for each pair a figure, the moving image, and for each loss the displacement and
-the warped image.
+More pairs may follow. The output folder gets a page of all numbers, results.md, and the same
+numbers in results.json. Each pair gets a figure and the moving image there, and for each loss the
+displacement and the warped image.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .report import page, write, write_numbers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0; 1 with one sentence on an error; 130 if stopped."""
+    """Run the command; return 0, 1 with one sentence on an error, 130 if stopped."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = make_parser("registration", __doc__, "out/registration")
     add = parser.add_argument

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Before and after in one figure: a checkerboard of both images, and the error that remains.
+"""The figure of a pair: checkerboards of both images before and after, and the errors.
 
 Heads are shown as radiologists look at them: front up, the patient's left on the right.
 """
@@ -26,12 +26,12 @@ TILE = 20.0  # mm
 
 
 def draw(path: Path, problem: Problem, displacements: Mapping[str, Tensor]) -> None:
-    """The axial slice through the middle of the brain, and where the warp moves it most.
+    """Draw the axial slice through the middle of the brain, and the part that the warp moves most.
 
     Args:
         path: the PNG file to write.
         problem: the images.
-        displacements: of each registration by its name.
+        displacements: the displacement of each registration, by its name.
     """
     height = int(problem.brain[0, 0].nonzero()[:, 2].median())
 
@@ -59,7 +59,8 @@ def draw(path: Path, problem: Problem, displacements: Mapping[str, Tensor]) -> N
     panels = figure.subplots(3, len(shown), height_ratios=ratios, squeeze=False)
     for axes in panels.flat:
         axes.set(xticks=[], yticks=[])
-    # Inverted, T2 has dark fluid and bright white matter as T1 has: edges go on from tile to tile.
+    # An inverted T2 has dark fluid and bright white matter as a T1 has, so that edges continue from
+    # tile to tile.
     inverted = (1 - problem.fixed) * problem.brain
     limit = float(errors["before"][problem.brain].max())
     for column, name in enumerate(shown):
@@ -81,7 +82,7 @@ def draw(path: Path, problem: Problem, displacements: Mapping[str, Tensor]) -> N
         error = np.where(inside, axial(errors[name], whole), np.nan)
         mappable = panels[2, column].imshow(error, "magma", clim=(0, limit))
     for row, label in enumerate(
-        ("T2 inverted and T1 moved,\nin alternating tiles", "the same, enlarged", "TRE")
+        ("inverted T2 and moved T1\nin alternating tiles", "a part, enlarged", "TRE")
     ):
         panels[row, 0].set_ylabel(label)
     figure.colorbar(mappable, ax=list(panels[2]), label="mm", aspect=12, pad=0.01)
@@ -89,7 +90,7 @@ def draw(path: Path, problem: Problem, displacements: Mapping[str, Tensor]) -> N
 
 
 def _around_largest(error: Tensor, whole: Box) -> Box:
-    """A square around the largest error of a slice, inside the brain's box."""
+    """Find a square around the largest error of a slice, inside the brain's box."""
     side = min(whole.width, whole.height) // 2
     x, y = divmod(int(error.argmax()), error.shape[1])
     left = min(max(x - side // 2, whole.x), whole.x + whole.width - side)
@@ -98,5 +99,5 @@ def _around_largest(error: Tensor, whole: Box) -> Box:
 
 
 def _tiles(box: Box, spacing: tuple[float, ...]) -> tuple[int, int]:
-    """How many, from front to back and from right to left."""
+    """Count the tiles of a box, from front to back and from right to left."""
     return round(box.height * spacing[1] / TILE), round(box.width * spacing[0] / TILE)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""From a T1 and a T2 of one brain to a registration whose result is known, and back to files.
+"""A T1 and a T2 of one brain become a registration with a known result, and results become files.
 
-All axes point to the patient's left, back and top (LPS), whatever those of the files.
+All axes point to the patient's left, back and top (LPS), whatever the axes of the files.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ BRIGHT = 99.0  # percentile of the brain that becomes 1; the background stays 0
 
 
 class Problem(NamedTuple):
-    """The T2 is fixed; moving is the T1 under a known warp.
+    """A registration problem: the T2 is fixed, and the moving image is the T1 under a known warp.
 
-    Images are ``(1, 1, X, Y, Z)`` in [0, 1] and show the brain and a margin, in voxels that are
-    ``factors`` as large as the file's.
+    Images are ``(1, 1, X, Y, Z)`` in [0, 1] and show the brain and a margin. Their voxels are
+    larger than the file's by ``factors``.
     """
 
     fixed: Tensor
@@ -50,7 +50,7 @@ class Problem(NamedTuple):
 
 
 def phantom_pair(size: Sequence[int], index: int) -> tuple[Volume, Volume]:
-    """T1 and T2 of a subject of the phantom, as if they had been read."""
+    """Make the T1 and the T2 of a subject of the phantom as volumes, as if read from files."""
     phantom = brain_phantom(size, index=index, tumour=True)
     affine = np.diag([*phantom.spacing, 1.0])
     t1, t2 = (
@@ -63,13 +63,13 @@ def phantom_pair(size: Sequence[int], index: int) -> tuple[Volume, Volume]:
 def make_problem(
     t1: Volume, t2: Volume, voxel: float, levels: int, largest: float, seed: int
 ) -> Problem:
-    """What is to be registered.
+    """Make the registration of a T1 to a T2.
 
     Args:
-        t1, t2: on one grid, without their skull: the background is 0.
-        voxel: mm; the nearest that whole numbers of the file's voxels give.
-        levels: of the pyramid, each of which halves the grid.
-        largest, seed: of the known warp.
+        t1, t2: volumes on one grid, without their skull: the background is 0.
+        voxel: the size of a voxel in mm; a whole number of the file's voxels comes near to it.
+        levels: the levels of the pyramid, each of which halves the grid.
+        largest, seed: the largest displacement of the known warp in mm, and its seed.
     """
     _, steps = t2.grid
     for volume in (t1, t2):
@@ -78,7 +78,7 @@ def make_problem(
     factors = tuple(max(1, round(voxel / step)) for step in steps)
     crop = CropForeground(
         margin=[math.ceil((largest + MARGIN) / step) for step in steps],
-        k_divisible=[factor * 2**levels for factor in factors],  # the coarsest has knots too
+        k_divisible=[factor * 2**levels for factor in factors],  # the coarsest grid has knots too
         allow_smaller=False,
     )
     low, high = crop.compute_bounding_box(torch.from_numpy(t2.voxels > 0)[None])
@@ -106,7 +106,7 @@ def _scale(image: Tensor, volume: Volume) -> Tensor:
 
 
 def _window(image: Tensor, start: Sequence[int], size: Sequence[int]) -> Tensor:
-    """A box of an image ``(B, C, X, Y, Z)``; where it leaves the image, the border goes on."""
+    """Take a box of an image ``(B, C, X, Y, Z)``; outside the image the border is repeated."""
     for axis, (first, length) in enumerate(zip(start, size, strict=True), start=2):
         index = torch.arange(first, first + length).clamp(0, image.shape[axis] - 1)
         image = image.index_select(axis, index)
@@ -123,17 +123,17 @@ def _finer(field: Tensor, factors: Sequence[float]) -> Tensor:
 
 
 def save_moving(path: Path, problem: Problem, t1: Volume) -> None:
-    """The T1 under the known warp, on the grid and with the header of the T1."""
+    """Write the T1 under the known warp, with the grid and the header of the T1."""
     _save(path, as_stored(problem.moving_file[0, 0].numpy(), t1))
 
 
 def save_result(
     folder: Path, name: str, displacement: Tensor, problem: Problem, t2: Volume
 ) -> None:
-    """Displacement and warped image on the grid and with the header of the fixed image.
+    """Write displacement and warped image with the grid and the header of the fixed image.
 
-    The displacement is what ITK and ANTs read: a vector image of mm to the patient's left, back and
-    top, from a point of the fixed image to its counterpart in the moving image.
+    ITK and ANTs can read the displacement. It is a vector image of mm to the patient's left, back
+    and top, from a point of the fixed image to its counterpart in the moving image.
     """
     shape, steps = t2.grid
     back = tuple(-n for n in problem.start)
@@ -148,7 +148,7 @@ def save_result(
 
 
 def _directions(volume: Volume) -> NDArray[np.float64]:
-    """The unit vectors of our axes, in its columns: those of LPS unless the file lies obliquely."""
+    """Return the unit vectors of our axes as columns; only an oblique file differs from LPS."""
     stored = orientations.io_orientation(volume.image.affine)
     ours = orientations.axcodes2ornt(AXES)
     change = orientations.ornt_transform(stored, ours)

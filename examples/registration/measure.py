@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""One registration and what it is judged by."""
+"""A registration, and the numbers by which it is judged."""
 
 from __future__ import annotations
 
@@ -20,29 +20,27 @@ from .warp import jacobian_determinant, target_registration_error
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Over the brain of the fixed image."""
+    """The errors of a displacement over the brain of the fixed image."""
 
     tre_mean: float  # mm
     tre_95: float  # mm, percentile
     tre_max: float  # mm
-    shift: (
-        float  # mm, length of the mean error: what T1 and T2 lie apart without a warp counts here
-    )
+    shift: float  # mm, length of the mean error; a shift of T1 to T2 before the warp counts too
     folded: float  # share of the voxels in which the Jacobian determinant is not positive
 
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the table."""
+    """A line of the table."""
 
     pair: str
     method: str
     accuracy: Accuracy
-    settings: Settings | None = None  # None: before the registration
+    settings: Settings | None = None  # None before the registration
     seconds: float = 0.0
-    cpu_seconds: float = 0.0  # of all threads: does not depend on what else the machine does
-    step_cpu_seconds: float = 0.0  # of a step on the finest level
-    step_bytes: int = 0  # the most that one such step holds beyond what is there before it
+    cpu_seconds: float = 0.0  # of all threads, which does not depend on other work of the machine
+    step_cpu_seconds: float = 0.0  # for a step on the finest level
+    step_bytes: int = 0  # the peak of memory during such a step, less the memory before it
 
 
 def accuracy(displacement: Tensor, problem: Problem) -> Accuracy:
@@ -59,16 +57,16 @@ def accuracy(displacement: Tensor, problem: Problem) -> Accuracy:
 
 
 def before(pair: str, problem: Problem) -> Result:
-    """No displacement at all."""
+    """Judge a pair before its registration, without any displacement."""
     return Result(pair, "before", accuracy(torch.zeros_like(problem.known.truth), problem))
 
 
 def run(pair: str, problem: Problem, settings: Settings, levels: int) -> tuple[Result, Tensor]:
-    """The numbers of a registration, and its displacement."""
+    """Register, and return the numbers of the registration and its displacement."""
     images = pyramid(problem.fixed, problem.moving, problem.brain, problem.spacing, levels)
     method = LOSSES[settings.loss] + (f", {settings.backend}" if settings.loss == "ngf" else "")
-    Descent(images[0], None, settings).step()  # what is done once is done outside the times
-    ends: list[float] = []  # of the steps, in CPU time
+    Descent(images[0], None, settings).step()  # the first step does work that must not be timed
+    ends: list[float] = []  # the CPU times at which the steps end
     with tqdm(total=levels * settings.steps, desc=method, unit="step", leave=False) as bar:
 
         def after_step() -> None:
@@ -89,7 +87,7 @@ def run(pair: str, problem: Problem, settings: Settings, levels: int) -> tuple[R
         seconds,
         cpu_seconds,
         float(np.median(finest)) if len(finest) else cpu_seconds,
-        # The rate is 0 by now: one more step changes nothing.
+        # The rate is 0 by now, so that another step changes nothing.
         peak_memory(descent.step),
     )
     return result, displacement

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""What the commands of this package have in common: their images and how to register them."""
+"""The options that the commands of this package share: images, and settings of registrations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..common.nifti import DataError, Volume, read_pair
 from .images import Problem, make_problem, phantom_pair
 from .register import Settings
 
-# The best of results/phantom/sweep.md.
+# These settings are the best in results/phantom/sweep.md.
 SETTINGS = {
     "ngf": Settings("ngf", detail=0.5, smoothness=0.1),
     "lncc": Settings("lncc", detail=3, smoothness=1.0),
@@ -24,27 +24,40 @@ SETTINGS = {
 
 
 def make_parser(name: str, description: str | None, out: str) -> argparse.ArgumentParser:
-    """With the options of the images and of the optimization."""
+    """Make a parser with the options of the images and of the optimization."""
     parser = commands.make_parser(name, description)
     add = parser.add_argument
     add("files", nargs="*", type=Path, metavar="T1 T2", help="NIfTI files; none: the phantom")
     add("--out", type=Path, default=Path(out), help="output folder")
-    add("--displacement", type=positive, default=8.0, metavar="MM", help="the known warp's largest")
-    add("--seed", type=count(0), default=0, help="of the known warp and the phantom")
-    add("--voxel", type=positive, default=2.0, metavar="MM", help="of the grid of the registration")
-    add("--levels", type=count(1), default=2, help="of the pyramid")
-    add("--steps", type=count(1), default=50, help="of each level")
+    add(
+        "--displacement",
+        type=positive,
+        default=8.0,
+        metavar="MM",
+        help="length of the largest displacement",
+    )
+    add("--seed", type=count(0), default=0, help="seed of the known warp and the phantom")
+    add("--voxel", type=positive, default=2.0, metavar="MM", help="voxel size of the registration")
+    add("--levels", type=count(1), default=2, help="levels of the pyramid")
+    add("--steps", type=count(1), default=50, help="steps of each level")
     size = 80, 96, 80
-    add("--size", type=count(8), nargs=3, default=size, metavar=("X", "Y", "Z"), help="phantom's")
+    add(
+        "--size",
+        type=count(8),
+        nargs=3,
+        default=size,
+        metavar=("X", "Y", "Z"),
+        help="voxels of the phantom",
+    )
     return parser
 
 
 def problems(options: argparse.Namespace) -> Iterator[tuple[Volume, Volume, Problem]]:
-    """T1, T2 and what is to be registered of each pair; ValueError if one cannot be used."""
+    """Yield T1, T2 and the registration of each pair; raise ValueError if one cannot be used."""
     files: list[Path] = options.files
     if len(files) % 2:
         raise DataError(f"each T1 needs a T2: got {len(files)} files")
-    for path in files:  # before the first registration
+    for path in files:  # a missing file is reported before the first registration
         if not path.is_file():
             raise DataError(f"{path} does not exist")
     names = [pair_name(path) for path in files[::2]]
@@ -59,7 +72,7 @@ def problems(options: argparse.Namespace) -> Iterator[tuple[Volume, Volume, Prob
 
 
 def pair_name(t1: Path) -> str:
-    """A file's name without its ending and its contrast."""
+    """Return a file's name without its ending and its contrast."""
     return re.sub(r"([-_]t1\w*)?\.nii(\.gz)?$", "", t1.name)
 
 
@@ -85,7 +98,7 @@ def at_least_0(text: str) -> float:
 
 
 def count(least: int) -> Callable[[str], int]:
-    """Whole numbers from ``least``."""
+    """Make a parser of whole numbers from ``least``."""
 
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
@@ -96,7 +109,7 @@ def count(least: int) -> Callable[[str], int]:
 
 
 def exit_code(command: Callable[[], None]) -> int:
-    """Runs a command: 0; 1 after one sentence on an error; 130 if stopped."""
-    # MONAI's losses index by lists, of which torch warns.
+    """Run a command; return 0, 1 with one sentence on an error, 130 if stopped."""
+    # MONAI's losses index by lists, and torch warns of that.
     warnings.filterwarnings("ignore", "Using a non-tuple sequence", UserWarning)
     return commands.exit_code(command, "stopped")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""The registration: a displacement field, from coarse to fine, by any similarity of two images."""
+"""The registration: find a displacement, from coarse to fine, by any similarity of two images."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ LOSSES = {"ngf": "NGF", "lncc": "LNCC", "mi": "MI"}
 BACKENDS = {"fused": nec_ext.ngf_loss, "eager": nec_ext.reference.ngf_loss}
 KNOT_STEP = 2  # voxels from one knot of the displacement to the next
 
-Similarity = Callable[[Tensor], Tensor]  # of the warped image: the smaller, the better
+Similarity = Callable[[Tensor], Tensor]  # rates the warped image: the smaller, the better
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to register."""
+    """The loss of a registration, its regularizer and its optimization."""
 
     loss: str  # of LOSSES
-    detail: float  # NGF: eta of its eps; LNCC: voxels across its window; MI: bins
+    detail: float  # eta of NGF's eps, the width of LNCC's window in voxels, or the bins of MI
     smoothness: float  # weight of the bending energy
     backend: str = "fused"  # of the NGF loss
     steps: int = 50  # per level
-    rate: float = 0.2  # voxels, the first length of a step; it falls linearly to 0
+    rate: float = 0.2  # the length of the first step in voxels; it falls linearly to 0
 
 
 class Level(NamedTuple):
@@ -54,19 +54,19 @@ class Level(NamedTuple):
 def pyramid(
     fixed: Tensor, moving: Tensor, brain: Tensor, spacing: Sequence[float], levels: int
 ) -> list[Level]:
-    """From the coarsest grid to that of the images, each of half the spacing."""
-    found = []
+    """Make the levels, from the coarsest grid to the images' own; each halves the spacing."""
+    grids = []
     for factor in (2**k for k in reversed(range(levels))):
         shrink = partial(F.avg_pool3d, kernel_size=factor)
-        # And a voxel around the brain: its outline is an edge of both images.
+        # The mask includes a voxel around the brain, as its outline is an edge of both images.
         mask = F.max_pool3d(shrink(brain.to(fixed)), 3, stride=1, padding=1) > 0
         steps = tuple(factor * step for step in spacing)
-        found.append(Level(shrink(fixed), shrink(moving), mask, steps))
-    return found
+        grids.append(Level(shrink(fixed), shrink(moving), mask, steps))
+    return grids
 
 
 def similarity(settings: Settings, level: Level) -> Similarity:
-    """The loss of a level as a function of the warped image; all see the same mask."""
+    """Make the loss of a level, a function of the warped image; all losses have the same mask."""
     fixed, mask = level.fixed, level.mask
     if settings.loss == "ngf":
         eps, target_eps = (
@@ -84,10 +84,10 @@ def similarity(settings: Settings, level: Level) -> Similarity:
 
 
 class Descent:
-    """Adam on one level.
+    """The optimization on one level, by Adam.
 
-    What it moves are knots, from which the displacement follows linearly: a vector per voxel would
-    follow the noise.
+    Adam moves knots, and the displacement is linear between them. A vector per voxel would follow
+    the noise.
     """
 
     def __init__(self, level: Level, start: Tensor | None, settings: Settings) -> None:
@@ -105,7 +105,7 @@ class Descent:
         self.schedule = PolynomialLR(self.optimizer, settings.steps)
 
     def displacement(self) -> Tensor:
-        """On the grid of the level, in mm."""
+        """Compute the displacement on the grid of the level, in mm."""
         return F.interpolate(self.knots, self.size, mode="trilinear")
 
     def step(self) -> None:
@@ -120,7 +120,7 @@ class Descent:
 def register(
     levels: Sequence[Level], settings: Settings, after_step: Callable[[], object] = lambda: None
 ) -> Descent:
-    """The descent on the finest level, at its end."""
+    """Register on all levels, and return the descent on the finest one."""
     knots = None
     for level in levels:
         descent = Descent(level, knots, settings)

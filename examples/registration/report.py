@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""The numbers as a JSON file and as a page."""
+"""The numbers of registrations, as a JSON file and as a page."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from .measure import Result
 LEGEND = """\
 TRE: target registration error, the distance in mm between where the registration takes a voxel of
 the fixed T2 and where its anatomy is known to lie in the moving T1: mean, 95th percentile and
-largest over the voxels of the brain. Shift: the length in mm of the mean error vector; what T1 and
-T2 of a pair lie apart without a warp counts there for every loss, and in the TRE. Folded: voxels of
-the brain whose Jacobian determinant is not positive. Time: of a whole registration by the clock,
-which other work on the machine lengthens; CPU: of the processor. Step: one on the finest level, its
-time of the processor (median), and what it holds at its worst moment beyond images, displacement
-and optimizer."""
+largest over the voxels of the brain. Shift: the length in mm of the mean error vector. If T1 and T2
+of a pair are shifted already without a warp, this counts as an error of every loss, in shift and
+TRE. Folded: voxels of the brain whose Jacobian determinant is not positive. Time: the duration of a
+whole registration, which other work on the machine lengthens. CPU: its processor time. Step: the
+processor time of a step on the finest level (median), and its peak of memory beside images,
+displacement and optimizer."""
 
 
 def write(path: Path, text: str) -> None:
@@ -36,7 +36,7 @@ def write(path: Path, text: str) -> None:
 
 
 def write_numbers(path: Path, results: Sequence[Result], options: dict[str, Any]) -> None:
-    """Write everything that was measured, and what it depends on."""
+    """Write all measurements, with the options and versions on which they depend."""
     facts = {
         "options": options,
         "threads": torch.get_num_threads(),
@@ -47,8 +47,8 @@ def write_numbers(path: Path, results: Sequence[Result], options: dict[str, Any]
 
 
 def title(module: str, words: str) -> str:
-    """Name the command that makes a file, and on what it ran."""
-    words = re.sub(r"\S*/", "", words)  # folders are the user's own
+    """Name the command that made a page, and the versions with which it ran."""
+    words = re.sub(r"\S*/", "", words)  # the user's folders do not belong on the page
     command = f"python -m examples.{module} {words}".strip()
     facts = versions()
     return (
@@ -58,7 +58,7 @@ def title(module: str, words: str) -> str:
 
 
 def page(module: str, words: str, results: Sequence[Result]) -> str:
-    """Write all of it, with a figure of each pair."""
+    """Return the whole page, with a figure of each pair."""
     pairs = list(dict.fromkeys(result.pair for result in results))
     figures = [f"![{pair}]({pair}/registration.png)" for pair in pairs]
     parts = ["# T1 to T2 after a known warp", title(module, words), table(results)]
@@ -68,7 +68,7 @@ def page(module: str, words: str, results: Sequence[Result]) -> str:
 
 
 def table(results: Sequence[Result]) -> str:
-    """Write a line per registration."""
+    """Format a table with a line for each registration."""
     titles = [
         *("pair", "loss", "TRE, mm", "95 %", "worst", "shift", "folded"),
         *("time, s", "CPU, s", "step, ms", "step, MB"),
@@ -88,8 +88,8 @@ def table(results: Sequence[Result]) -> str:
 def means(results: Sequence[Result]) -> str:
     """Average the TRE of each method over the pairs."""
     methods = list(dict.fromkeys(result.method for result in results))
-    found = {
+    errors = {
         method: statistics.mean(r.accuracy.tre_mean for r in results if r.method == method)
         for method in methods
     }
-    return "Mean over the pairs: " + ", ".join(f"{m} {x:.2f} mm" for m, x in found.items()) + "."
+    return "Mean over the pairs: " + ", ".join(f"{m} {x:.2f} mm" for m, x in errors.items()) + "."

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""How the settings of each loss were chosen: the same search for all, on images of their own.
+"""Search for the settings of each loss, in the same way for all, on images kept for the search.
 
     python -m examples.registration.sweep --seed 1 --size 54 64 54 --voxel 3   # another phantom
     python -m examples.registration.sweep T1 T2 --seed 1                       # NIfTI files
 
-Registers with each setting and writes the mean target registration errors to sweep.md.
+The command registers with each setting and writes the mean target registration errors to sweep.md.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NAMES = {"ngf": "eta", "lncc": "window", "mi": "bins"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0; 1 with one sentence on an error; 130 if stopped."""
+    """Run the command; return 0, 1 with one sentence on an error, 130 if stopped."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = make_parser("registration.sweep", __doc__, "out/registration-sweep")
     options = parser.parse_args(words)
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def table(pair: str, problem: Problem, steps: int, levels: int) -> tuple[str, str]:
-    """A sentence and a line per loss and detail."""
+    """Return a sentence, and a table with a line for each loss and detail."""
     lines = []
     for loss, details in DETAIL.items():
         for detail in details:

@@ -91,7 +91,7 @@ struct Run {
       image[m].fill(random_image(c.amplitude));
       p.image[m] = image[m].view();
       p.eps[m] = c.eps[m];
-      add_map(c.eps_size[m], c.map_dtype, 0.05L, 1, eps[m], p.eps_view[m]);
+      add_map(c.eps_size[m], c.map_dtype, 0.05L, 1, eps[m], p.eps_map[m]);
       if (m >= c.gradients) continue;
       gradient[m] = Strided(c.dtype[m], c.layout[m], c.size, c.size);
       p.gradient[m] = gradient[m].view();
@@ -136,7 +136,7 @@ struct Run {
     std::copy(p.axis_scale, p.axis_scale + 3, in.axis_scale);
     for (int m : {0, 1}) {
       in.image[m] = image[m].values();
-      in.eps[m] = p.eps_view[m] ? eps[m].values() : Array(ones.size(), p.eps[m]);
+      in.eps[m] = p.eps_map[m] ? eps[m].values() : Array(ones.size(), p.eps[m]);
     }
     if (p.mask) in.mask = mask.values();
     if (p.upstream) in.upstream = upstream.values();

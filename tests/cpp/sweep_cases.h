@@ -5,14 +5,22 @@
 // layout, in parts of a volume and with broken values.
 #pragma once
 
+#include <array>
 #include <limits>
+#include <utility>
 
 #include "sweep_case.h"
 
 namespace sweep_case {
 
-inline constexpr Operator kAllOperators[] = {Operator::central, Operator::forward, Operator::sobel};
-inline constexpr EpsMode kAllModes[] = {EpsMode::additive, EpsMode::quadrature};
+// The values of an option that csrc numbers from 0 on.
+template <typename Option, int... Numbers>
+constexpr std::array<Option, sizeof...(Numbers)> values(std::integer_sequence<int, Numbers...>) {
+  return {Option(Numbers)...};
+}
+inline constexpr auto kAllOperators =
+    values<Operator>(std::make_integer_sequence<int, nec::kOperators>());
+inline constexpr auto kAllModes = values<EpsMode>(std::make_integer_sequence<int, nec::kModes>());
 inline constexpr DType kTypes[] = {DType::float64, DType::float32, DType::float16, DType::bfloat16};
 inline constexpr Layout kLayouts[] = {Layout::contiguous, Layout::channels_last, Layout::gaps,
                                       Layout::transposed};
@@ -113,7 +121,7 @@ inline void test_windows() {
   for (int repeat = 0; repeat < 100; ++repeat) {
     for (const int dim : {2, 3}) {
       Case c = case_of(dim, {1, 2, 7, 6, 20});
-      c.op = kAllOperators[repeat % 3];
+      c.op = kAllOperators[size_t(repeat) % kAllOperators.size()];
       c.window = random_box(random, c.size);
       if (repeat % 2) c.mask_size = {1, 1, 1, c.size[3], c.size[4]};
       c.loss_map = repeat % 4 == 0;

@@ -5,6 +5,7 @@
 // operator.
 
 #include <random>
+#include <utility>
 
 #include "check.h"
 #include "dense.h"
@@ -50,7 +51,7 @@ int continuation(int64_t index, int64_t length) {
                            : 1;
 }
 
-// The gradient at a voxel from the planes of the field around it.
+// The gradient at a voxel from the planes of cotangents around it.
 template <Operator Op, int Dim>
 double adjoint_at(const std::vector<Values>& g, const Size& n, int64_t z, int64_t y, int64_t x) {
   double sum = 0;
@@ -64,8 +65,8 @@ double adjoint_at(const std::vector<Values>& g, const Size& n, int64_t z, int64_
                                     : 1;
           return sign * image_at(g[size_t(axis)], n, plane, y, x)(0, dy, dx);
         });
-    sum += Stencil<Op>::spread[dz + 1] * part.in_plane +
-           Stencil<Op>::adjoint_taps[dz + 1] * continuation<Op>(z + dz, n[2]) * part.along_z;
+    sum += Stencil<Op>::in_plane_taps[dz + 1] * part.in_plane +
+           Stencil<Op>::along_z_taps[dz + 1] * continuation<Op>(z + dz, n[2]) * part.along_z;
   }
   return sum;
 }
@@ -77,13 +78,11 @@ void test_adjoint(const Size& n) {
   std::vector<Values> g;
   for (int k = 0; k < Dim; ++k) {
     g.push_back(random_values(voxels));
-    if (Op != Operator::forward) continue;
-    // A forward difference is 0 at the last voxel of its axis, and with it the derivative of the
-    // loss: the adjoint may take the field to be 0 there.
-    const int p = dense::position(k, Dim);
+    // Where a difference is 0 whatever the image, as a forward one is at the last voxel, so is the
+    // derivative of the loss: the adjoint may take the cotangent to be 0 there.
     dense::for_each_voxel(n, [&](int64_t, int64_t z, int64_t y, int64_t x, int64_t i) {
-      const int64_t index[3] = {z, y, x};
-      if (index[p] == n[size_t(p) + 2] - 1) g.back()[size_t(i)] = 0;
+      const auto d = Stencil<Op>::template gradient<Dim, double>(image_at(f, n, z, y, x));
+      if (d.v[k] == 0) g.back()[size_t(i)] = 0;
     });
   }
   double forward = 0, backward = 0;
@@ -137,11 +136,14 @@ void test_operator() {
   }
 }
 
+template <int... Operators>
+void test_operators(std::integer_sequence<int, Operators...>) {
+  (test_operator<Operator(Operators)>(), ...);
+}
+
 }  // namespace
 
 int main() {
-  test_operator<Operator::central>();
-  test_operator<Operator::forward>();
-  test_operator<Operator::sobel>();
+  test_operators(std::make_integer_sequence<int, nec::kOperators>());
   return check::finish("test_stencil");
 }

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import EPS_MODES, OPERATORS
 
 import nec_ext
 
@@ -127,8 +128,8 @@ WEIGHT_CASES: list[tuple[Any, type[Exception], str]] = [
     (torch.tensor(1.0), TypeError, "must be a float, got Tensor"),
 ]
 CHOICES = {
-    "eps_mode": "'additive', 'quadrature'",
-    "operator": "'central', 'forward', 'sobel'",
+    "eps_mode": ", ".join(map(repr, EPS_MODES)),
+    "operator": ", ".join(map(repr, OPERATORS)),
     "reduction": "'none', 'mean', 'sum'",
 }
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""The finished images, in files that a training maps."""
+"""A cache of the finished images, in files that a training maps into memory."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from .options import DataOptions
 
 
 def path_of(options: DataOptions, name: str, facts: object) -> Path:
-    """Name a file, anew whenever options, ``facts`` or the code that makes the images are new."""
+    """Make the path of a file from the options, ``facts`` and the code that makes the images."""
     key = asdict(options)
-    # They show in the facts, if at all.
+    # These options change the images through the facts alone.
     for other in ("cache", "split", "phantom_sizes", "patch"):
         del key[other]
     digest = hashlib.sha256(json.dumps([key, facts], sort_keys=True).encode())
@@ -35,11 +35,11 @@ def path_of(options: DataOptions, name: str, facts: object) -> Path:
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """Read what :func:`save` has written; None if it is not there or damaged."""
+    """Read a file of :func:`save`; return None if it is missing or damaged."""
     try:
-        # Mapped: processes on one machine share the pages, and what is not used is not read.
+        # Processes on one machine share the pages of a mapped file, and unused pages are not read.
         return torch.load(path, mmap=True, weights_only=True)
-    except Exception:  # not there, or damaged, which shows in errors of many types
+    except Exception:  # a missing or damaged file shows in errors of many types
         return None
 
 

@@ -30,7 +30,7 @@ BACKGROUND = -1.0
 def intensity_window(image: Array, options: DataOptions) -> Window:
     """Find the raw intensities that become -1 and 1: percentiles of a slice or a volume.
 
-    They are equal where the image has no contrast: it is empty, or nearly so.
+    The two are equal if the image has no contrast, because it is empty or nearly so.
     """
     values = image[image > 0] if options.percentile_mask == "foreground" else image
     if not values.size:
@@ -40,7 +40,7 @@ def intensity_window(image: Array, options: DataOptions) -> Window:
 
 
 class Grid(NamedTuple):
-    """The part of a raw image that is used, and how many pixels it then has."""
+    """A part of a raw image, and the numbers of pixels to which it is resized."""
 
     box: tuple[slice, ...]
     shape: tuple[int, ...]
@@ -54,7 +54,7 @@ def slice_grid(shape: tuple[int, ...], options: DataOptions) -> Grid:
 
 
 def brain_grid(brain: NDArray[np.bool_], steps: Sequence[float], spacing: float) -> Grid:
-    """Find the box around a brain, and how many voxels of ``spacing`` mm it then has."""
+    """Find the box around a brain, and the number of its voxels of ``spacing`` mm."""
     start, end = CropForeground().compute_bounding_box(brain[None])
     box = tuple(slice(int(low), int(high)) for low, high in zip(start, end, strict=True))
     mm = (step * (part.stop - part.start) for step, part in zip(steps, box, strict=True))
@@ -64,7 +64,7 @@ def brain_grid(brain: NDArray[np.bool_], steps: Sequence[float], spacing: float)
 def normalize(image: Array, window: Window, grid: Grid, anti_aliasing: bool) -> Tensor:
     """Bring a raw slice or volume to [-1, 1] and to the training grid, ``(1, *grid.shape)``.
 
-    All -1 if the window is empty, as that of a constant image is.
+    The result is -1 everywhere if the window is empty, as a constant image's is.
     """
     low, high = window
     part = image[grid.box][None]
@@ -79,14 +79,14 @@ def normalize(image: Array, window: Window, grid: Grid, anti_aliasing: bool) -> 
 def resize(image: Tensor, size: tuple[int, ...], anti_aliasing: bool = False) -> Tensor:
     """Resize ``(C, H, W)`` or ``(C, X, Y, Z)`` linearly, with ``align_corners=False``.
 
-    Anti-aliasing blurs where an image gets smaller and does nothing where it gets larger. That of
-    slices is torch's, a wider filter: MONAI's ``Resize`` takes what is outside for 0. For volumes
-    torch has none; around a brain 0 is right.
+    Anti-aliasing blurs an image that gets smaller, and does nothing to one that gets larger. For
+    slices torch does it, by a wider filter, as MONAI's ``Resize`` assumes 0 outside the image. For
+    volumes torch cannot do it, and around a brain 0 is right.
     """
     if tuple(image.shape[1:]) == size:
         return image
-    # Above the background, since the weights of a filter sum to 1 only up to rounding: -1 has to
-    # stay -1, because histogram matching depends on ties.
+    # Histogram matching depends on ties, so the background has to stay exactly -1. The weights of a
+    # filter sum to 1 only up to rounding, which does not matter where an image is 0.
     above = image - BACKGROUND
     if len(size) == 3:
         pairs = zip(size, image.shape[1:], strict=True)
@@ -106,7 +106,7 @@ def mask_on_grid(mask: NDArray[np.bool_], grid: Grid) -> Tensor:
 
 
 def check_axial(volume: Volume) -> None:
-    """Raise DataError unless axial slices and pixels are square: resizing would distort."""
+    """Raise DataError unless axial slices and pixels are square; resizing would distort others."""
     (width, height, _), (x, y, _) = volume.grid
     if width != height or abs(x - y) > 1e-3:
         raise DataError(

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Images of four groups of subjects, from BraTS or computed, and batches of them for training.
+"""The images of four groups of subjects, from BraTS or the phantom, and pairs for training.
 
 The folder of the data holds one folder per subject, ``<ID>/<ID>-t1n.nii.gz`` and
 ``<ID>/<ID>-t2w.nii.gz`` as in BraTS 2023, or the names of older years. As in the paper, the
@@ -58,7 +58,11 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Data:
-    """Unpaired training takes T1 of ``source`` and T2 of ``target``; paired, both of ``source``."""
+    """The images of the four groups.
+
+    Unpaired training takes the T1 of ``source`` and the T2 of ``target``. Paired training takes
+    both from ``source``.
+    """
 
     source: ImageSet
     target: ImageSet
@@ -67,13 +71,13 @@ class Data:
 
 
 def load_data(options: DataOptions) -> Data:
-    """Load all images, those that are there from the cache; DataError if they cannot be used.
+    """Load all images, from the cache if they are there; raise DataError if they cannot be used.
 
     An image without contrast (an empty slice, or one that the percentiles leave constant) is
     refused; from a range of slices it is left out, with a warning while images are prepared.
     """
     groups = split_subjects(options)
-    # All of them before the first is read: a missing file is then known at once.
+    # All files are found before the first is read, so that a missing one is reported at once.
     files = {name: find_files(options, subjects) for name, subjects in groups.items()}
     make = _image_set if options.dimensions == 2 else _volume_set
     sets = [make(options, name, groups[name], files[name]) for name in groups]
@@ -85,9 +89,9 @@ def load_data(options: DataOptions) -> Data:
 def training_pairs(
     data: Data, paired: bool, batch_size: int, seed: int, patch: int = 0
 ) -> TrainingPairs:
-    """Pair T1 and T2 of the first group, or unpaired T1 of the first and T2 of the second.
+    """Make pairs of the first group, or unpaired ones: T1 of the first, T2 of the second group.
 
-    Of volumes, ``patch`` voxels along each side.
+    From volumes the pairs are crops of ``patch`` voxels along each side.
     """
     source, target = data.source, data.source if paired else data.target
     patches = Patches(patch, source.brain, target.brain) if isinstance(source.t1, list) else None
@@ -114,7 +118,7 @@ def _image_set(
         else:
             samples = brats_volumes(options, subjects, files)
         cache.save(vars(_prepare(options, name, samples)), path)
-        known = cache.load(path)  # as files that are mapped, whose pages may go
+        known = cache.load(path)  # the pages of mapped files can be dropped from memory
     if known is None:
         raise DataError(f"{path} cannot be read back, choose another cache")
     return ImageSet(**known)
@@ -123,26 +127,26 @@ def _image_set(
 def _volume_set(
     options: DataOptions, name: str, subjects: Sequence[str], files: Sequence[Path]
 ) -> ImageSet:
-    """Load one group of volumes, each in a file of which a crop is read without the rest."""
+    """Load one group of volumes, each from a file of its own, from which crops can be read."""
     bar = tqdm(subjects, desc=f"preparing {name}", unit="volume", leave=False, disable=None)
-    each = [
+    sets = [
         _image_set(options, subject, [subject], files[2 * k : 2 * k + 2])
         for k, subject in enumerate(bar)
     ]
 
     def volumes_of(kind: str) -> list[Tensor]:
-        return [getattr(one, kind)[0] for one in each]
+        return [getattr(image_set, kind)[0] for image_set in sets]
 
     return ImageSet(
-        names=[one.names[0] for one in each],
+        names=[image_set.names[0] for image_set in sets],
         **{kind: volumes_of(kind) for kind in ("t1", "t2", "brain")},
-        labels=None if each[0].labels is None else volumes_of("labels"),
-        spacing=each[0].spacing,
+        labels=None if sets[0].labels is None else volumes_of("labels"),
+        spacing=sets[0].spacing,
     )
 
 
 def _prepare(options: DataOptions, name: str, samples: Iterable[Sample]) -> ImageSet:
-    """Normalize the samples, on the training grid and in one piece."""
+    """Normalize the samples on the training grid, and collect them in a set."""
     several = options.dimensions == 2 and len(parse_slices(options.slices)) > 1
     images: dict[str, list[Tensor]] = {kind: [] for kind in ("t1", "t2", "brain", "labels")}
     names, empty = [], []

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""The choices of the images."""
+"""The options of the images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .split import parse_sizes, parse_slices
 
 @dataclass(frozen=True)
 class DataOptions:
-    """What the images are; the defaults are the paper's."""
+    """The options of the images; the defaults are the paper's."""
 
     data: str | None = None  # folder of subjects; None: the phantom
     size: int = 256  # pixels along each side of slices and of the phantom
@@ -21,7 +21,7 @@ class DataOptions:
     split: str = "paper"  # or n1/n2/n3/n4 of the sorted subjects, or a JSON file of their names
     lower: float = 1.0  # percentile that becomes -1
     upper: float = 99.0  # percentile that becomes 1
-    percentile_scope: Literal["slice", "volume"] = "slice"  # of slices; else it is the volume
+    percentile_scope: Literal["slice", "volume"] = "slice"  # for slices only
     percentile_mask: Literal["all", "foreground"] = "all"
     anti_aliasing: bool = True  # blur before images get smaller; nothing at 256
     t1_suffix: str = "-t1n.nii.gz"  # where missing, the names of older years are tried
@@ -32,7 +32,7 @@ class DataOptions:
     seed: int = 0  # of the phantom's population
     phantom_sizes: str = "400/400/10/100"  # subjects for training T1 and T2, validation, test
     phantom_spacing: float | None = None  # mm; None: the head just fits
-    # What takes the place of its T2; "toned": its T1 under a monotone curve.
+    # The phantom's target is its T2, or, if "toned", its T1 under a monotone curve.
     phantom_target: Literal["t2", "toned"] = "t2"
     phantom_blur: float = 0.0  # standard deviation in pixels, before the normalization
     cache: str | None = None  # folder for the finished images; None: one of the user
@@ -65,6 +65,6 @@ class DataOptions:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the images that the networks see in training."""
+        """The shape of the images that the networks see in training."""
         side = self.patch or self.size if self.dimensions == 3 else self.size
         return (side,) * self.dimensions

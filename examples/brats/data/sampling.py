@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Batches for training that can be asked for by number, of slices or of crops of volumes."""
+"""Batches for training by their number, of slices or of crops of volumes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from .grid import BACKGROUND, Images
 
-JITTER = 286 / 256  # CycleGAN's and CUT's: enlarged so far before a random crop
-FOREGROUND = 0.2  # of a crop has to be brain
-TRIES = 20  # at such a crop, which nearly every place is; then the middle has to do
+JITTER = 286 / 256  # CycleGAN and CUT enlarge an image by this factor before a random crop
+FOREGROUND = 0.2  # the share of a crop that has to be brain
+TRIES = 20  # random places; nearly every one has enough brain, and otherwise the middle is taken
 
 Pair = tuple[Tensor, Tensor]
 
@@ -29,13 +29,13 @@ Pair = tuple[Tensor, Tensor]
 class Patches:
     """Crops of volumes, source and target from the same place.
 
-    A place is a share of the way from one end of the brain's box to the other, for each axis, and
-    so about the same anatomy in every brain: a discriminator cannot tell real from made by where a
-    crop comes from. What a volume is too small for is background.
+    A place is, for each axis, a share of the way from one end of the brain's box to the other. So
+    it has about the same anatomy in every brain, and a discriminator cannot tell real crops from
+    synthetic ones by their place. A crop that is larger than its volume is filled with background.
 
     Args:
         size: voxels along each side.
-        source, target: the brains of both groups.
+        source, target: the masks of the brains of both groups.
     """
 
     def __init__(self, size: int, source: Images, target: Images) -> None:
@@ -43,10 +43,10 @@ class Patches:
         self.pad = SpatialPad((size,) * 3, value=BACKGROUND)
 
     def draw(self, indices: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
-        """Draw a place where both volumes have enough brain; the middle if none is found."""
+        """Draw a place where both volumes have enough brain; return the middle if there is none."""
         brains = [brain[index] for brain, index in zip(self.brains, indices, strict=True)]
         wanted = FOREGROUND * self.size**3
-        if min(map(_count, brains)) >= wanted:  # else no crop has
+        if min(map(_count, brains)) >= wanted:  # otherwise no crop has enough
             for _ in range(TRIES):
                 place = rng.random(3)
                 if min(_count(self._part(brain, place)) for brain in brains) >= wanted:
@@ -54,7 +54,7 @@ class Patches:
         return np.full(3, 0.5)
 
     def cut(self, volume: Tensor, place: NDArray[np.float64]) -> Tensor:
-        """``(C, X, Y, Z)`` to ``(C, size, size, size)``."""
+        """Cut a volume ``(C, X, Y, Z)`` to ``(C, size, size, size)`` at a place."""
         return convert_to_tensor(self.pad(self._part(volume, place)), track_meta=False)
 
     def _part(self, volume: Tensor, place: NDArray[np.float64]) -> Tensor:
@@ -70,10 +70,10 @@ def _count(brain: Tensor) -> int:
 
 
 class TrainingPairs:
-    """An endless sequence of batches of which each depends on its number only.
+    """An endless sequence of batches, each of which depends only on its number.
 
-    So a run that is resumed goes on exactly, and processes need not talk. Sources come in an order
-    that is shuffled anew in every epoch; an unpaired target is an independent uniform draw.
+    So a resumed run continues exactly, and processes need not communicate. Sources come in an order
+    that is shuffled again in every epoch; an unpaired target is an independent uniform draw.
     """
 
     def __init__(
@@ -90,13 +90,13 @@ class TrainingPairs:
         self.order = functools.lru_cache(2)(self._order)
 
     def steps_per_epoch(self, world_size: int = 1) -> int:
-        """Batches per process until each source was seen, rounded up."""
+        """Count the batches per process until each source was seen, rounded up."""
         return -(-len(self.source) // (self.batch_size * world_size))
 
     def batch(self, step: int, augment: str = "none", rank: int = 0, world_size: int = 1) -> Pair:
-        """Source and target ``(B, 1, ...)`` of process ``rank`` in a step, counted from 0.
+        """Make source and target ``(B, 1, ...)`` of process ``rank`` in a step, counted from 0.
 
-        ``augment`` is that of :func:`augmented`.
+        ``augment`` is the argument ``how`` of :func:`augmented`.
         """
         first = (step * world_size + rank) * self.batch_size
         positions = range(first, first + self.batch_size)
@@ -128,12 +128,12 @@ def read_ahead(
     """Make the batches of these steps in their order, by ``workers`` processes or by this one.
 
     Args:
-        batch: gives source and target of a step.
-        steps: which.
-        workers: how many processes; what they make does not depend on it.
-        pin_memory: for a faster way to a GPU.
+        batch: makes source and target of a step.
+        steps: the numbers of the steps.
+        workers: the number of processes, on which the batches do not depend.
+        pin_memory: whether batches are pinned, which speeds up their way to a GPU.
     """
-    # Forked, for the sake of the volumes: they are mapped files, whose pages all processes share.
+    # Volumes are mapped files, and forked workers share their pages.
     context = "fork" if workers else None
     return iter(
         DataLoader(
@@ -149,7 +149,7 @@ def read_ahead(
 
 
 def _outlive_signals(worker: int) -> None:
-    """Leave a signal to the whole group to the trainer: it saves, and then ends its workers."""
+    """Ignore signals in a worker: the trainer gets them too, saves, and then ends its workers."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
@@ -163,7 +163,7 @@ class _Steps(Dataset[Pair]):
 
 
 def augmented(image: Tensor, how: str, rng: np.random.Generator) -> Tensor:
-    """``(C, ...)``: nothing, left-right flips, or a random crop of the enlarged image as well."""
+    """Augment ``(C, ...)`` by nothing, by left-right flips, or also by enlarging and cropping."""
     if how == "none":
         return image
     if how == "jitter":

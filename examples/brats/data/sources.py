@@ -29,7 +29,7 @@ TONE = 3.0  # the exponent of the phantom's toned T1
 
 
 class Sample(NamedTuple):
-    """One image before normalization: raw ``(H, W)`` or ``(X, Y, Z)``, of both contrasts."""
+    """An image in both contrasts before normalization, raw ``(H, W)`` or ``(X, Y, Z)``."""
 
     name: str
     raw: tuple[Array, Array]
@@ -98,7 +98,7 @@ def phantom_samples(options: DataOptions, subjects: Sequence[str]) -> Iterator[S
             index=int(subject),
             spacing=spacing,
         )
-        # Right and front become left and back.
+        # The phantom's axes to the right and front become axes to the left and back.
         t1, t2, labels = (np.ascontiguousarray(image[::-1, ::-1]) for image in brain[:3])
         if options.phantom_target == "toned":
             t2 = (t1 / t1.max()) ** TONE

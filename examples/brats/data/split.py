@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Which subject belongs to which of the four groups, and where its files are."""
+"""The division of the subjects into four groups, and the files of each subject."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from .options import DataOptions
 
 SETS = ("train_t1", "train_t2", "val", "test")
-# Of the sorted subjects of BraTS 2023, and the SHA-256 of each group's names, one per line.
+# The paper divides the sorted subjects of BraTS 2023 into groups of these sizes. The SHA-256 is of
+# a group's names, one per line.
 PAPER_SIZES = (400, 400, 10, 441)
 PAPER_SHA256 = (
     "bfa1ce421de3840193394b53b54e1b58ccc580bdc386ba29036f982ee83d885e",
@@ -41,21 +42,21 @@ def split_subjects(options: DataOptions) -> dict[str, list[str]]:
     root = Path(options.data)
     if not root.is_dir():
         raise DataError(f"{root} is not a folder")
-    known = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    available = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if options.split.endswith(".json"):
         groups = _read_split(Path(options.split))
     else:
         paper = options.split == "paper"
         sizes = PAPER_SIZES if paper else parse_sizes("split", options.split)
-        if len(known) < sum(sizes):
+        if len(available) < sum(sizes):
             raise DataError(
-                f"split={options.split} needs {sum(sizes)} subjects, {root} has {len(known)}"
+                f"split={options.split} needs {sum(sizes)} subjects, {root} has {len(available)}"
             )
-        groups = _divide(known, sizes)
+        groups = _divide(available, sizes)
         sums = (hashlib.sha256("\n".join(ids).encode()).hexdigest() for ids in groups.values())
         if paper and tuple(sums) != PAPER_SHA256:
             warnings.warn(f"{root} does not have the paper's subjects", stacklevel=3)
-    missing = set(itertools.chain(*groups.values())) - set(known)
+    missing = set(itertools.chain(*groups.values())) - set(available)
     if missing:
         raise DataError(f"{root} has no subject {min(missing)}, which the split names")
     _check_disjoint(groups)
@@ -68,7 +69,7 @@ def _divide(subjects: Sequence[str], sizes: Sequence[int]) -> dict[str, list[str
 
 
 def _read_split(path: Path) -> dict[str, list[str]]:
-    """``{"train_t1": [...], ...}``, each a list of subjects or ``{"ids": [...]}``."""
+    """Read ``{"train_t1": [...], ...}``, each a list of subjects or ``{"ids": [...]}``."""
     try:
         content = json.loads(path.read_text())
         groups = {name: content[name] for name in SETS}
@@ -83,12 +84,12 @@ def _read_split(path: Path) -> dict[str, list[str]]:
 
 
 def _check_disjoint(groups: dict[str, list[str]]) -> None:
-    """Refuse a subject that comes twice; warn where training and test know the same patient."""
+    """Refuse a subject that comes twice; warn if training and test share a patient."""
     everyone = sorted(itertools.chain(*groups.values()))
     twice = [a for a, b in itertools.pairwise(everyone) if a == b]
     if twice:
         raise DataError(f"the split names subject {twice[0]} twice")
-    # <patient>-<time point>, as in BraTS-GLI-00510-001
+    # A name is <patient>-<time point>, as in BraTS-GLI-00510-001.
     patients = {
         name: {re.sub(r"(-\d{5})-\d{3}$", r"\1", subject) for subject in subjects}
         for name, subjects in groups.items()
@@ -100,10 +101,10 @@ def _check_disjoint(groups: dict[str, list[str]]) -> None:
 
 
 def find_files(options: DataOptions, subjects: Sequence[str]) -> list[Path]:
-    """Find the T1 and T2 file of each subject, one after the other; none of the phantom."""
-    found: list[Path] = []
+    """Find the T1 and T2 file of each subject, one after the other; the phantom has none."""
+    files: list[Path] = []
     if options.data is None:
-        return found
+        return files
     for subject in subjects:
         folder = Path(options.data) / subject
         for suffix in (options.t1_suffix, options.t2_suffix):
@@ -111,8 +112,8 @@ def find_files(options: DataOptions, subjects: Sequence[str]) -> list[Path]:
             path = next((folder / name for name in names if (folder / name).is_file()), None)
             if path is None:
                 raise DataError(f"{folder} has no {names[0]}")
-            found.append(path)
-    return found
+            files.append(path)
+    return files
 
 
 def parse_sizes(name: str, text: str) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""A generator on images of any number, and on a whole NIfTI volume."""
+"""Inference: a generator runs on any number of images, or on a whole NIfTI volume."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from ..data.grid import (
 )
 from ..data.options import DataOptions
 
-WINDOWS = 2  # of a volume, in the generator at a time
-OVERLAP = 0.5  # of neighbouring windows along an axis
+WINDOWS = 2  # windows of a volume that are in the generator at a time
+OVERLAP = 0.5  # share of a window that a neighbour along an axis has too
 
 
 @torch.no_grad()
@@ -42,10 +42,10 @@ def predict(
 
     Args:
         generator: maps images to images.
-        source: slices, which it sees ``batch`` at a time, or volumes, of which it sees windows.
-        batch: slices at a time.
-        device: of the generator.
-        patch: voxels along each side of a window; what volumes have in common.
+        source: slices, of which it sees ``batch`` at a time, or volumes, of which it sees windows.
+        batch: the number of slices at a time.
+        device: the generator's device.
+        patch: voxels along each side of a window of a volume.
     """
     training = generator.training
     generator.eval()
@@ -70,10 +70,10 @@ def synthesize(
 ) -> None:
     """Make the T2 of a whole T1 volume on the grid of its file, by slices or sliding windows.
 
-    Intensities are the generator's: background near -1, and the scale of every slice its own unless
-    it was trained on volumes or ``percentile_scope`` is ``"volume"``. What has no contrast or is
-    cut off, by ``crop`` or around the brain, becomes -1. Affine and header are the input's; only
-    data type and display range change.
+    The intensities are the generator's, with a background near -1. Every slice has its own scale,
+    unless the generator was trained on volumes or ``percentile_scope`` is ``"volume"``. Slices
+    without contrast, and voxels outside ``crop`` or the brain's box, become -1. Affine and header
+    are the input's; only data type and display range change.
     """
     if not out.name.endswith((".nii", ".nii.gz")):
         raise DataError(f"{out} must end in .nii or .nii.gz")

@@ -26,7 +26,7 @@ INITIAL_SCALE = 0.02  # the standard deviation of normal weights, and the gain o
 
 
 def make_generator(options: Options) -> nn.Module:
-    """Maps images to images of the same shape."""
+    """Make a network that maps images to images of the same shape."""
     tanh = options.output == "tanh"
     if options.generator == "resnet":
         network: nn.Module = ResNetGenerator(
@@ -49,7 +49,7 @@ def make_generator(options: Options) -> nn.Module:
 
 
 def make_discriminator(options: Options) -> nn.Module:
-    """Maps images to a list with one map of logits ``(B, 1, ...)`` per scale."""
+    """Make a network that maps images to a list of logits ``(B, 1, ...)``, one for each scale."""
     kind = PyramidDiscriminator if options.discriminator == "pyramid" else GrowingDiscriminator
     network = kind(
         options.data.dimensions,
@@ -63,10 +63,10 @@ def make_discriminator(options: Options) -> nn.Module:
 
 
 def check_size(options: Options) -> None:
-    """ValueError with one sentence if the networks cannot take the data's images."""
+    """Raise ValueError with one sentence if the networks cannot take the data's images."""
     shape = options.data.shape
     try:
-        with torch.device("meta"):  # shapes without numbers
+        with torch.device("meta"):  # which computes shapes without numbers
             image = torch.empty(1, 1, *shape)
             fake = make_generator(options)(image)
             make_discriminator(options)(image)
@@ -78,7 +78,7 @@ def check_size(options: Options) -> None:
 
 
 def initialize(network: nn.Module, how: str) -> nn.Module:
-    """Draws the weights anew, or with ``"default"`` leaves them as PyTorch and MONAI drew them."""
+    """Draw the weights again, or, with ``"default"``, leave those that PyTorch and MONAI drew."""
     if how == "normal":
         network.apply(functools.partial(normal_init, std=INITIAL_SCALE))
     elif how == "xavier":
@@ -97,9 +97,9 @@ def _xavier(weight: Tensor, _mean: float, gain: float) -> Tensor:
 
 
 class PyramidDiscriminator(nn.Module):
-    """The same PatchGAN at several scales, each on its own copy of the image at half the size.
+    """A PatchGAN at each of several scales, whose copies of the image get smaller by half.
 
-    The discriminator of the NEC paper is 3 scales of 3 convolutions, each of which sees 16x16
+    The discriminator of the NEC paper has 3 scales of 3 convolutions, each of which sees 16x16
     pixels of its copy. One scale of 5 is the 70x70 PatchGAN of Pix2Pix, CycleGAN and CUT.
     """
 
@@ -121,7 +121,7 @@ class PyramidDiscriminator(nn.Module):
         logits = []
         for k, scale in enumerate(self.scales):
             image = self.downsample(image) if k else image
-            logits.append(scale(image)[-1])  # after the features of the layers before
+            logits.append(scale(image)[-1])  # the outputs before are features of the layers
         return logits
 
 
@@ -146,7 +146,7 @@ class GrowingDiscriminator(MultiScalePatchDiscriminator):
 
 
 def _antialias(discriminator: nn.Module) -> None:
-    """Has the strided convolutions slide by one pixel, and halves the image by a blur instead."""
+    """Let the strided convolutions slide by one pixel, and halve the image by a blur instead."""
     for module in discriminator.modules():
         if isinstance(module, Convolution) and module.conv.stride == (2, 2):
             module.conv.stride = (1, 1)
@@ -159,7 +159,7 @@ def _antialias(discriminator: nn.Module) -> None:
 
 
 class Blur(nn.Module):
-    """Filters by [1, 2, 1] / 4 along both axes and keeps every other pixel; Zhang, ICML 2019."""
+    """A filter [1, 2, 1] / 4 along both axes that keeps every other pixel; Zhang, ICML 2019."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -198,15 +198,15 @@ class ResNetGenerator(nn.Sequential):
             self.append(nn.Tanh())
 
     def features(self, image: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        """What the given layers, in ascending order, put out: ``(B, C, h, w)`` each."""
-        found = []
+        """Return the outputs ``(B, C, h, w)`` of these layers, which are in ascending order."""
+        outputs = []
         for k, layer in enumerate(self):
             image = layer(image)
             if k in layers:
-                found.append(image)
+                outputs.append(image)
             if k == layers[-1]:
                 break
-        return found
+        return outputs
 
 
 def _norm(channels: int) -> tuple[nn.Module, ...]:
@@ -238,7 +238,7 @@ def _residual(channels: int) -> nn.Module:
 
 
 class FeatureHeads(nn.ModuleList):
-    """CUT's projections: per layer a perceptron of two layers, then unit length."""
+    """CUT's projections: for each layer a perceptron of two layers, scaled to unit length."""
 
     def __init__(self, channels: Sequence[int], width: int) -> None:
         super().__init__(
@@ -246,7 +246,7 @@ class FeatureHeads(nn.ModuleList):
         )
 
     def forward(self, features: Sequence[Tensor], positions: Sequence[Tensor]) -> list[Tensor]:
-        """Embeddings ``(B, S, width)`` of features ``(B, C, h, w)`` at ``S`` positions in h*w."""
+        """Embed features ``(B, C, h, w)`` at ``S`` positions in h*w as ``(B, S, width)``."""
         patches = (
             feature.flatten(2)[..., position].transpose(1, 2)
             for feature, position in zip(features, positions, strict=True)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""What the systems minimize, and the pool of images that CycleGAN shows its discriminators."""
+"""The objectives of the systems, and the pool of images that CycleGAN shows its discriminators."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _CRITERIA = {"bce": F.binary_cross_entropy_with_logits, "lsgan": F.mse_loss}
 
 
 def adversarial_loss(logits: Sequence[Tensor], real: bool, criterion: str) -> Tensor:
-    """How far a discriminator's answers are from "all real" or "all fake", as a mean over scales.
+    """Compute how far a discriminator's answers are from "all real" or "all fake", over all scales.
 
-    The generator minimizes it for its fakes with ``real=True``: the non-saturating form of eq. (2)
-    of the NEC paper (Goodfellow et al., 2014). MONAI's ``PatchAdversarialLoss`` saturates for large
-    logits and raises under CUDA's autocast.
+    The generator minimizes this loss of its fakes with ``real=True``, which is the non-saturating
+    form of eq. (2) of the NEC paper (Goodfellow et al., 2014). MONAI's ``PatchAdversarialLoss``
+    saturates for large logits and raises under CUDA's autocast.
 
     Args:
-        logits: one map per scale.
-        real: the answer wanted.
+        logits: a map for each scale.
+        real: the wanted answer.
         criterion: ``"bce"``, or ``"lsgan"`` for least squares (Mao et al., ICCV 2017).
     """
     loss = _CRITERIA[criterion]
@@ -35,7 +35,7 @@ def adversarial_loss(logits: Sequence[Tensor], real: bool, criterion: str) -> Te
 
 
 def make_ngf_loss(options: Options) -> Callable[[Tensor, Tensor], Tensor]:
-    """The NGF loss of a generated image and its source ``(B, 1, H, W)``, eq. (3) of the NEC paper.
+    """Make the NGF loss of a generated image and its source ``(B, 1, H, W)``, eq. (3) of the paper.
 
     eps is in intensity per pixel. The loss computes in float32 for half types and under autocast.
     """
@@ -50,27 +50,27 @@ def make_ngf_loss(options: Options) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def patch_nce_loss(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
-    """CUT's contrastive loss: which of an image's patches is the one at the query's position?
+    """Compute CUT's contrastive loss: a query has to find the key at its own position.
 
-    Eq. (3) of Park et al., ECCV 2020, with the negatives from within the same image. No gradient
-    flows to the keys.
+    This is eq. (3) of Park et al., ECCV 2020, with negatives from the same image. No gradient flows
+    to the keys.
 
     Args:
         queries: ``(B, S, C)``, embeddings of unit length of a generated image's patches.
-        keys: the same of its source, at the same positions.
+        keys: embeddings of the source's patches at the same positions.
         temperature: divides the cosines.
     """
-    with torch.autocast(queries.device.type, enabled=False):  # the temperature is small
+    with torch.autocast(queries.device.type, enabled=False):  # a small temperature needs precision
         cosines = queries @ keys.detach().transpose(1, 2)  # (B, S, S)
         position = torch.arange(queries.shape[1], device=queries.device).expand(queries.shape[:2])
         return F.cross_entropy((cosines / temperature).flatten(0, 1), position.flatten())
 
 
 class ImagePool:
-    """The fakes that a discriminator sees: half of them from the past, once the pool is full.
+    """A pool of fakes for a discriminator: once it is full, half of the fakes are from the past.
 
-    Shrivastava et al., CVPR 2017, as CycleGAN uses it with 50 images. With a capacity of 0 every
-    fake is shown as it comes.
+    Shrivastava et al., CVPR 2017, invented it, and CycleGAN uses it with 50 images. With a capacity
+    of 0 every fake is shown as it comes.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -78,7 +78,7 @@ class ImagePool:
         self.images: list[Tensor] = []
 
     def show(self, fakes: Tensor) -> Tensor:
-        """``(B, 1, H, W)``, detached: each image itself or, in its place, one from the pool."""
+        """Return each of the images ``(B, 1, H, W)``, detached, or one from the pool instead."""
         return torch.stack([self._exchange(fake) for fake in fakes.detach()])
 
     def _exchange(self, fake: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""The figures of the NEC paper, of any test images and systems.
+"""The figures of the NEC paper, for any test images and systems.
 
 Heads are shown as radiologists look at them: front up, the patient's left on the right.
 """
@@ -29,19 +29,19 @@ from .metrics import Row
 Array = NDArray[np.float32]
 
 PANEL = 1.9  # inches
-# Of Okabe and Ito, and a grey.
+# The colours of Okabe and Ito, and a grey.
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999"]
 
 
 def central_box(box: Box) -> Box:
-    """A square around the centre of the brain: ventricles and basal ganglia."""
+    """Return a square around the centre of the brain: ventricles and basal ganglia."""
     side = round(0.45 * box.width)
     x, y = box.x + (box.width - side) // 2, box.y + (box.height - side) // 2
     return Box(x, y, side, side)
 
 
 def fields(path: Path, images: ImageSet, index: int, operator: str, eps_mode: str) -> None:
-    """Figure 2: what the NGF loss sees of both contrasts, from little eps to much."""
+    """Draw figure 2: normalized gradient fields of both contrasts, from a small eps to a large."""
     box = brain_box(images.brain[index])
     figure, axes = _panels(2, 1 + len(FIELD_EPS), box, extra=0.9)
     for row, (name, image) in enumerate((("T1", images.t1), ("T2", images.t2))):
@@ -62,13 +62,13 @@ def fields(path: Path, images: ImageSet, index: int, operator: str, eps_mode: st
 
 
 def side_by_side(path: Path, images: ImageSet, fakes: Mapping[str, Tensor], index: int) -> None:
-    """Figures 3 and 4: one test image by every system, with its centre enlarged.
+    """Draw figure 3 or 4: one test image by every system, with its centre enlarged.
 
     Args:
         path: the PNG file to write.
         images: the test images.
-        fakes: the synthetic T2 of all of them by system, as they are compared: ``(N, 1, H, W)``.
-        index: which image.
+        fakes: the synthetic T2 of all images by system, as they are compared: ``(N, 1, H, W)``.
+        index: the index of the image.
     """
     box = brain_box(images.brain[index])
     zoom = central_box(box)
@@ -88,13 +88,13 @@ def side_by_side(path: Path, images: ImageSet, fakes: Mapping[str, Tensor], inde
 
 
 def planes(path: Path, volumes: Mapping[str, Array]) -> None:
-    """The middle axial, coronal and sagittal plane of volumes ``(X, Y, Z)``, a column for each.
+    """Draw the middle axial, coronal and sagittal plane of volumes ``(X, Y, Z)``, in columns.
 
     Front or top is up, the patient's left on the right; sagittal planes have the front on the left.
 
     Args:
         path: the PNG file to write.
-        volumes: of one brain, by their titles.
+        volumes: volumes of one brain, by their titles.
     """
     columns = {title: three_planes(volume) for title, volume in volumes.items()}
     height, width = next(iter(columns.values())).shape
@@ -110,7 +110,7 @@ def planes(path: Path, volumes: Mapping[str, Array]) -> None:
 
 
 def three_planes(volume: Array) -> Array:
-    """One below the other, as rows from front to back or from top to bottom."""
+    """Stack the middle planes, as rows from front to back or from top to bottom."""
     x, y, z = (n // 2 for n in volume.shape)
     images = volume[:, :, z].T, volume[:, y, ::-1].T, volume[x, :, ::-1].T
     width = max(image.shape[1] for image in images)
@@ -124,7 +124,7 @@ def three_planes(volume: Array) -> Array:
 
 
 def psnr_distribution(path: Path, rows: Sequence[Row]) -> None:
-    """Figure 5: the density of PSNR over the test images, all seeds of a system together."""
+    """Draw figure 5: the density of PSNR over the test images, all seeds of a system together."""
     values: dict[str, list[float]] = {}
     for row in rows:
         values.setdefault(str(row["system"]), []).append(float(row["psnr"] or 0))
@@ -133,11 +133,11 @@ def psnr_distribution(path: Path, rows: Sequence[Row]) -> None:
     grid = np.linspace(low, high, 400)
     figure = Figure((6.4, 3.6), layout="constrained")
     axes = figure.add_subplot()
-    for k, (name, found) in enumerate(values.items()):
-        if len(set(found)) < 2:  # no density
+    for k, (name, psnr) in enumerate(values.items()):
+        if len(set(psnr)) < 2:  # a single value has no density
             continue
         line = {"color": COLOURS[k % len(COLOURS)], "ls": "-" if k < len(COLOURS) else "--"}
-        axes.plot(grid, gaussian_kde(found)(grid), label=f"{name}: {np.mean(found):.1f} dB", **line)
+        axes.plot(grid, gaussian_kde(psnr)(grid), label=f"{name}: {np.mean(psnr):.1f} dB", **line)
     axes.set(xlabel="PSNR of a test image, dB", ylabel="density", xlim=(low, high), ylim=(0, None))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(title="mean", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -147,7 +147,7 @@ def psnr_distribution(path: Path, rows: Sequence[Row]) -> None:
 def _panels(
     rows: int, columns: int, box: Box, extra: float = 0.0
 ) -> tuple[Figure, list[list[Axes]]]:
-    """A figure of equal panels without axes, ``extra`` inches of it for something below."""
+    """Make a figure of equal panels without axes, with ``extra`` inches of room below them."""
     height = PANEL * box.height / box.width
     size = (columns * PANEL, rows * height + 0.35 + extra)
     figure = Figure(size, layout="constrained")

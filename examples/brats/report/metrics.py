@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""How good a synthetic T2 is: the paper's protocol, more that it hides, and what costs nothing.
+"""Metrics of a synthetic T2: the paper's, further ones, and predictions that need no training.
 
-The paper's protocol: match the histogram of the synthetic image to that of the real one, smooth it
-a little, then PSNR and SSIM of the whole image on the training grid. There most pixels are
-background, and intensities are matched to the truth; so numbers of the brain alone, of structure
-and of contrast stand beside them, and three predictions that need no training.
+The paper's protocol matches the histogram of the synthetic image to that of the real one, smooths
+it a little, and computes PSNR and SSIM of the whole image on the training grid. Most of these
+pixels are background, and the intensities are matched to the truth. So further metrics judge the
+brain alone, its structure and its contrast, and three predictions that need no training show what
+a system has to beat.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Row = dict[str, str | float | None]
 
-DATA_RANGE = 2.0  # of intensities in [-1, 1]
+DATA_RANGE = 2.0  # the length of [-1, 1], in which intensities are
 FAITH_EPS = 0.05
 MAP_BINS = 256
-# What a row holds beside its id; the last three are None where a tissue is missing.
+# A row has these values beside its id; the last three are None where a tissue is missing.
 METRICS = (
     *("psnr", "ssim", "psnr_brain", "ssim_brain", "correlation", "faith"),
     *("csf_inverted", "csf_ratio", "tumour_ratio"),
@@ -48,8 +49,8 @@ METRICS = (
 class MetricOptions:
     """The protocol; the defaults are the paper's."""
 
-    histogram: Literal["image", "foreground", "none"] = "image"  # what is matched
-    blur: float = 0.5  # standard deviation, of the synthetic image after matching
+    histogram: Literal["image", "foreground", "none"] = "image"  # the part that is matched
+    blur: float = 0.5  # standard deviation of the Gaussian for the synthetic image after matching
     blur_unit: Literal["mm", "px"] = "mm"
     ssim_window: Literal["uniform", "gaussian"] = "uniform"  # 7 pixels; Wang et al. 2004
 
@@ -71,7 +72,7 @@ class Statistic(NamedTuple):
 
 
 def score(fake: Images, images: ImageSet, options: MetricOptions | None = None) -> list[Row]:
-    """Every metric of every image.
+    """Compute every metric of every image.
 
     Args:
         fake: the synthetic T2, unclipped: matching depends on exact ties.
@@ -79,7 +80,7 @@ def score(fake: Images, images: ImageSet, options: MetricOptions | None = None) 
         options: the protocol; None: the paper's.
 
     Returns:
-        One row per image: ``id`` and ``METRICS``. All NaN for an image that is not finite.
+        A row for each image: ``id`` and ``METRICS``. An image that is not finite has NaNs only.
     """
     shapes, wanted = ([tuple(image.shape) for image in group] for group in (fake, images.t2))
     if shapes != wanted:
@@ -103,7 +104,7 @@ def score(fake: Images, images: ImageSet, options: MetricOptions | None = None) 
 
 
 def post_processed(fake: Tensor, images: ImageSet, options: MetricOptions) -> Tensor:
-    """All synthetic slices ``(N, 1, H, W)`` as they are compared."""
+    """Process all synthetic slices ``(N, 1, H, W)`` for the comparison."""
     matched = [
         post_process(
             fake[k, 0].float().numpy(),
@@ -120,7 +121,7 @@ def post_processed(fake: Tensor, images: ImageSet, options: MetricOptions) -> Te
 def post_process(
     fake: Array, real: Array, brain: Mask, spacing: float, options: MetricOptions
 ) -> Array:
-    """The synthetic image as it is compared: histogram matched, then smoothed."""
+    """Process a synthetic image for the comparison: match its histogram, then smooth it."""
     if options.histogram == "image":
         fake = match_histograms(fake, real)
     elif options.histogram == "foreground":
@@ -146,13 +147,13 @@ def _similarity(
 
 
 def psnr(fake: Array, real: Array) -> float:
-    """Peak signal-to-noise ratio in dB; infinity for equal images."""
+    """Compute the peak signal-to-noise ratio in dB, which is infinite for equal images."""
     error = np.square(fake - real, dtype=np.float64).mean()
     return 10 * math.log10(DATA_RANGE**2 / error) if error else math.inf
 
 
 def correlation(fake: Array, real: Array) -> float:
-    """Pearson's, and 0 if one of the two is constant or empty."""
+    """Compute Pearson's correlation, or 0 if one of the two is constant or empty."""
     if not fake.size:
         return 0.0
     a, b = fake - fake.mean(dtype=np.float64), real - real.mean(dtype=np.float64)
@@ -161,10 +162,11 @@ def correlation(fake: Array, real: Array) -> float:
 
 
 def faithfulness(fake: Tensor, source: Tensor) -> float:
-    """How much of the source's edges is in the synthetic image, both ``(1, ...)``.
+    """Compute which share of the source's edges is in the synthetic image, both ``(1, ...)``.
 
-    With n the normalized gradient fields, sum <n(source), n(fake)>^2 / sum <n(source),
-    n(source)>^2: 1 for the source itself, whatever its contrast; 0 if the source has no edge.
+    With n the normalized gradient fields, the share is sum <n(source), n(fake)>^2 / sum <n(source),
+    n(source)>^2. It is 1 for the source itself, whatever its contrast, and 0 if the source has no
+    edge.
     """
     n_source, n_fake = (
         nec_ext.ngf_field(image[None].float(), FAITH_EPS, "quadrature", "sobel")
@@ -176,9 +178,10 @@ def faithfulness(fake: Tensor, source: Tensor) -> float:
 
 
 def contrasts(fake: Array, real: Array, masks: Mapping[str, Mask]) -> dict[str, float | None]:
-    """CSF and tumour against white matter, as a share of the true contrast.
+    """Compute the contrast of CSF and tumour to white matter, as a share of the true contrast.
 
-    ``csf_inverted`` is 1 where CSF is the brighter one, as in T2. None where a tissue is missing.
+    ``csf_inverted`` is 1 if CSF is brighter than white matter, as in T2. Values of a missing tissue
+    are None.
     """
     result: dict[str, float | None] = dict.fromkeys(METRICS[-3:])
     csf, tumour, wm = masks["csf"], masks["tumour"], masks["wm"]
@@ -195,10 +198,10 @@ def contrasts(fake: Array, real: Array, masks: Mapping[str, Mask]) -> dict[str, 
 
 
 def tissue_masks(images: ImageSet, k: int) -> dict[str, Mask]:
-    """Where CSF, white matter and tumour are in an image.
+    """Find CSF, white matter and tumour in an image.
 
-    Without labels CSF is what belongs to the darkest quarter of the brain in T1 and to the
-    brightest in T2, white matter the reverse; of a tumour then nothing is known.
+    Without labels, CSF is the part of the brain that belongs to the darkest quarter in T1 and to
+    the brightest in T2. White matter is the reverse, and the mask of the tumour is empty.
     """
     if images.labels is not None:
         labels = images.labels[k][0].numpy()
@@ -222,9 +225,10 @@ def tissue_masks(images: ImageSet, k: int) -> dict[str, Mask]:
 
 
 def summary(rows: Sequence[Mapping[str, str | float | None]]) -> dict[str, Statistic]:
-    """Mean and deviation of every metric over the images that have it; absent if none has.
+    """Compute mean and deviation of every metric over the images that have it.
 
-    NaN stays NaN, and one infinite value makes the mean infinite and the deviation NaN.
+    A metric that no image has is absent. NaN stays NaN, and one infinite value makes the mean
+    infinite and the deviation NaN.
     """
     columns = {name: [row[name] for row in rows if row[name] is not None] for name in METRICS}
     with np.errstate(invalid="ignore"):
@@ -236,7 +240,10 @@ def summary(rows: Sequence[Mapping[str, str | float | None]]) -> dict[str, Stati
 
 
 def wilcoxon_p(first: Mapping[str, float], second: Mapping[str, float]) -> float:
-    """p of Wilcoxon's signed-rank test on two systems' values by subject; 1 if all are equal."""
+    """Compute p of Wilcoxon's signed-rank test on two systems' values by subject.
+
+    If all values are equal, p is 1.
+    """
     differences = np.array([first[subject] - second[subject] for subject in first])
     if not differences.any():
         return 1.0
@@ -246,12 +253,13 @@ def wilcoxon_p(first: Mapping[str, float], second: Mapping[str, float]) -> float
 def by_subject(
     rows: Iterable[Mapping[str, str | float | None]], metric: str, subjects: Mapping[str, str]
 ) -> dict[str, float]:
-    """The mean of a metric over the images of each subject, and over the seeds in ``rows``.
+    """Average a metric over the images of each subject, and over the seeds in ``rows``.
 
-    Slices of one brain are not independent: a test on them would find differences that are none.
+    Slices of one brain are not independent, so a test on slices would find differences where there
+    are none.
 
     Args:
-        rows: of one system.
+        rows: the rows of one system.
         metric: its name.
         subjects: the subject of each id.
     """
@@ -267,17 +275,17 @@ def by_subject(
 
 
 def free_predictions(pairs: ImageSet, images: ImageSet) -> dict[str, Images]:
-    """What any system has to beat.
+    """Make the predictions that any system has to beat.
 
     Args:
         pairs: both contrasts of the training subjects, for the intensity map alone.
-        images: whose T2 is predicted.
+        images: the images of which the T2 is predicted.
     """
     curve = intensity_map(pairs)
 
     def each(predict: Callable[[Tensor], Tensor]) -> Images:
-        made = [predict(t1) for t1 in images.t1]
-        return torch.stack(made) if isinstance(images.t1, Tensor) else made
+        predictions = [predict(t1) for t1 in images.t1]
+        return torch.stack(predictions) if isinstance(images.t1, Tensor) else predictions
 
     return {
         "identity": images.t1,
@@ -287,10 +295,10 @@ def free_predictions(pairs: ImageSet, images: ImageSet) -> dict[str, Images]:
 
 
 def intensity_map(pairs: ImageSet) -> Array:
-    """The curve from T1 to T2 with the least squared error, ``(MAP_BINS,)``; monotone or not.
+    """Compute the curve from T1 to T2 with the least squared error, ``(MAP_BINS,)``.
 
-    The mean T2 of the pixels of each T1 intensity, over the whole group, background left out.
-    Element k stands for the centre of bin k of [-1, 1].
+    The curve is the mean T2 of the pixels of each T1 intensity, over the whole group without the
+    background, and need not be monotone. Element k stands for the centre of bin k of [-1, 1].
     """
     count, total = np.zeros((2, MAP_BINS))
     for t1_image, t2_image in zip(pairs.t1, pairs.t2, strict=True):
@@ -305,7 +313,7 @@ def intensity_map(pairs: ImageSet) -> Array:
 
 
 def apply_intensity_map(curve: Array, t1: Tensor) -> Tensor:
-    """The curve, linear between the centres of its bins; the background stays what it is."""
+    """Map T1 by a curve, linear between the centres of its bins; the background stays as it is."""
     mapped = np.interp(t1.numpy(), _bin_centres(), curve).astype(np.float32)
     return torch.where(t1 > BACKGROUND, torch.from_numpy(mapped), BACKGROUND)
 

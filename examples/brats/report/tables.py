@@ -47,10 +47,10 @@ TITLES = {
     "tumour_ratio": "tumour ratio",
 }
 LEGEND = """\
-Mean ± standard deviation over the images; of several seeds, median (least to greatest) of their
-means. Histogram matching: {histogram}, then a Gaussian of {blur:g} {blur_unit}; SSIM with a
-{ssim_window} window. Correlation: Pearson's in the brain. Faith: edges of the T1 that are in the
-synthetic image."""
+A cell is mean ± standard deviation over the images, or the median (least to greatest) of the means
+of several seeds. Histogram matching: {histogram}, then a Gaussian of {blur:g} {blur_unit}; SSIM
+with a {ssim_window} window. Correlation: Pearson's in the brain. Faith: the share of the T1's edges
+that is in the synthetic image."""
 LEGEND_TISSUES = """\
  CSF{tumour} ratio: contrast to white matter as a share of the true one; CSF
 inverted: images in which CSF is brighter than white matter, as in T2.{how}"""
@@ -66,7 +66,7 @@ reverse."""
 
 
 class Evaluation(NamedTuple):
-    """A row per system, seed and image; the images; the protocol under which they are compared.
+    """The scores, a row per system, seed and image, with the images and the protocol.
 
     ``fakes`` are the synthetic images of the first run of every system, as its generator made them.
     """
@@ -85,8 +85,8 @@ def evaluate(
     Args:
         runs: ``RUN`` or ``NAME=RUN``. The systems come in this order, the free predictions, whose
             seed is None, before them.
-        device: for the generators.
-        changes: of the protocol, which is otherwise that of the first run.
+        device: the device of the generators.
+        changes: changes to the protocol of the first run, under which all runs are compared.
     """
     data_options: DataOptions | None = None
     rows: list[Row] = []
@@ -139,11 +139,11 @@ def _labelled(system: str, seed: int | None, rows: Sequence[Row]) -> list[Row]:
 
 
 def page(evaluation: Evaluation, published: Mapping[str, str] | None = None) -> str:
-    """Write the table, how to read it, and the tests, in Markdown.
+    """Return the table, its legend, and the tests of significance, in Markdown.
 
     Args:
-        evaluation: of any runs.
-        published: what a paper reports for systems, for a column of its own.
+        evaluation: the evaluation of any runs.
+        published: the values that a paper reports for systems, which get a column of their own.
     """
     rows, images, options, _ = evaluation
     shapes = [image.shape[1:] for image in images.t2]
@@ -161,28 +161,28 @@ def page(evaluation: Evaluation, published: Mapping[str, str] | None = None) -> 
 
 
 def table(rows: Sequence[Row], published: Mapping[str, str] | None = None) -> str:
-    """Write a line per system; leave out metrics that no image has."""
+    """Format a table with a line for each system, without metrics that no image has."""
     published = published or {}
     systems = _by(rows, "system")
     summaries = {
-        system: [summary(part) for part in _by(own, "seed").values()]
-        for system, own in systems.items()
+        system: [summary(part) for part in _by(runs, "seed").values()]
+        for system, runs in systems.items()
     }
-    metrics = [m for m in METRICS if any(m in one for own in summaries.values() for one in own)]
+    metrics = [m for m in METRICS if any(m in one for runs in summaries.values() for one in runs)]
     titles = ["system", "seeds", *(["published"] if published else [])]
     titles += [TITLES[metric] for metric in metrics]
     lines = []
-    for system, own in summaries.items():
-        seeds = "-" if _is_free(systems[system]) else str(len(own))
+    for system, runs in summaries.items():
+        seeds = "-" if _is_free(systems[system]) else str(len(runs))
         cells = [system, seeds, *([published.get(system, "-")] if published else [])]
-        cells += [_cell(metric, own) for metric in metrics]
+        cells += [_cell(metric, runs) for metric in metrics]
         lines.append(cells)
     return markdown(titles, lines)
 
 
-def _is_free(own: Sequence[Row]) -> bool:
-    """Whether the system of these rows needed no training."""
-    return own[0]["seed"] is None
+def _is_free(rows: Sequence[Row]) -> bool:
+    """Return whether the system of these rows needed no training."""
+    return rows[0]["seed"] is None
 
 
 def _cell(metric: str, seeds: Sequence[dict[str, Statistic]]) -> str:
@@ -200,8 +200,8 @@ def _cell(metric: str, seeds: Sequence[dict[str, Statistic]]) -> str:
 
 
 def significance(rows: Sequence[Row], images: ImageSet) -> list[str]:
-    """Compare all pairs of trained systems in a table; nothing for fewer than two."""
-    systems = [(name, own) for name, own in _by(rows, "system").items() if not _is_free(own)]
+    """Compare all pairs of trained systems in a table; return nothing for fewer than two."""
+    systems = [(name, part) for name, part in _by(rows, "system").items() if not _is_free(part)]
     if len(systems) < 2:
         return []
     subjects = dict(zip(images.names, images.subjects, strict=True))
@@ -217,9 +217,9 @@ def significance(rows: Sequence[Row], images: ImageSet) -> list[str]:
         lines.append(cells)
     count = len(set(images.subjects))
     note = (
-        f"First minus second, by subject (n = {count}), means over seeds and slices; Wilcoxon's "
-        "signed-rank test,\ntwo-sided, not corrected for the number of pairs; the smallest p that "
-        f"this n allows is {math.ldexp(1, 1 - count):.1e}."
+        f"Differences are first minus second, by subject (n = {count}), of means over seeds and "
+        "slices. The test is\nWilcoxon's signed-rank test, two-sided, not corrected for the number "
+        f"of pairs; the smallest p that this n allows is {math.ldexp(1, 1 - count):.1e}."
     )
     return [markdown(titles, lines), note]
 
@@ -232,7 +232,7 @@ def _by(rows: Sequence[Row], key: str) -> dict[str, list[Row]]:
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """Write a line per row; what a row lacks is an empty cell."""
+    """Write a line for each row, with an empty cell for a missing value."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, ["system", "seed", "id", *METRICS])
         writer.writeheader()
@@ -243,9 +243,9 @@ def draw_planes(evaluation: Evaluation, path: Path, case: str | None = None) -> 
     """Draw a volume by the first run of every system, as they are compared.
 
     Args:
-        evaluation: of volumes.
+        evaluation: an evaluation of volumes.
         path: the PNG file to write.
-        case: which volume; None: one for which the first system has its median PSNR.
+        case: the name of the volume; None: one for which the first system has its median PSNR.
     """
     rows, images, protocol, fakes = evaluation
     psnr = {(row["system"], row["id"]): row["psnr"] for row in reversed(rows)}  # the first seed's
@@ -257,7 +257,7 @@ def draw_planes(evaluation: Evaluation, path: Path, case: str | None = None) -> 
     k = images.names.index(case)
     t1, t2, brain = (group[k][0].numpy() for group in (images.t1, images.t2, images.brain))
     shown = {"T1, the source": t1, "T2, the truth": t2}
-    for system, made in fakes.items():
-        compared = post_process(made[k][0].numpy(), t2, brain, images.spacing, protocol)
+    for system, fake in fakes.items():
+        compared = post_process(fake[k][0].numpy(), t2, brain, images.spacing, protocol)
         shown[f"{system}\n{psnr[system, case]:.1f} dB"] = compared
     planes(path, shown)

@@ -7,7 +7,7 @@
     python -m examples.brats.train --resume out/cut
     torchrun --nproc-per-node 4 -m examples.brats.train nec data.data=/data/BraTS2023
 
-Ctrl-C saves the state and stops. What a run leaves in its folder: examples/brats/train/records.py.
+Ctrl-C saves the state and stops. examples/brats/train/records.py lists the files of a run.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from nec_ext._console import run_command
 
 from ..data.images import load_data
 from ..options import parse
-from .costs import in_words
+from .costs import format_costs
 from .distributed import first_before_others, joined
 from .loop import Trainer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0 at the end of the training; 1 with one sentence on an error; 130 if stopped."""
+    """Run the training; return 0 at its end, 1 with one sentence on an error, 130 if stopped."""
     try:
         options, resume = parse(arguments)
         with joined(options.device) as process:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"stopped after step {trainer.step}: --resume {options.folder} goes on")
         return 130
     if trainer.costs:
-        print(in_words(trainer.costs, options.loss_backend))
+        print(format_costs(trainer.costs, options.loss_backend))
     return 0
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""What a training takes: the time of a loss, the peak of memory."""
+"""The costs of a training: the time of a loss, and the peak of memory."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-REPEATS = 3  # on a busy machine the fastest is the truest
+REPEATS = 3  # the fastest counts, as other work on the machine only adds time
 
 
 def loss_milliseconds(
     loss: Callable[[Tensor, Tensor], Tensor], images: Tensor, precision: torch.dtype
 ) -> float:
-    """The time of a loss of two images, of its value and its gradient by the first one.
+    """Measure the time of a loss of two images and of its gradient by the first one.
 
     Args:
-        loss: of a generated image and its source.
-        images: for both of them.
-        precision: of the generated one.
+        loss: the loss of a generated image and its source.
+        images: images that take the place of both.
+        precision: the dtype of the generated image.
     """
 
     def once() -> float:
@@ -34,14 +34,14 @@ def loss_milliseconds(
         wait(images.device)
         return 1e3 * (time.perf_counter() - start)
 
-    once()  # caches, and what is compiled
+    once()  # the first call fills caches and may compile
     return min(once() for _ in range(REPEATS))
 
 
 def loss_megabytes(
     loss: Callable[[Tensor, Tensor], Tensor], images: Tensor, precision: torch.dtype
 ) -> float:
-    """The memory that the same takes on a GPU beside its two images, at most."""
+    """Measure the peak memory of a loss and its gradient on a GPU, beside the two images."""
     first = images.to(precision, copy=True).requires_grad_()
     torch.cuda.reset_peak_memory_stats(images.device)
     before = torch.cuda.memory_allocated(images.device)
@@ -50,20 +50,20 @@ def loss_megabytes(
 
 
 def peak_megabytes(device: torch.device) -> float:
-    """The most that tensors have taken on a GPU; on the CPU, that the process has."""
+    """Return the peak memory of the tensors on a GPU, or of the whole process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def in_words(costs: Mapping[str, float], loss: str) -> str:
-    """What a step took; ``loss`` is the backend of the NGF loss."""
+def format_costs(costs: Mapping[str, float], loss: str) -> str:
+    """Format the costs of a step; ``loss`` is the backend of the NGF loss."""
     share = f", of them {costs['loss_ms']:.3g} ms the {loss} loss" if "loss_ms" in costs else ""
     return f"{costs['step_ms']:.4g} ms per step{share}; at most {costs['memory_mb']:.0f} MB"
 
 
 def wait(device: torch.device) -> None:
-    """Until a GPU has done what it was asked for."""
+    """Wait until a GPU has done its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -19,7 +19,7 @@ PATIENCE = timedelta(hours=2)  # while the first process reads a thousand subjec
 
 
 class Process(NamedTuple):
-    """Which of how many processes this is, and where it computes. Only the first one writes."""
+    """This process's rank, the number of processes, and its device; only the first one writes."""
 
     rank: int = 0
     world_size: int = 1
@@ -28,7 +28,7 @@ class Process(NamedTuple):
 
 @contextmanager
 def joined(device: str = "auto") -> Iterator[Process]:
-    """This process, joined with the others that torchrun has started, if it has.
+    """Join this process with the others of torchrun, if there are others.
 
     Args:
         device: ``"cpu"``, ``"cuda"``, or ``"auto"`` for CUDA where there is a GPU.
@@ -52,11 +52,11 @@ def joined(device: str = "auto") -> Iterator[Process]:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replaces gradients by their means over all processes.
+    """Replace gradients by their means over all processes.
 
-    In a GAN step networks run several times, some of them frozen, before a part of them descends.
-    ``DistributedDataParallel`` averages during one backward pass of one network; averaging what an
-    optimizer is about to use is right whatever came before.
+    In a step of a GAN, networks run several times and some of them are frozen, before an optimizer
+    takes its step. ``DistributedDataParallel`` averages during one backward pass of one network.
+    Averages right before the optimizer's step are correct whatever came before.
     """
     if not dist.is_initialized():
         return
@@ -67,26 +67,26 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def first_before_others(call: Callable[[], T]) -> T:
-    """What the call returns, made by the first process first: the others find its cache."""
+    """Make a call in the first process, then in the others, which find its cache."""
     rank = dist.get_rank() if dist.is_initialized() else 0
-    made = call() if rank == 0 else None
+    result = call() if rank == 0 else None
     wait_for_all()
-    return call() if made is None else made
+    return call() if result is None else result
 
 
 def wait_for_all() -> None:
-    """Returns when every process has come here."""
+    """Wait until every process has come here."""
     if dist.is_initialized():
         dist.barrier()
 
 
 def name_of(device: torch.device) -> str:
-    """The GPU's name, or ``"cpu"``."""
+    """Return the GPU's name, or ``"cpu"``."""
     return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
 
 
 def any_process(answer: bool) -> bool:
-    """Whether the answer is yes in at least one process."""
+    """Return whether the answer is yes in at least one process."""
     if not dist.is_initialized():
         return answer
     votes = torch.tensor(int(answer))
@@ -95,7 +95,7 @@ def any_process(answer: bool) -> bool:
 
 
 def collected(state: object) -> list[object]:
-    """The states of all processes in the order of their ranks; empty in all but the first one."""
+    """Gather the states of all processes by rank; only the first process gets them."""
     if not dist.is_initialized():
         return [state]
     states: list[object] = [None] * dist.get_world_size() if dist.get_rank() == 0 else []

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""One step of a system: whose losses reach whose weights, in which order and precision."""
+"""A training step of a system: which losses reach which weights, in which order and precision."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Learner:
     """A system, its optimizers and, with ``ema``, the average of its generator.
 
     Args:
-        options: of the run; ``steps`` is not 0.
-        process: which of several processes this is.
+        options: the options of the run; ``steps`` is not 0.
+        process: this process, which may be one of several.
     """
 
     def __init__(self, options: Options, process: Process) -> None:
@@ -48,7 +48,7 @@ class Learner:
         return self.average.module if self.average else self.system.generator
 
     def learn(self, step: int, source: Tensor, target: Tensor) -> Losses:
-        """One step of all optimizers; its losses, detached and without their weights.
+        """Take a step of all optimizers; return its losses, detached and without their weights.
 
         Args:
             step: its number, from 0. Weights, rates and random numbers depend on it.
@@ -65,9 +65,9 @@ class Learner:
             fakes = [self._generate(*batch) for batch in batches]
 
         def with_graphs() -> Iterator[tuple[Tensor, Tensor, Images]]:
-            """Batches and fakes; of several batches one has its graph in memory at a time."""
-            for batch, made in zip(batches, fakes, strict=True):
-                yield *batch, made if single else self._generate(*batch)
+            """Yield batches and fakes; only one of several batches has its graph in memory."""
+            for batch, images in zip(batches, fakes, strict=True):
+                yield *batch, images if single else self._generate(*batch)
 
         def generator_losses() -> Iterator[Losses]:
             for batch in with_graphs():
@@ -76,9 +76,9 @@ class Learner:
                 yield losses
 
         def discriminator_losses() -> Iterator[Losses]:
-            for batch, made in zip(batches, fakes, strict=True):
+            for batch, images in zip(batches, fakes, strict=True):
                 with self._autocast():
-                    losses = system.discriminator_losses(*batch, made)
+                    losses = system.discriminator_losses(*batch, images)
                 yield losses
 
         def coupled_losses() -> Iterator[Losses]:
@@ -104,7 +104,7 @@ class Learner:
             return self.system.generate(source, target)
 
     def _descend(self, name: str, step: int, batches: Iterable[Losses]) -> Losses:
-        """A step of an optimizer down the weighted losses' mean; returns their sums, detached."""
+        """Take a step of an optimizer down the mean weighted loss; return the losses' sums."""
         weights = self.system.weights(step)
         optimizer = self.optimizers[name]
         optimizer.zero_grad()
@@ -122,14 +122,14 @@ class Learner:
         return sums
 
     def rate(self, name: str, step: int) -> float:
-        """An optimizer's learning rate: constant at first, then falling linearly to 0."""
+        """Return an optimizer's learning rate: constant at first, then falling linearly to 0."""
         options = self.options
         first = {"generator": options.lr_generator, "discriminator": options.lr_discriminator}
         left, falling = options.steps - step, options.decay * options.steps
         return first[name] * (left / falling if left < falling else 1.0)
 
     def _autocast(self) -> torch.autocast:
-        """Runs networks in half precision if asked for."""
+        """Return a context in which networks run in half precision, if the options say so."""
         enabled = self.options.amp != "none"
         return torch.autocast(self.process.device.type, dtype=self.precision, enabled=enabled)
 
@@ -138,9 +138,9 @@ class Learner:
     # --------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """Everything that changes from step to step, and the generator for who needs no more.
+        """Return everything that changes from step to step, and the generator for inference.
 
-        All processes have to ask at the same time; the answer of the first one is complete.
+        All processes have to call this at the same time; only the first one gets the whole state.
         """
         return {
             "system": self.system.state_dict(),
@@ -152,7 +152,7 @@ class Learner:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Goes back to a :meth:`state`; ValueError with one sentence if it is of another kind."""
+        """Restore a :meth:`state`; raise ValueError with one sentence if it is of another kind."""
         if len(state["pools"]) != self.process.world_size:
             raise ValueError(
                 f"it was written by {len(state['pools'])} processes, not {self.process.world_size}"
@@ -175,11 +175,12 @@ class Learner:
 
 
 def make_optimizers(system: System, options: Options) -> dict[str, Optimizer]:
-    """Adam for the generators and Adam for the discriminators, or one for all of them.
+    """Make an Adam for the generators and one for the discriminators, or one for all of them.
 
-    Coupled as in the authors' code, the generator's pass gives the discriminators a gradient too:
-    they minimize BCE(real, 1) + BCE(fake, 0) + lambda_gan BCE(fake, 1). Where real and fake are
-    alike their best answer is then 2/3 instead of 1/2, and the generator's term is ln(3/2).
+    With one for all, as in the authors' code, the generator's pass gives the discriminators a
+    gradient too. They minimize BCE(real, 1) + BCE(fake, 0) + lambda_gan BCE(fake, 1). Where real
+    and fake are alike, their best answer is then 2/3 instead of 1/2, and the generator's term is
+    ln(3/2).
     """
     parts = {"generator": system.generators, "discriminator": system.discriminators}
     weights = {name: list(part.parameters()) for name, part in parts.items()}
@@ -194,7 +195,7 @@ def _seed(seed: int, step: int, rank: int) -> int:
 
 @contextmanager
 def _frozen(networks: nn.Module) -> Iterator[None]:
-    """No gradients for the weights of these networks."""
+    """Freeze the weights of these networks, which then get no gradients."""
     networks.requires_grad_(False)
     try:
         yield

@@ -2,9 +2,9 @@
 # Copyright (c) 2026 The nec_ext authors
 """The training loop of all four systems.
 
-A step depends on the options, on its number and on the state that the step before has left: batches
-and random numbers are made from seed, step and process. The weights of a run that is resumed are
-therefore those that it would have without the interruption, on a CPU bit by bit.
+A step depends on the options, on its number and on the state after the step before. Seed, step and
+process decide its batches and random numbers. So a resumed run has the weights that it would have
+without the interruption, on a CPU bit by bit.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ from .learner import Learner
 from .records import Records, load_checkpoint, save_checkpoint
 
 SHOWN = 4  # validation images in TensorBoard
-COSTS = "images_per_second", "step_ms", "loss_ms", "memory_mb"  # since the last line; the peak
+COSTS = "images_per_second", "step_ms", "loss_ms", "memory_mb"  # since the last line of the file
 
 
 def load_generator(run: Path) -> tuple[nn.Module, Options]:
-    """The generator of a run at its best validation, on the CPU, and the run's options.
+    """Load the generator of a run at its best validation, on the CPU, and the run's options.
 
-    With ``ema`` it is the averaged one. ValueError with one sentence if there is none.
+    With ``ema`` it is the averaged generator. If there is none, a ValueError says so in one
+    sentence.
     """
     path = run / "best.pt"
     state = load_checkpoint(path)
@@ -51,17 +52,17 @@ def load_generator(run: Path) -> tuple[nn.Module, Options]:
 
 
 class Trainer:
-    """A run: all steps of a system's learner, validations, and what is written on the way.
+    """A run: all steps of a system's learner, the validations, and the files that it writes.
 
     Args:
-        options: of the run.
+        options: the options of the run.
         data: the images.
-        process: which of several processes this is.
-        resume: goes on from the last checkpoint in the run's folder.
+        process: this process, which may be one of several.
+        resume: whether to continue from the last checkpoint in the run's folder.
 
     Raises:
-        ValueError: with one sentence: images that the networks cannot take, a folder that holds
-            another run, a checkpoint that cannot be used.
+        ValueError: with one sentence, if the networks cannot take the images, the folder holds
+            another run, or the checkpoint cannot be used.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Trainer:
         self.step = self.best_step = 0
         self.best = -math.inf  # the validation metric of best.pt, which is of best_step
         self.costs: dict[str, float] = {}  # of the last line of metrics.csv
-        self.seconds, self.start = 0.0, time.perf_counter()  # before the start, and when it was
+        self.seconds, self.start = 0.0, time.perf_counter()  # earlier seconds, and the start time
 
         last = options.folder / "last.pt"
         if resume:
@@ -106,7 +107,7 @@ class Trainer:
             self._describe("running")
 
     def fit(self) -> bool:
-        """Trains to the last step, or until Ctrl-C or SIGTERM: whether it came to the end.
+        """Train to the last step, or until Ctrl-C or SIGTERM; return whether the end was reached.
 
         Raises:
             FloatingPointError: a loss is not finite.
@@ -165,17 +166,17 @@ class Trainer:
         return self.pairs.batch(step, augment, process.rank, process.world_size)
 
     def _loss_and_memory(self, source: Tensor) -> dict[str, float]:
-        """Time of the NGF loss for a step's images, outside of the step, and the peak of memory."""
-        found = {"memory_mb": peak_megabytes(self.process.device)}
+        """Measure the NGF loss for a step's images, outside of the step, and the peak of memory."""
+        costs = {"memory_mb": peak_megabytes(self.process.device)}
         loss, count = self.learner.system.ngf_loss, self.options.accumulate
         if self.records and loss:
             batch = source.chunk(count)[0]
-            found["loss_ms"] = count * loss_milliseconds(loss, batch, self.learner.precision)
-        return found
+            costs["loss_ms"] = count * loss_milliseconds(loss, batch, self.learner.precision)
+        return costs
 
     def _record(self, means: Mapping[str, float], validate: bool) -> bool:
-        """Writes a line of metrics.csv; whether its validation is the best one so far."""
-        if self.records is None:  # the first process does
+        """Write a line of metrics.csv; return whether its validation is the best one so far."""
+        if self.records is None:  # only the first process writes
             return False
         for name, mean in means.items():
             if not math.isfinite(mean):
@@ -193,7 +194,7 @@ class Trainer:
             )
             metrics = summary(score(fake, self.validation, self.options.metrics))
             row |= {name: statistic.mean for name, statistic in metrics.items()}
-            # Never the untrained network: where histograms are matched it may look good.
+            # The untrained network is never the best: with matched histograms it may look good.
             is_best = self.step > 0 and row[self.options.selection] > self.best
             if is_best:
                 self.best, self.best_step = row[self.options.selection], self.step
@@ -203,15 +204,15 @@ class Trainer:
         return is_best
 
     def _rates(self) -> dict[str, float]:
-        learner, step = self.learner, max(self.step - 1, 0)  # the one that was done last
+        learner, step = self.learner, max(self.step - 1, 0)  # the last step that was taken
         return {f"lr_{name}": learner.rate(name, step) for name in learner.optimizers}
 
     def _save(self, is_best: bool) -> None:
-        """Writes last.pt, and best.pt too if no state before was better."""
+        """Write last.pt, and best.pt too if no state before was better."""
         state = self.learner.state()
         if self.records:
             state |= {"options": asdict(self.options), **self._progress()}
-            if is_best:  # first: from last.pt alone a run that is killed here goes on as it was
+            if is_best:  # before last.pt: a run that is killed here resumes from the old last.pt
                 kept = {key: state[key] for key in ("options", "step", "generator")}
                 save_checkpoint(self.options.folder / "best.pt", kept)
             save_checkpoint(self.options.folder / "last.pt", state)
@@ -246,7 +247,7 @@ class Trainer:
 
 
 class _Meter:
-    """Means of losses, and of what a step takes, since it was made."""
+    """The means of losses, and of the costs of a step, since the meter was made."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -254,7 +255,7 @@ class _Meter:
         self.start = time.perf_counter()
 
     def add(self, losses: Losses, images: int) -> None:
-        """Takes a step into account, without waiting for a GPU to finish it."""
+        """Add a step, without waiting for a GPU to finish it."""
         self.sums = {name: self.sums.get(name, 0) + loss for name, loss in losses.items()}
         self.steps += 1
         self.images += images
@@ -268,7 +269,7 @@ class _Meter:
 
 @contextmanager
 def _stop_request() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C or SIGTERM came; the step at hand is then finished before the run stops."""
+    """Yield a function that says whether Ctrl-C or SIGTERM came, so that a step can be finished."""
     received: list[int] = []
     signals = signal.SIGINT, signal.SIGTERM
     before = [signal.signal(one, lambda number, _: received.append(number)) for one in signals]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""What a run leaves in its folder.
+"""The files that a run writes to its folder.
 
-run.json     options, versions, how far it came and how well
-metrics.csv  a line every ``log_every`` steps and at every validation, with what a step took
-last.pt      everything that is needed to go on exactly
+run.json     options and versions, the step reached and the best validation
+metrics.csv  a line every ``log_every`` steps and at every validation, with the costs of a step
+last.pt      the whole state, from which a run resumes exactly
 best.pt      the generator at the best validation, and the options
 events.*     the lines of metrics.csv and validation images, for TensorBoard
 """
@@ -35,12 +35,12 @@ State = dict[str, Any]
 
 
 def save_checkpoint(path: Path, state: State) -> None:
-    """Tensors, numbers, text, and lists and dictionaries of them."""
+    """Save tensors, numbers, text, and lists and dictionaries of them."""
     write_atomically(path, functools.partial(torch.save, state))
 
 
 def load_checkpoint(path: Path) -> State:
-    """The saved state, on the CPU; ValueError with one sentence if it is missing or damaged."""
+    """Load a state to the CPU; raise ValueError with one sentence if it is missing or damaged."""
     if not path.is_file():
         raise ValueError(f"there is no checkpoint {path}")
     try:
@@ -50,7 +50,7 @@ def load_checkpoint(path: Path) -> State:
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """What run.json says; empty if there is none."""
+    """Read run.json; the result is empty if there is none."""
     path = folder / "run.json"
     return read_json(path) if path.exists() else {}
 
@@ -61,13 +61,13 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 
 class Records:
-    """Writes run.json, metrics.csv and TensorBoard's events.
+    """The writer of run.json, metrics.csv and TensorBoard's events.
 
     Args:
-        folder: of the run; made if it is not there.
-        columns: of metrics.csv, ``step`` first.
-        facts: what run.json says beside versions and state.
-        step: what was written of later steps is dropped, for a run that goes on from here.
+        folder: the folder of the run, which is made if it is missing.
+        columns: the columns of metrics.csv, ``step`` first.
+        facts: facts for run.json, beside versions and state.
+        step: the step from which a run resumes; the records of later steps are dropped.
     """
 
     def __init__(
@@ -76,18 +76,18 @@ class Records:
         self.folder, self.columns = folder, columns
         self.facts = {**facts, **versions()}
         folder.mkdir(parents=True, exist_ok=True)
-        for part in folder.glob("*.tmp"):  # of a process that was killed while it wrote
+        for part in folder.glob("*.tmp"):  # a process that was killed while it wrote leaves these
             part.unlink()
         self._cut(step)
         self.events = _summary_writer(folder, step)
 
     def describe(self, facts: Mapping[str, object]) -> None:
-        """Writes run.json anew, with these facts before those of the whole run."""
+        """Write run.json again, with these facts before those of the whole run."""
         text = json.dumps({**facts, **self.facts}, indent=2, allow_nan=False)
         write_atomically(self.folder / "run.json", lambda file: file.write(text.encode() + b"\n"))
 
     def add(self, row: Mapping[str, float | None]) -> None:
-        """A line of metrics.csv; what the row lacks stays empty."""
+        """Write a line of metrics.csv; a value that the row lacks stays empty."""
         with (self.folder / "metrics.csv").open("a", newline="") as file:
             csv.DictWriter(file, self.columns).writerow(row)
         if self.events:
@@ -96,7 +96,7 @@ class Records:
                     self.events.add_scalar(name, value, int(row["step"] or 0))
 
     def show(self, step: int, images: Sequence[Images]) -> None:
-        """Images in [-1, 1], those of one index side by side; of volumes the middle slice."""
+        """Show images in [-1, 1], those of one index side by side, volumes by a middle slice."""
         if self.events:
             rows = []
             for row in zip(*images, strict=True):
@@ -110,7 +110,7 @@ class Records:
             self.events.add_image("validation", (grid.nan_to_num().clamp(-1, 1) + 1) / 2, step)
 
     def close(self) -> None:
-        """Has TensorBoard's events on disk."""
+        """Write the last of TensorBoard's events to disk."""
         if self.events:
             self.events.close()
 

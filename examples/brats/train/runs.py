@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Several trainings, some of them at a time, each a process of its own."""
+"""Several trainings, each in a process of its own, some of them at the same time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ POLL_SECONDS = 1.0
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One training: a system as it is called in tables, and its options."""
+    """A training: the name of its system in tables, and its options."""
 
     name: str
     options: Options
@@ -47,18 +47,18 @@ class Run:
 def make_run(
     name: str, system: str, preset: str, seed: int, folder: Path, *layers: Mapping[str, object]
 ) -> Run:
-    """A run in ``folder/<name>-<seed>``."""
+    """Make a run in ``folder/<name>-<seed>``."""
     slug = re.sub(r"\W+", "-", name.lower())
-    own = {"seed": seed, "out": str(folder / f"{slug}-{seed}")}
-    return Run(name, make_options(system, preset, *layers, own))
+    settings = {"seed": seed, "out": str(folder / f"{slug}-{seed}")}
+    return Run(name, make_options(system, preset, *layers, settings))
 
 
 def train_all(runs: Sequence[Run], jobs: int) -> None:
-    """Trains what is not trained yet, ``jobs`` runs at a time; goes on with what was interrupted.
+    """Train the runs that are not finished, ``jobs`` at a time; resume interrupted ones.
 
     Raises:
-        ValueError: with one sentence: options that cannot be, a folder that holds a run with other
-            options, or, when all the others are done, which runs failed.
+        ValueError: with one sentence, if options are impossible, if a folder holds a run with other
+            options, or, when all other runs are done, if runs failed.
     """
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
@@ -66,7 +66,7 @@ def train_all(runs: Sequence[Run], jobs: int) -> None:
     for run in waiting:
         check_size(run.options)
     for options in dict.fromkeys(run.options.data for run in waiting):
-        load_data(options)  # prepared once, not by every process
+        load_data(options)  # prepares the images once, instead of once in every process
     failures: list[str] = []
     going: dict[Run, subprocess.Popen[bytes]] = {}
     with _interruptible(), tqdm(total=len(waiting), desc="training", unit="run") as bar:
@@ -85,7 +85,7 @@ def train_all(runs: Sequence[Run], jobs: int) -> None:
                     bar.set_postfix_str(progress)
         finally:
             for process in going.values():
-                process.terminate()  # after saving its state, except on Windows
+                process.terminate()  # the process saves its state first, except on Windows
             for process in going.values():
                 process.wait()
     if failures:
@@ -93,20 +93,20 @@ def train_all(runs: Sequence[Run], jobs: int) -> None:
 
 
 def finished(run: Run) -> bool:
-    """Whether the run's folder holds it, whole; ValueError if it holds another one."""
+    """Return whether a run is finished in its folder; raise ValueError if another run is there."""
     facts = read_facts(run.options.folder)
     if not facts:
         return False
-    known = saved_options(facts, run.options.folder / "run.json")
-    asked, found = (flat(asdict(options)) for options in (run.options, known))
-    for key in ("steps", "validate_every"):  # where 0 becomes what an epoch has
-        asked[key] = asked[key] or found[key]
-    elsewhere = {"out", "device", "data.cache"}  # the same run, in another place
-    different = [key for key in asked if key not in elsewhere and asked[key] != found[key]]
+    saved = saved_options(facts, run.options.folder / "run.json")
+    wanted, stored = (flat(asdict(options)) for options in (run.options, saved))
+    for key in ("steps", "validate_every"):  # 0 stands for the steps of epochs
+        wanted[key] = wanted[key] or stored[key]
+    elsewhere = {"out", "device", "data.cache"}  # the run is the same in another place
+    different = [key for key in wanted if key not in elsewhere and wanted[key] != stored[key]]
     if different:
         raise ValueError(
             f"{run.options.folder} holds a run with another {different[0]}, "
-            f"{as_text(found[different[0]])}: choose another folder"
+            f"{as_text(stored[different[0]])}: choose another folder"
         )
     return facts.get("state") == "finished"
 
@@ -142,7 +142,7 @@ def _reason(run: Run, code: int) -> str:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM, as of a batch system, stops the trainings like Ctrl-C."""
+    """Let SIGTERM, which batch systems send, stop the trainings like Ctrl-C."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""The four systems of the paper's table 1, each in a file that says only what is its own."""
+"""The four systems of the paper's table 1, each in a file that has only its own parts."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ SYSTEMS = {
 
 
 def make_system(options: Options) -> System:
-    """The system of these options, with new weights."""
+    """Make the system of these options, with new weights."""
     return SYSTEMS[options.system](options)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""What the training loop knows of a system."""
+"""The base class of all systems, which is all that the training loop depends on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...options import Options
 from ..networks import make_discriminator, make_generator
 from ..objectives import ImagePool, adversarial_loss
 
-# By name. Images are (B, 1, H, W), losses are scalars.
+# Both are by name. Images are (B, 1, H, W), losses are scalars.
 Images = dict[str, Tensor]
 Losses = dict[str, Tensor]
 
@@ -22,14 +22,14 @@ Losses = dict[str, Tensor]
 class System(nn.Module, ABC):
     """Networks, and the losses of a step; the loop minimizes their sum, weighted by ``weights``.
 
-    ``generators["target"]`` makes target images from source images, ``discriminators["target"]``
-    tells target images from made ones. A system adds to both what else it trains: everything in
-    ``generators`` shares an optimizer, and so does everything in ``discriminators``.
+    ``generators["target"]`` makes target images from source images, and
+    ``discriminators["target"]`` tells them from real ones. A system adds its other networks to
+    these two dictionaries. The networks of each dictionary share an optimizer.
     """
 
     paired = False  # whether source and target show the same slice
-    discriminator_first = True  # which of the two optimizers steps first
-    ngf_loss: Callable[[Tensor, Tensor], Tensor] | None = None  # where it is part of the objective
+    discriminator_first = True  # whether the discriminators' optimizer steps first
+    ngf_loss: Callable[[Tensor, Tensor], Tensor] | None = None  # if it is part of the objective
 
     def __init__(self, options: Options) -> None:
         super().__init__()
@@ -40,31 +40,31 @@ class System(nn.Module, ABC):
 
     @property
     def generator(self) -> nn.Module:
-        """The network that is wanted in the end, from source to target images."""
+        """The network from source to target images, which is the purpose of the training."""
         return self.generators["target"]
 
     @abstractmethod
     def generate(self, source: Tensor, target: Tensor) -> Images:
-        """All images that the losses of a step are about.
+        """Make all images that the losses of a step need.
 
-        Those under the name of a discriminator are what it has to tell from real ones.
+        A discriminator has to tell the images under its own name from real ones.
         """
 
     @abstractmethod
     def generator_losses(self, source: Tensor, target: Tensor, fakes: Images) -> Losses:
-        """The terms of the generators' objective, without their weights."""
+        """Compute the terms of the generators' objective, without their weights."""
 
     def discriminator_losses(self, source: Tensor, target: Tensor, fakes: Images) -> Losses:
-        """How badly the discriminators recognize real images, and fakes, which get no gradient."""
+        """Compute how badly the discriminators recognize real images and (detached) fakes."""
         real = {"source": source, "target": target}
-        made = {name: pool.show(fakes[name]) for name, pool in self.pools.items()}
+        shown = {name: pool.show(fakes[name]) for name, pool in self.pools.items()}
         return {
             "d_real": sum_of(self.judge(name, real[name], True) for name in self.discriminators),
-            "d_fake": sum_of(self.judge(name, made[name], False) for name in self.discriminators),
+            "d_fake": sum_of(self.judge(name, shown[name], False) for name in self.discriminators),
         }
 
     def weights(self, step: int) -> dict[str, float]:
-        """The weight of every loss at a step of the training, by its name."""
+        """Return the weight of every loss at a step of the training, by its name."""
         options = self.options
         return {
             "gan": options.lambda_gan,
@@ -73,20 +73,20 @@ class System(nn.Module, ABC):
         }
 
     def judge(self, name: str, images: Tensor, real: bool) -> Tensor:
-        """How far a discriminator is from taking all images for real ones, or for fakes."""
+        """Compute how far a discriminator is from taking all images for real ones, or for fakes."""
         logits = self.discriminators[name](images)
         return adversarial_loss(logits, real, self.options.adversarial)
 
     def pool_state(self) -> dict[str, list[Tensor]]:
-        """The pools' images; they are a process's own, unlike ``state_dict``."""
+        """Return the images in the pools; every process has others, unlike ``state_dict``."""
         return {name: [image.cpu() for image in pool.images] for name, pool in self.pools.items()}
 
     def load_pool_state(self, state: dict[str, list[Tensor]], device: torch.device) -> None:
-        """Goes back to a ``pool_state``."""
+        """Restore a ``pool_state``."""
         for name, images in state.items():
             self.pools[name].images = [image.to(device) for image in images]
 
 
 def sum_of(losses: Iterable[Tensor]) -> Tensor:
-    """A scalar."""
+    """Add up scalar losses."""
     return torch.stack(list(losses)).sum()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""CUT: every patch of the result has to be recognized as what stood there before."""
+"""CUT: every patch of the result has to be recognized as the source's patch at its place."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .base import Images, Losses, System
 class CUT(System):
     """L = L_GAN + lambda (L_PatchNCE(source) + L_PatchNCE(target)) / 2; Park et al., ECCV 2020.
 
-    What tells patches apart are layers of the generator itself, each with a small head. The heads
-    learn with the generator's settings, and Adam treats every weight on its own: so they share its
-    optimizer. Without ``nce_identity`` only source images count, as in FastCUT.
+    Layers of the generator itself, each with a small head, tell patches apart. The heads learn with
+    the generator's settings, and Adam treats every weight by itself, so they share its optimizer.
+    Without ``nce_identity`` only source images count, as in FastCUT.
     """
 
     def __init__(self, options: Options) -> None:
@@ -52,5 +52,5 @@ class CUT(System):
 
     def _features(self, images: Tensor) -> list[Tensor]:
         generator = self.generator
-        assert isinstance(generator, ResNetGenerator)  # by the options
+        assert isinstance(generator, ResNetGenerator)  # the options guarantee it
         return generator.features(images, self.options.nce_layers)

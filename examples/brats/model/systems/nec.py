@@ -15,9 +15,9 @@ from .base import Images, Losses, System
 class NEC(System):
     """Eq. (1) of Jaouen et al., ISBI 2024: L = L_GAN + lambda L_NGF, unpaired and one-sided.
 
-    The NGF loss does not know in which direction an edge goes: whether a contrast is inverted is up
-    to the discriminator, which ``delay`` and ``ramp`` let speak first. ``warmup`` is the first
-    epoch of the authors' released code: the network learns to copy its input.
+    The NGF loss does not depend on the direction of an edge, so the discriminator decides whether a
+    contrast is inverted. ``delay`` and ``ramp`` let it decide before the loss acts. ``warmup`` is
+    the first epoch of the authors' released code, in which the network learns to copy its input.
     """
 
     def __init__(self, options: Options) -> None:

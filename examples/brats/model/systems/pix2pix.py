@@ -13,7 +13,7 @@ from .base import Images, Losses, System
 class Pix2Pix(System):
     """L = L_GAN + lambda L_1, Isola et al., CVPR 2017.
 
-    As in the NEC paper its discriminator does not see the source image.
+    The discriminator does not see the source image, as in the NEC paper.
     """
 
     paired = True

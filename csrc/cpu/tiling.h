@@ -40,8 +40,6 @@ constexpr int64_t kChunksPerThread = 4;
 constexpr int64_t kMinChunkVoxels = 16384;
 constexpr int64_t kMinChunkPlanes = 16;
 
-NEC_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 struct Tiling {
   Box window;
   int64_t images[2];  // samples, channels
@@ -99,7 +97,7 @@ struct Piece {
   int joining;       // the index that goes on from there
   int64_t images;
   Box box;
-  int64_t first_partial, partial_step;  // of its first plane, and from one plane to the next
+  int64_t first_partial, partial_stride;  // of its first plane, and from one plane to the next
 };
 
 inline Piece piece_at(const Tiling& t, int64_t index) {
@@ -122,7 +120,7 @@ inline Piece piece_at(const Tiling& t, int64_t index) {
     piece.box.hi[k] = std::min(piece.box.lo[k] + length[k], t.window.hi[k]);
   }
   const int64_t first_plane = group * t.planes + begin[0];
-  piece.partial_step = t.tiles[0] * t.tiles[1];
+  piece.partial_stride = t.tiles[0] * t.tiles[1];
   piece.first_partial = (first_plane * t.tiles[0] + tile_y) * t.tiles[1] + tile_x;
   return piece;
 }

@@ -34,14 +34,14 @@ void ngf_forward(StableIValue* stack, uint64_t, uint64_t) {
   const auto reduction = Reduction(in.take<int64_t>());
   const bool normalize = in.take<bool>();
   const bool input_grad = in.take<bool>(), target_grad = in.take<bool>();
-  const Layout layout(a.input, Device::kRowAxes);
-  Problem p = make_problem(a, layout);
+  const ImageAxes axes(a.input, Device::kRowAxes);
+  Problem p = make_problem(a, axes);
   Device device(a.input);
   const bool is_map = reduction == Reduction::none;
-  const Tensor loss = is_map ? add_loss_map(a, layout, p) : new_scalar(a);
+  const Tensor loss = is_map ? add_loss_map(a, axes, p) : new_scalar(a);
   const Tensor factor = new_scalar(a);
   const auto [grad_input, grad_target] =
-      add_gradients(a, layout, input_grad && !is_map, target_grad && !is_map, p);
+      add_gradients(a, axes, input_grad && !is_map, target_grad && !is_map, p);
   if (is_map) {
     device.maps(p);
     torch::stable::fill_(factor, a.weight);
@@ -57,12 +57,12 @@ void ngf_backward(StableIValue* stack, uint64_t, uint64_t) {
   const Tensor upstream = in.take<Tensor>();
   const Arguments a = in.take_arguments();
   const bool input_grad = in.take<bool>(), target_grad = in.take<bool>();
-  const Layout layout(a.input, Device::kRowAxes);
-  Problem p = make_problem(a, layout);
-  p.upstream = layout.view(upstream);
+  const ImageAxes axes(a.input, Device::kRowAxes);
+  Problem p = make_problem(a, axes);
+  p.upstream = axes.view(upstream);
   p.gradient_scale = a.weight;
   Device device(a.input);
-  const auto [grad_input, grad_target] = add_gradients(a, layout, input_grad, target_grad, p);
+  const auto [grad_input, grad_target] = add_gradients(a, axes, input_grad, target_grad, p);
   device.maps(p);
   give(stack, grad_input, grad_target);
 }
@@ -77,12 +77,12 @@ void ngf_sums_(StableIValue* stack, uint64_t, uint64_t) {
   const auto grad_target = in.take<std::optional<Tensor>>();
   // Sums of planes are those along the axis of the largest stride, which then makes no rows.
   const int row_axes = int(a.input.dim()) - (per_plane ? 3 : 2);
-  const Layout layout(a.input, std::min(Device::kRowAxes, row_axes));
-  Problem p = make_problem(a, layout);
-  set_window(layout, dim, begin, end, p);
+  const ImageAxes axes(a.input, std::min(Device::kRowAxes, row_axes));
+  Problem p = make_problem(a, axes);
+  set_window(axes, dim, begin, end, p);
   p.gradient_scale = a.weight;
-  set_gradients(layout, grad_input, grad_target, p);
-  STD_TORCH_CHECK(!per_plane || layout.axis[0] + 2 == dim,
+  set_gradients(axes, grad_input, grad_target, p);
+  STD_TORCH_CHECK(!per_plane || axes.axis[0] + 2 == dim,
                   "nec_ext: planes are those along the axis of the largest stride");
   STD_TORCH_CHECK(!of_mask || (p.mask && !p.gradient[0]),
                   "nec_ext: the sum of a mask needs one, and has no gradient");
@@ -103,11 +103,11 @@ void ngf_scale_(Tensor gradient, Tensor upstream, std::optional<Tensor> factor) 
   };
   STD_TORCH_CHECK(is_scalar(upstream) && (!factor || is_scalar(*factor)),
                   "nec_ext: upstream and factor must be scalars of float32 or float64");
-  const Layout layout(gradient, Device::kRowAxes);
-  const View view = layout.view(gradient);
+  const ImageAxes axes(gradient, Device::kRowAxes);
+  const View view = axes.view(gradient);
   STD_TORCH_CHECK(view.dtype != DType::uint8, "nec_ext: a gradient must be of a floating type");
-  Device(gradient).scale(view, layout.size, layout.view(upstream),
-                         factor ? layout.view(*factor) : View{});
+  Device(gradient).scale(view, axes.size, axes.view(upstream),
+                         factor ? axes.view(*factor) : View{});
 }
 
 }  // namespace nec

@@ -1,9 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright (c) 2026 The nec_ext authors
 
-#include "launch.h"
+//
+// The launches around a sweep. With a mask: its partial sums, and from them the factor of the mean;
+// the sweep, with partial sums of its own; one block that adds them up. All partial sums are in the
+// workspace, which the kernels use one after the other:
+//
+//   workspace   [ sum of the mask | factor | partial sums of the mask, then of the sweep ... ]
+//                 <--- kScalars ---------->
+
+#include "sweep.h"
 
 #include "launch.cuh"
+#include "scale.cuh"
+#include "sums.cuh"
 
 #define NEC_TEXT_(x) #x
 #define NEC_TEXT(x) NEC_TEXT_(x)
@@ -25,6 +35,7 @@ void check_size(const int64_t (&sizes)[kAxes]) {
   }
 }
 
+// A kernel whose blocks have kSumThreads threads.
 template <class Body>
 void launch_small(const typename Body::Arguments& arguments, int64_t blocks, Stream stream,
                   const char* name, Start start = Start::in_order) {
@@ -32,14 +43,16 @@ void launch_small(const typename Body::Arguments& arguments, int64_t blocks, Str
                             stream, name, start);
 }
 
-// Adds up what the kernel before it has left.
+// Adds up what the kernel before it has left. One block is enough for a few thousand numbers, and
+// adds them in one order.
 template <class Body>
 void launch_finish(const typename Body::Arguments& arguments, Stream stream, const char* name) {
   launch_small<Body>(arguments, 1, stream, name, Start::early);
 }
 
-int64_t enough_blocks(const Rows& rows, int64_t most) {
-  return std::min(ceil_div(rows.count, int64_t(kSumThreads)), most);
+// A thread takes several strips where there are more than `most` blocks would hold.
+int64_t enough_blocks(const JoinedArray& joined, int64_t most) {
+  return std::min(ceil_div(joined.count, int64_t(kSumThreads)), most);
 }
 
 struct Partials {
@@ -47,16 +60,28 @@ struct Partials {
   double repeats;  // of a mask over axes that it broadcasts; else 1
 };
 
+// Sums the mask over the window into partials [count]. It is an array of its own here: the order of
+// its axes in memory need not be that of the images. Axes that it broadcasts are left out, and
+// multiplied in at the end.
 template <typename T>
 Partials launch_mask(const Problem& p, double* partials, Stream stream) {
-  Partials result;
-  const Rows rows = make_rows<T>(p.mask, p.size, p.window, &result.repeats);
-  result.count = enough_blocks(rows, kMaskBlocks);
-  launch_small<MaskSum<T>>({rows, partials}, result.count, stream,
+  View mask = p.mask;
+  int64_t size[kAxes] = {p.size[0], p.size[1]};
+  int64_t before = 0;  // elements up to the window
+  for (int k = 0; k < 3; ++k) {
+    size[k + 2] = p.window.hi[k] - p.window.lo[k];
+    before += p.window.lo[k] * mask.stride[k + 2];
+  }
+  mask.data = static_cast<char*>(mask.data) + before * element_bytes(mask.dtype);
+  const JoinedAxes axes = join_axes(mask, size);
+  const JoinedArray joined = join_array<T>(mask, axes);
+  const Partials result{enough_blocks(joined, kMaskBlocks), axes.repeats};
+  launch_small<MaskSum<T>>({joined, partials}, result.count, stream,
                            "launch of the mask's sum failed");
   return result;
 }
 
+// In the type of the arithmetic, as the sweep reads it.
 Partials launch_mask_of(const Problem& p, double* partials, Stream stream) {
   return p.wide ? launch_mask<double>(p, partials, stream)
                 : launch_mask<float>(p, partials, stream);
@@ -64,6 +89,7 @@ Partials launch_mask_of(const Problem& p, double* partials, Stream stream) {
 
 }  // namespace
 
+// The four instances of plan_sweep are compiled in files of their own.
 Plan make_plan(const Problem& p) {
   check_size(p.size);
   Plan plan = p.wide ? (p.dim == 2 ? plan_sweep<double, 2>(p) : plan_sweep<double, 3>(p))
@@ -111,14 +137,12 @@ void launch_maps(const Problem& problem, const Plan& plan, Stream stream) {
 void launch_scale(const View& gradient, const int64_t (&size)[kAxes], const View& upstream,
                   const View& factor, Stream stream) {
   check_size(size);
-  double repeats;
-  const Box whole{{0, 0, 0}, {size[2], size[3], size[4]}};
   const char* name = "launch of the gradient's scaling failed";
   const auto run = [&](auto number) {
     using T = decltype(number);
-    const Rows rows = make_rows<T>(gradient, size, whole, &repeats);
-    launch_small<Scale<T>>({rows, make_array(upstream, 1), make_array(factor, 1)},
-                           enough_blocks(rows, kScaleBlocks), stream, name);
+    const JoinedArray joined = join_array<T>(gradient, join_axes(gradient, size));
+    launch_small<Scale<T>>({joined, make_array(upstream, 1), make_array(factor, 1)},
+                           enough_blocks(joined, kScaleBlocks), stream, name);
   };
   if (gradient.dtype == DType::float64) {
     run(double());

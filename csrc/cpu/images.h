@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright (c) 2026 The nec_ext authors
+//
+// The rows of a piece, and the planes of both images around the one that is swept, in scratch
+// memory that stays in the second-level cache.
+//
+// Images with short rows are swept several at a time: a row of scratch memory then has a row of
+// each, with an element on both sides for the border:
+//
+//   |<- kPad ->|  first image  | |  second image  | |  ...  |  up to whole vectors  |
+//              x = 0         width  pitch                 span                   length
+#pragma once
+
+#include "memory.h"
+#include "row_kernels.h"
+#include "tiling.h"
+
+namespace nec::cpu {
+
+constexpr int kRing = 3;  // planes, or rows, that are kept: as many as a stencil sees
+
+// Where the rows of a piece are in memory and in scratch memory, and the way between both.
+template <typename T>
+struct PieceRows {
+  // `margin`: voxels around the piece that are looked at too, as far as the array goes.
+  PieceRows(const Problem& problem, const Piece& piece, int margin);
+
+  // So many rows of scratch memory, `pitch` apart; the result points at x = 0 of the first.
+  T* take_scratch(int64_t rows) const { return thread_scratch().get<T>(rows * pitch) + kPad; }
+
+  // The address of a voxel of the first image, and the bytes from there to the next image.
+  char* address(const View& view, int64_t z, int64_t y, int64_t x) const;
+  int64_t image_stride(const View& view) const {
+    return view.stride[piece.joining] * element_bytes(view.dtype);
+  }
+
+  // Reads a row of a map, with the margin.
+  void load(const View& view, int64_t z, int64_t y, T* row) const;
+  // Writes a row of an output, without the margin.
+  void store(const View& view, int64_t z, int64_t y, const T* row) const;
+  // Fills what lies between the rows of two images, and after the last one.
+  void fill_between(T* row, T value) const;
+  // The sum of values times weight over the piece. Values between two images become 0.
+  double weighted_sum(T* values, const T* weight) const;
+
+  const Problem& problem;
+  const Piece& piece;
+  const RowKernels<T>& kernels;
+  Box around;            // the piece and the margin; x = 0 of a row is around.lo[2]
+  int64_t begin, end;    // x of the piece itself
+  int64_t width;         // of a row of one image
+  int64_t image_pitch;   // elements from one image to the next
+  int64_t span, length;  // of all images' rows; rounded up to whole vectors
+  int64_t pitch;         // elements from one row of scratch memory to the next
+  int64_t plane_rows;    // of the piece and its margin, and one more on each side
+};
+
+// The planes of both images that a stencil sees, staged row by row: converted to T, the border
+// replicated along x. Rows beyond the array are those of the border, which is how replication costs
+// nothing along z and y.
+template <typename T>
+class Images {
+ public:
+  static int64_t scratch_rows(const PieceRows<T>& rows) { return 2 * kRing * rows.plane_rows; }
+
+  Images(const PieceRows<T>& rows, T* scratch);
+
+  // Reads a row that is in the array; others need no reading.
+  void stage_row(int64_t z, int64_t y);
+  // From here on `row` counts planes from plane z.
+  void point_at_plane(int64_t z);
+  // A row at dz = -1, 0 or 1 from the plane that is pointed at.
+  const T* row(int image, int dz, int64_t y) const {
+    return planes_[image][dz + 1] + row_in_plane(y);
+  }
+
+ private:
+  T* plane(int image, int64_t z) const;
+  int64_t row_in_plane(int64_t y) const;
+
+  // An image in memory, for what every row asks: where row 0 of plane 0 is, and strides in bytes.
+  struct Source {
+    typename RowKernels<T>::Load load;
+    const char* origin;
+    int64_t image, plane, row;
+    int64_t element;     // in elements
+    int64_t prefetched;  // bytes of a row
+  };
+
+  const PieceRows<T>& rows_;
+  T* const scratch_;   // [image][z % kRing][y + 1 - around.lo[1]], rows
+  int64_t staged_[2];  // x that are read: one voxel more on each side, where the array has it
+  Source sources_[2];
+  const T* planes_[2][3];  // [image][dz + 1], around the plane that is swept
+};
+
+}  // namespace nec::cpu

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright (c) 2026 The nec_ext authors
+//
+// Loss and gradient of one piece in one march along z. At every plane, row by row, while what was
+// just written is still in the first-level cache:
+//
+//   1. a row of the next plane of both images is staged (images.h),
+//   2. the cotangents dl/dd of a row are computed, once per voxel,
+//   3. the cotangents of three rows become one row of the adjoint; that completes a row of the
+//      gradient of the plane before.
+//
+// So each image is read from memory once and the gradient written once. The planes in the scratch
+// memory, which stay in the second-level cache, are three of each image and two of each gradient
+// under way.
+#pragma once
+
+#include "../math/stencil.h"
+#include "images.h"
+#include "maps.h"
+
+namespace nec::cpu {
+
+template <typename T>
+class March {
+ public:
+  March(const Problem& problem, const Piece& piece);
+  // Adds the sum of mask * t^2 of plane k of the piece to partials[k * piece.partial_stride].
+  void run(double* partials);
+
+ private:
+  void march_plane(int64_t z, double* sum);
+  void point_at_plane(int64_t z);
+  void compute_cotangents(int64_t z, int64_t y);
+  void continue_cotangents(T* row, int axis) const;
+  double reduce_row(int64_t z, int64_t y);
+  void compute_adjoint(int64_t z, int64_t y);
+  void store_last_plane();
+
+  int64_t gradient_rows() const { return gradients_ * 2 * rows_.plane_rows; }
+  int64_t cotangent_rows() const { return gradients_ * p_.dim * kRing; }
+  T* cotangent_row(int gradient, int axis, int64_t y) const;
+  T* gradient_row(int gradient, int which, int64_t y) const;  // 0: carried, 1: running
+
+  const Problem& p_;
+  const Piece& piece_;
+  const int gradients_;  // 0, 1 or 2
+  const PieceRows<T> rows_;
+  const AdjointTaps<T> taps_;
+  T* const scratch_;  // rows of: maps, images, gradients under way, cotangents, two of values
+  Maps<T> maps_;
+  Images<T> images_;
+  typename RowKernels<T>::Cotangent cotangent_kernel_, wide_kernel_;
+  typename RowKernels<T>::Adjoint adjoint_kernel_;
+  bool stream_;                     // the gradients are too large to be found in a cache later
+  T* gradients_under_way_;          // [gradient][carried, running][y - around.lo[1]], rows
+  T* cotangents_;                   // [gradient][axis][y % kRing], rows
+  T *squared_alignment_, *output_;  // a row each
+  CotangentRow<T> cotangent_arguments_;
+  AdjointRow<T> adjoint_arguments_;
+};
+
+}  // namespace nec::cpu

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright (c) 2026 The nec_ext authors
+//
+// The scaling of a gradient in place by scalars that only the GPU knows. That is all that backward
+// does: the sweep has written the gradient of the loss already.
+#pragma once
+
+#include "joined_array.cuh"
+
+namespace nec::cuda {
+
+// gradient *= upstream * factor
+struct ScaleArguments {
+  JoinedArray gradient;
+  Array upstream, factor;  // scalars; no factor: 1
+};
+
+template <typename T>
+struct Scale {
+  using Arguments = ScaleArguments;
+  // A scalar in device memory, which a cache line brings to all threads of a warp.
+  static NEC_DEVICE T scalar(const Array& a) {
+    return a.dtype == DType::float64 ? T(*reinterpret_cast<const double*>(a.data))
+                                     : T(*reinterpret_cast<const float*>(a.data));
+  }
+  static NEC_DEVICE void run(const Arguments& a, void*) {
+    T scale = scalar(a.upstream);
+    if (a.factor) scale *= scalar(a.factor);
+    if (scale == 1) return;  // as it is after loss.backward()
+    const Array& array = a.gradient.array;
+    const int size = a.gradient.size[kAxes - 1];
+    a.gradient.for_each_strip(Strip<T>::size, [&](char* row, int x) {
+      Strip<T> strip = load_strip<T>(array, row, x, size);
+      NEC_UNROLL
+      for (int i = 0; i < Strip<T>::size; ++i) strip.v[i] *= scale;
+      store_strip(array, row, x, 0, size, strip);
+    });
+  }
+};
+
+}  // namespace nec::cuda
