@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 import torch
 from covering import covering
 from helpers import (
@@ -26,8 +26,6 @@ import nec_ext
 
 CAPABILITIES = nec_ext.build_info()["cpu_capabilities"].split()
 VARIABLE = "NEC_EXT_CPU_CAPABILITY"
-SHOW = "import nec_ext; print(nec_ext.build_info()['cpu_capability'])"
-LOSS = "import torch, nec_ext; nec_ext.ngf_loss(*torch.rand(2, 1, 1, 4, 4))"
 
 
 def masked(case: Case, dtype: torch.dtype, reduction: str) -> Result:
@@ -77,28 +75,28 @@ def check_some_problems() -> None:
         check_fused(scale * input, target, eps=0.15 * scale, target_eps=0.15)
 
 
-CHECK = f"""
+CHECK = """
 import sys; sys.path += ["tests", "tests/kernels"]
-import test_determinism; test_determinism.check_some_problems()
-{SHOW}
+import nec_ext, test_determinism
+test_determinism.check_some_problems()
+print(nec_ext.build_info()["cpu_capability"])
 """
 
 
 def test_instruction_sets() -> None:
     """Each gives the right numbers, and the last that the processor has is chosen by itself."""
-    found = [run_python("-c", CHECK, **{VARIABLE: name}) for name in CAPABILITIES]
     runnable = []
-    for name, result in zip(CAPABILITIES, found, strict=True):
+    for name in CAPABILITIES:
+        result = run_python("-c", CHECK, **{VARIABLE: name})
         if "does not run on this processor" not in result.stderr:
             assert result.stdout.strip() == name, result.stderr[-3000:]
             runnable.append(name)
-    result = run_python("-c", f"import os; os.environ.pop({VARIABLE!r}, 0); {SHOW}")
-    assert result.stdout.strip() == runnable[-1]
+    if VARIABLE not in os.environ:
+        assert nec_ext.build_info()["cpu_capability"] == runnable[-1]
 
 
-@pytest.mark.parametrize("code", [SHOW, LOSS], ids=["build_info", "loss"])
-def test_unknown_instruction_set(code: str) -> None:
-    result = run_python("-c", code, **{VARIABLE: "avx1024"})
+def test_unknown_instruction_set() -> None:
+    result = run_python("-c", "import nec_ext", **{VARIABLE: "avx1024"})
     assert result.returncode == 1
     last = result.stderr.strip().splitlines()[-1]
     for word in ("RuntimeError", VARIABLE, '"avx1024"', *CAPABILITIES):
