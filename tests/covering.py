@@ -4,23 +4,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
 from allpairspy import AllPairs
 
 
-def covering(**factors: Iterable[Any]) -> pytest.MarkDecorator:
+def covering(**factors: Iterable[Any] | Mapping[str, Iterable[Any]]) -> pytest.MarkDecorator:
     """Parametrize a test by the fewest rows in which each pair of values of two factors occurs.
 
     Args:
-        **factors: the values of each argument of the test.
+        **factors: the values of each argument of the test. A mapping holds several factors, of
+            which the test gets one dictionary.
     """
-    rows = [tuple(row) for row in AllPairs([list(values) for values in factors.values()])]
-    return pytest.mark.parametrize(
-        tuple(factors), rows, ids=["-".join(map(_id, row)) for row in rows]
-    )
+    each = [
+        ((name, key), [*values])
+        for name, given in factors.items()
+        for key, values in (given.items() if isinstance(given, Mapping) else [(None, given)])
+    ]
+    rows, ids = [], []
+    for row in AllPairs([values for _, values in each]):
+        arguments: dict[str, Any] = {}
+        for ((name, key), _), value in zip(each, row, strict=True):
+            if key is None:
+                arguments[name] = value
+            else:
+                arguments.setdefault(name, {})[key] = value
+        rows.append(tuple(arguments.values()))
+        ids.append("-".join(map(_id, row)))
+    return pytest.mark.parametrize(tuple(factors), rows, ids=ids)
 
 
 def _id(value: Any) -> str:

@@ -169,6 +169,17 @@ THIN = [
     ]
 ]  # fmt: skip
 
+# Axes too short for the rows of a vector: the sweep takes another axis, or joins images.
+SHORT = [
+    Case("short_" + "x".join(map(str, shape)), shape)
+    for shape in [
+        (1, 1, 3, 40, 37), (1, 1, 40, 3, 37), (1, 1, 37, 40, 3),
+        (2, 1, 4, 5, 70), (1, 2, 4, 300, 5), (1, 1, 1100, 4, 5),
+        (31, 1, 4, 6, 5), (2, 20, 3, 4, 9), (1, 3, 4, 5, 46),
+        (1, 1, 300, 3), (1, 2, 3, 300), (45, 1, 6, 5), (3, 2, 9, 46),
+    ]
+]  # fmt: skip
+
 # Everything that is not large.
 CASES = [
     *SMALL,
@@ -188,4 +199,4 @@ CASES = [
 
 def by_name(*names: str) -> list[Case]:
     """The cases with these names, for a test that needs only some."""
-    return [case for case in [*CASES, *LARGE] if case.name in names]
+    return [case for case in [*CASES, *SHORT, *LARGE] if case.name in names]

@@ -55,25 +55,21 @@ def voxel(
 ) -> tuple[Real, np.ndarray, np.ndarray]:
     """l, dl/dd and dl/de from the gradients d and e of both images at a voxel."""
     a, b, p = np.sqrt((d * d).sum()), np.sqrt((e * e).sum()), (d * e).sum()
-    zero = np.zeros_like(d)
     if mode == "additive":
-        t = p / ((a + eps) * (b + target_eps))
-        by_d = -t * (e - d * p / (a * (a + eps))) / ((a + eps) * (b + target_eps)) if a else zero
-        by_e = (
-            -t * (d - e * p / (b * (b + target_eps))) / ((a + eps) * (b + target_eps))
-            if b
-            else zero
-        )
+        long_d, long_e = a + eps, b + target_eps
+        slope_d, slope_e = a, b
     else:
-        length_d, length_e = np.sqrt(a * a + eps * eps), np.sqrt(b * b + target_eps * target_eps)
-        t = p / (length_d * length_e)
-        by_d = -t * (e - d * p / length_d**2) / (length_d * length_e)
-        by_e = -t * (d - e * p / length_e**2) / (length_d * length_e)
+        long_d, long_e = np.sqrt(a * a + eps * eps), np.sqrt(b * b + target_eps * target_eps)
+        slope_d, slope_e = long_d, long_e
+    t = p / (long_d * long_e)
+    # The derivative of long_d by d is d / slope_d.
+    by_d = -t * (e - d * p / (slope_d * long_d)) / (long_d * long_e) if a else 0 * d
+    by_e = -t * (d - e * p / (slope_e * long_e)) / (long_d * long_e) if b else 0 * e
     return 1 - t * t / 2, by_d, by_e
 
 
 def as_real(value: Any, shape: Index) -> np.ndarray:
-    array = value.detach().double().numpy() if isinstance(value, Tensor) else value
+    array = value.detach().double().cpu().numpy() if isinstance(value, Tensor) else value
     return np.broadcast_to(np.asarray(array, dtype=Real), shape)
 
 

@@ -34,68 +34,47 @@ inline Case case_of(int dim, Size size = {2, 2, 5, 6, 7}) {
   return c;
 }
 
-template <typename Body>
-void for_each_option(const Body& body) {
+// Every variant of the kernels: all crossings of what is a template argument of one.
+inline void test_options() {
   for (const int dim : {2, 3})
     for (const Operator op : kAllOperators)
-      for (const EpsMode mode : kAllModes) body(dim, op, mode);
-}
-
-inline void test_options() {
-  for_each_option([](int dim, Operator op, EpsMode mode) {
-    for (const DType dtype : {DType::float32, DType::float64}) {
-      for (const int gradients : {0, 1, 2}) {
-        Case c = case_of(dim);
-        c.op = op;
-        c.mode = mode;
-        c.dtype[0] = c.dtype[1] = dtype;
-        c.gradients = gradients;
-        c.loss_map = gradients == 0;
-        check_case(c);
-      }
-    }
-  });
+      for (const EpsMode mode : kAllModes)
+        for (const DType dtype : {DType::float32, DType::float64})
+          for (const int gradients : {0, 1, 2}) {
+            Case c = case_of(dim);
+            c.op = op;
+            c.mode = mode;
+            c.dtype[0] = c.dtype[1] = dtype;
+            c.gradients = gradients;
+            c.loss_map = gradients == 0;
+            check_case(c);
+          }
 }
 
 inline void test_sizes() {
-  for (const Operator op : kAllOperators) {
-    for (const int64_t z : {1, 2, 3, 5}) {
-      for (const int64_t x : {1, 2, 15, 16, 17, 33}) {
-        for (const int64_t y : {1, 2, 5}) {
-          Case c = case_of(3, {1, 1, z, y, x});
+  for (const Operator op : kAllOperators)
+    for (const int64_t z : {1, 2, 3, 5})
+      for (const int64_t x : {1, 2, 15, 16, 17, 33})
+        for (const int64_t y : {0, 1, 2, 5}) {  // 0: 2D
+          Case c = case_of(y ? 3 : 2, {1, 1, z, y, x});
           c.op = op;
           check_case(c);
         }
-        Case c = case_of(2, {1, 1, z, 1, x});
-        c.op = op;
-        check_case(c);
-      }
-    }
-  }
 }
 
 inline void test_types_and_layouts() {
-  for (const DType input : kTypes) {
-    for (const DType target : kTypes) {
-      Case c;
-      c.dtype[0] = input;
-      c.dtype[1] = target;
-      check_case(c);
-    }
-  }
-  for (const DType dtype : kTypes) {
-    for (const Layout input : kLayouts) {
-      for (const Layout target : kLayouts) {
-        for (const int dim : {2, 3}) {
-          Case c = case_of(dim);
-          c.dtype[0] = c.dtype[1] = dtype;
-          c.layout[0] = input;
-          c.layout[1] = target;
-          check_case(c);
-        }
-      }
-    }
-  }
+  for (const int dim : {2, 3})
+    for (const DType input : kTypes)
+      for (const DType target : kTypes)
+        for (const Layout layout : kLayouts)
+          for (const Layout target_layout : kLayouts) {
+            Case c = case_of(dim);
+            c.dtype[0] = input;
+            c.dtype[1] = target;
+            c.layout[0] = layout;
+            c.layout[1] = target_layout;
+            check_case(c);
+          }
 }
 
 inline void test_maps() {

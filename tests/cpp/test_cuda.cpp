@@ -3,8 +3,6 @@
 //
 // csrc/cuda on the CPU (cuda_on_cpu/cuda_runtime.h): what every device has to pass, tiles, and the
 // kernels around a sweep.
-//
-// With an argument, only a few cases, for the thread sanitizer.
 
 #include "cuda/launch.cuh"
 #include "sweep_cases.h"
@@ -38,31 +36,25 @@ double sum_of(const Problem& p, bool of_mask) {
 }
 
 void test_loss() {
-  for (const bool masked : {false, true}) {
-    for (const DType dtype : {DType::float32, DType::float64}) {
-      for (const bool mean : {false, true}) {
-        for (const bool normalize : {false, true}) {
-          Case c;
-          c.dtype[0] = c.dtype[1] = dtype;
-          if (masked) c.mask_size = {2, 1, 5, 6, 7};
-          Run run(c);
-          dense::Outputs want = run.expected();
-          const Real voxels = masked ? want.mask_sum : Real(dense::count(c.size));
-          const Real factor = run.problem.weight / (mean ? voxels : 1);
-          const Scalars got = loss(run.problem, mean, normalize);
-          const Real digits = c.wide() ? 1e-13L : 1e-6L;
-          const std::string what = "masked " + std::to_string(masked) + " mean " +
-                                   std::to_string(mean) + ": " + c.name();
-          CHECK_NEAR(got.factor, factor, digits * factor, "factor, " + what);
-          const Real expected = factor * (voxels - want.sum / 2);
-          CHECK_NEAR(got.loss, expected, digits * expected, "loss, " + what);
-          for (int m : {0, 1}) {
-            for (Real& value : want.gradient[m])
-              value *= (normalize ? factor : 1) / run.problem.gradient_scale;
-            compare(run.gradient[m], want.gradient[m], c, dtype, run.problem.window, what);
-          }
-        }
-      }
+  for (int flags = 0; flags < 16; ++flags) {
+    const bool masked = flags & 1, mean = flags & 2, normalize = flags & 4, wide = flags & 8;
+    Case c;
+    c.dtype[0] = c.dtype[1] = wide ? DType::float64 : DType::float32;
+    if (masked) c.mask_size = {2, 1, 5, 6, 7};
+    Run run(c);
+    dense::Outputs want = run.expected();
+    const Real voxels = masked ? want.mask_sum : Real(dense::count(c.size));
+    const Real factor = run.problem.weight / (mean ? voxels : 1);
+    const Scalars got = loss(run.problem, mean, normalize);
+    const Real digits = wide ? 1e-13L : 1e-6L;
+    const std::string what = "flags " + std::to_string(flags);
+    CHECK_NEAR(got.factor, factor, digits * factor, "factor, " + what);
+    const Real expected = factor * (voxels - want.sum / 2);
+    CHECK_NEAR(got.loss, expected, digits * expected, "loss, " + what);
+    for (int m : {0, 1}) {
+      for (Real& value : want.gradient[m])
+        value *= (normalize ? factor : 1) / run.problem.gradient_scale;
+      compare(run.gradient[m], want.gradient[m], c, c.dtype[m], run.problem.window, what);
     }
   }
   Case c;
@@ -76,17 +68,16 @@ void test_loss() {
 
 void test_scale() {
   const Size size{2, 3, 4, 5, 6};
-  for (const DType dtype : kTypes) {
-    for (const Layout layout : kLayouts) {
-      for (const double factor : {1.0, 0.5, 2.0}) {
+  const int64_t shape[] = {2, 3, 4, 5, 6};
+  Array values(size_t(dense::count(size)));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = Real(i % 17) - 8;
+  float upstream = 2;
+  for (const DType dtype : kTypes)
+    for (const Layout layout : kLayouts)
+      for (double factor : {1.0, 0.5, 2.0}) {
         Strided gradient(dtype, layout, size, size);
-        Array values(size_t(dense::count(size)));
-        for (size_t i = 0; i < values.size(); ++i) values[i] = Real(i % 17) - 8;
         gradient.fill(values);
-        float upstream = 2;
-        double twice = factor;
-        nec::View first{&upstream, DType::float32, {}}, second{&twice, DType::float64, {}};
-        const int64_t shape[] = {2, 3, 4, 5, 6};
+        nec::View first{&upstream, DType::float32, {}}, second{&factor, DType::float64, {}};
         nec::cuda::launch_scale(gradient.view(), shape, first, factor == 1 ? nec::View() : second,
                                 nullptr);
         const Array scaled = gradient.values();
@@ -94,8 +85,6 @@ void test_scale() {
           CHECK(scaled[i] == values[i] * 2 * factor, "scaled at " + std::to_string(i));
         CHECK(gradient.untouched_outside(whole(size)), "scaled outside");
       }
-    }
-  }
 }
 
 // Totals begin early on the GPUs and the drivers that can.
@@ -173,9 +162,9 @@ void test_leftovers() {
 void test_tiles() {
   const Size sizes[] = {{1, 1, 5, 9, 8},  {1, 2, 3, 23, 40}, {1, 1, 4, 11, 100},
                         {2, 1, 40, 1, 8}, {1, 1, 9, 1, 200}, {1, 1, 3, 30, 37}};
-  for (const Size& size : sizes) {
-    for (const Operator op : kAllOperators) {
-      for (const int gradients : {0, 1, 2}) {
+  for (const Size& size : sizes)
+    for (const Operator op : kAllOperators)
+      for (const int gradients : {0, 1, 2})
         for (const bool isotropic : {true, false}) {
           Case c = case_of(size[3] == 1 ? 2 : 3, size);
           c.op = op;
@@ -183,14 +172,11 @@ void test_tiles() {
           c.isotropic = isotropic;
           check_case(c);
         }
-      }
-    }
-  }
 }
 
 }  // namespace
 
-int main(int count, char**) {
+int main() {
   backend = {[](const Problem& p) { return sum_of(p, false); },
              [](const Problem& p) { return sum_of(p, true); }};
   // Few threads per block make many tiles.
@@ -202,9 +188,7 @@ int main(int count, char**) {
   test_leftovers();
   test_starts();
   test_too_little_shared_memory();
-  if (count == 1) {
-    test_scale();
-    test_everywhere();
-  }
+  test_scale();
+  test_everywhere();
   return check::finish("test_cuda");
 }

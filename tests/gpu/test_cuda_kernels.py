@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 import torch
+from covering import covering
 from gpu import DEVICE, all_on_gpu, on_gpu
 from helpers import (
     DTYPES,
-    EPS_MODES,
+    FORMULAS,
     OPERATORS,
     REDUCTIONS,
     Result,
@@ -28,18 +29,11 @@ from helpers import (
 )
 from hypothesis import given
 from inputs import CASES, LARGE, SMALL, Case, brain, generator
-from kernels.test_extremes import SCALES
 from kernels.test_properties import bounded, problems
-from oracle import loop_loss
 
 import nec_ext
 
 pytestmark = pytest.mark.cuda
-
-operators = pytest.mark.parametrize("operator", OPERATORS)
-modes = pytest.mark.parametrize("eps_mode", EPS_MODES)
-reductions = pytest.mark.parametrize("reduction", REDUCTIONS)
-dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 # Widths of real data, many planes, and more of each axis than an axis of a grid may have.
 VOLUMES = [
@@ -56,33 +50,22 @@ VOLUMES = [
     Case("many_planes_3d", (1, 1, 66000, 3, 4)),
     Case("many_columns_3d", (1, 1, 3, 4, 66000)),
 ]
-volumes = pytest.mark.parametrize("case", VOLUMES, ids=lambda case: case.name)
 
 
 def check(case: Case, dtype: torch.dtype = torch.float32, **options: Any) -> Result:
     return check_fused(*map(on_gpu, case.images(dtype)), **all_on_gpu(options))
 
 
-@modes
-@operators
-@volumes
-def test_volumes(case: Case, operator: str, eps_mode: str) -> None:
-    check(case, operator=operator, eps_mode=eps_mode)
-
-
-@dtypes
-@volumes
-def test_volumes_in_every_dtype(case: Case, dtype: torch.dtype) -> None:
-    rng = generator("maps")
-    check(
-        case,
-        dtype,
-        operator="sobel",
-        reduction="sum",
-        mask=torch.rand(case.shape, generator=rng) > 0.3,
-        target_eps=0.05 + torch.rand(case.shape[-1:], generator=rng),
-        spacing=[0.7, 1.3, 2.5][: len(case.shape) - 2],
-    )
+@covering(case=VOLUMES, dtype=DTYPES, maps=[False, True], options=FORMULAS)
+def test_volumes(case: Case, dtype: torch.dtype, maps: bool, options: dict[str, Any]) -> None:
+    if maps:
+        rng = generator("maps")
+        options = options | {
+            "mask": torch.rand(case.shape, generator=rng) > 0.3,
+            "target_eps": 0.05 + torch.rand(case.shape[-1:], generator=rng),
+            "spacing": [0.7, 1.3, 2.5][: len(case.shape) - 2],
+        }
+    check(case, dtype, reduction="sum", **options)
 
 
 @pytest.mark.parametrize(
@@ -116,38 +99,7 @@ def test_any_problem(problem: dict[str, Any]) -> None:
     check_fused(**all_on_gpu(problem))
 
 
-@pytest.mark.parametrize("operator", ["central", "sobel"])
-@modes
-@pytest.mark.parametrize(("dtype", "input_scale", "target_scale", "eps"), SCALES)
-@pytest.mark.parametrize("shape", [(1, 1, 3, 4), (1, 1, 3, 2, 3)], ids=str)
-def test_scales(
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    input_scale: float,
-    target_scale: float,
-    eps: float,
-    eps_mode: str,
-    operator: str,
-) -> None:
-    input, target = Case("scales", shape).images(torch.float64)
-    images = (input_scale * input).to(dtype), (target_scale * target).to(dtype)
-    options = {"eps": eps, "eps_mode": eps_mode, "operator": operator}
-    actual = evaluate(nec_ext.ngf_loss, *map(on_gpu, images), -1.5, **options)
-    expected = (torch.as_tensor(x.astype(float)) for x in loop_loss(*images, -1.5, **options))
-    assert_result_close(Result(*(tensor.cpu() for tensor in actual)), Result(*expected))
-
-
-@pytest.mark.parametrize("eps", [1e-50, 1e-300, 1e50, 1e300])
-@modes
-@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
-def test_eps_beyond_the_range_of_the_images(case: Case, eps_mode: str, eps: float) -> None:
-    """The arithmetic is in float64 then, as it is for a spacing that float32 cannot hold."""
-    check(case, eps=eps, eps_mode=eps_mode)
-    check(case, eps=0.15, spacing=eps ** (1 / 10), eps_mode=eps_mode)
-
-
-@reductions
-@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+@covering(case=SMALL, reduction=REDUCTIONS)
 def test_the_gpu_agrees_with_the_cpu(case: Case, reduction: str) -> None:
     images = case.images()
     options = {
@@ -171,10 +123,8 @@ def memory_full_of_nan() -> Any:
 
 
 @pytest.mark.usefixtures("memory_full_of_nan")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
-@reductions
-@pytest.mark.parametrize("case", [*CASES, *LARGE], ids=lambda case: case.name)
-def test_all_is_written(case: Case, reduction: str, dtype: torch.dtype) -> None:
+@covering(case=[*CASES, *LARGE], dtype=DTYPES[:3], reduction=REDUCTIONS)
+def test_all_is_written(case: Case, dtype: torch.dtype, reduction: str) -> None:
     """Of the gradients, the loss map and the sums between kernels."""
     assert torch.empty(3, device=DEVICE).isnan().all()
     images = [*map(on_gpu, case.images(dtype))]
@@ -188,23 +138,18 @@ def test_all_is_written(case: Case, reduction: str, dtype: torch.dtype) -> None:
 # --- What cannot be looked at, and what is refused ------------------------------------------------
 
 
-@pytest.mark.parametrize("wanted", ["input", "both"])
-@reductions
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *(("mask", value) for value in (-1.0, -1e-30, -math.inf, math.nan)),
-        *(
-            (name, value)
-            for name in ("eps", "target_eps")
-            for value in (0.0, -0.1, math.inf, -math.inf, math.nan)
-        ),
-    ],
-)
-@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+BAD_VALUES = [
+    *(("mask", value) for value in (-1.0, -1e-30, -math.inf, math.nan)),
+    *(("eps", value) for value in (0.0, -0.1, math.inf, -math.inf, math.nan)),
+    *(("target_eps", value) for value in (0.0, -0.1, math.inf, -math.inf, math.nan)),
+]
+
+
+@covering(bad=BAD_VALUES, reduction=REDUCTIONS, wanted=["input", "both"], case=SMALL)
 def test_bad_value_makes_the_loss_nan(
-    case: Case, name: str, value: float, reduction: str, wanted: str
+    bad: tuple[str, float], reduction: str, wanted: str, case: Case
 ) -> None:
+    name, value = bad
     images = [*map(on_gpu, case.images())]
     voxel = (1, 1, *(3,) * (len(case.shape) - 2))
     tensor = torch.ones(case.shape)
@@ -233,7 +178,7 @@ def test_tensor_on_another_device_is_refused(name: str, requires_grad: bool) -> 
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-@reductions
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_second_gpu(reduction: str) -> None:
     case = SMALL[1]
     images = [image.to("cuda:1") for image in case.images()]

@@ -5,12 +5,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from gpu import DEVICE
+from gpu import DEVICE, all_on_gpu
 from helpers import Result, assert_result_close, assert_same_bits, evaluate, expected_result
 from inputs import Case
 from parts.test_tiled import options_of, tiled_result
@@ -21,17 +20,13 @@ pytestmark = pytest.mark.cuda
 CASES = [Case("tiled_2d", (2, 2, 40, 11)), Case("tiled_3d", (2, 2, 9, 30, 33))]
 
 
-def moved(options: dict[str, Any]) -> dict[str, Any]:
-    return {k: v.to(DEVICE) if isinstance(v, torch.Tensor) else v for k, v in options.items()}
-
-
 @pytest.mark.parametrize("on_host", [True, False])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_tiles(case: Case, on_host: bool) -> None:
     images, options = case.images(), options_of(case)
     expected = expected_result(*images, 1.0, **options)
     if not on_host:
-        images, options = tuple(image.to(DEVICE) for image in images), moved(options)
+        images, options = tuple(image.to(DEVICE) for image in images), all_on_gpu(options)
     results = [
         tiled_result(*images, tiles=tiles, device=DEVICE, **options) for tiles in (1, 2, 5, None)
     ]
@@ -58,7 +53,7 @@ def test_a_group_of_one(case: Case, check: bool, tmp_path: Path) -> None:
     dist.init_process_group("nccl", f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         found = evaluate(
-            nec_ext.distributed.ngf_loss, *images, check=check, **moved(options_of(case))
+            nec_ext.distributed.ngf_loss, *images, check=check, **all_on_gpu(options_of(case))
         )
     finally:
         dist.destroy_process_group()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from covering import covering
 from gpu import DEVICE, all_on_gpu, on_gpu
 from helpers import (
     DTYPES,
@@ -123,9 +124,7 @@ def test_graph(name: str, dtype: torch.dtype) -> None:
     )
 
 
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
-@pytest.mark.parametrize("case", [*SMALL, *LARGE], ids=lambda case: case.name)
+@covering(case=[*SMALL, *LARGE], dtype=DTYPES[:3], masked=[False, True])
 def test_same_bits_in_twenty_runs(case: Case, dtype: torch.dtype, masked: bool) -> None:
     images = [*map(on_gpu, case.images(dtype))]
     given = {}

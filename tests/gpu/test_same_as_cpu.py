@@ -18,15 +18,9 @@ REUSED: dict[str, set[str]] = {
     "kernels.test_dtypes": {"test_half_gradient_is_the_float32_gradient_rounded"},
     "package.test_autograd": set(),
     "package.test_transforms": set(),
-    # Loops on the CPU are the oracle of these: test_cuda_kernels.py has what they ask.
-    "kernels.test_extremes": {
-        "test_scales",
-        "test_eps_beyond_the_range_of_the_images",
-        "test_extreme_spacing",
-        "test_extreme_mask",
-        "test_reference_in_float32",
-    },
-    # A file on disk: test_cuda_memory.py has strides beyond int32 of its own.
+    "kernels.test_extremes": set(),
+    "kernels.test_memory": set(),
+    # A file on disk: test_cuda_huge.py has strides beyond int32 of its own.
     "kernels.test_huge": {"test_strides_beyond_int32"},
 }
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import pytest
 import torch
+from covering import covering
 from helpers import (
+    DTYPES,
     EPS_MODES,
-    OPERATORS,
+    FORMULAS,
     REDUCTIONS,
     Result,
     assert_loss_close,
@@ -29,11 +30,8 @@ from torch import Tensor
 
 import nec_ext
 
-modes = pytest.mark.parametrize("eps_mode", EPS_MODES)
-operators = pytest.mark.parametrize("operator", OPERATORS)
 TINY = [Case("tiny_2d", (1, 1, 3, 4)), Case("tiny_3d", (1, 1, 3, 2, 3))]
-tiny = pytest.mark.parametrize("case", TINY, ids=lambda case: case.name)
-wide = pytest.mark.skipif(not HAS_WIDE_RANGE, reason="long double is no wider than double here")
+BAD = [math.nan, math.inf, -math.inf]
 
 
 def check_against_loops(
@@ -45,9 +43,8 @@ def check_against_loops(
         for array in loop_loss(input, target, upstream, **options)
     ]
     for gradient, wanted in zip(actual[1:], expected[1:], strict=True):
-        assert (
-            wanted.abs().max() <= torch.finfo(gradient.dtype).max
-        )  # else there is nothing to ask for
+        # Beyond it there is nothing to ask for.
+        assert wanted.abs().max() <= torch.finfo(gradient.dtype).max
     assert_result_close(actual, Result(*expected))
 
 
@@ -83,97 +80,80 @@ SCALES = [
     *((torch.float32, *scales) for scales in SINGLE),
     *((torch.float16, *scales) for scales in HALF),
     *((torch.bfloat16, *scales) for scales in SINGLE[:8]),
-    *(pytest.param(torch.float64, *scales, marks=wide) for scales in DOUBLE),
+    *((torch.float64, *scales) for scales in DOUBLE if HAS_WIDE_RANGE),
 ]
 
 
-@operators
-@modes
-@pytest.mark.parametrize(("dtype", "input_scale", "target_scale", "eps"), SCALES)
-@tiny
+@covering(scales=SCALES, case=TINY, options=FORMULAS)
 def test_scales(
-    case: Case,
-    dtype: torch.dtype,
-    input_scale: float,
-    target_scale: float,
-    eps: float,
-    eps_mode: str,
-    operator: str,
+    scales: tuple[torch.dtype, float, float, float], case: Case, options: dict[str, str]
 ) -> None:
+    dtype, input_scale, target_scale, eps = scales
     input, target = case.images(torch.float64)
     images = (input_scale * input).to(dtype), (target_scale * target).to(dtype)
     assert all(image.isfinite().all() for image in images)
-    check_against_loops(*images, eps=eps, eps_mode=eps_mode, operator=operator)
+    check_against_loops(*images, eps=eps, **options)
 
 
-@modes
-@pytest.mark.parametrize("eps", [1e-50, 1e-300, 1e50, 1e300])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-@tiny
+@covering(
+    eps=[1e-50, 1e-300, 1e50, 1e300],
+    dtype=[torch.float32, torch.float16],
+    eps_mode=EPS_MODES,
+    case=TINY,
+)
 def test_eps_beyond_the_range_of_the_images(
-    case: Case, dtype: torch.dtype, eps: float, eps_mode: str
+    eps: float, dtype: torch.dtype, eps_mode: str, case: Case
 ) -> None:
     """eps is a Python float, and 1e-50 is positive: the result is that of the limit."""
     check_against_loops(*case.images(dtype), eps=eps, eps_mode=eps_mode)
 
 
-@pytest.mark.parametrize("spacing", [1e-20, 1e20])
-@modes
-@tiny
-def test_extreme_spacing(case: Case, eps_mode: str, spacing: float) -> None:
-    check_against_loops(*case.images(), spacing=spacing, eps=0.15 / spacing, eps_mode=eps_mode)
-    check_against_loops(*case.images(), spacing=spacing, eps=0.15, eps_mode=eps_mode)
+@covering(
+    spacing=[1e-30, 1e-20, 1e20, 1e30], in_voxels=[False, True], eps_mode=EPS_MODES, case=TINY
+)
+def test_extreme_spacing(spacing: float, in_voxels: bool, eps_mode: str, case: Case) -> None:
+    eps = 0.15 / spacing if in_voxels else 0.15
+    check_against_loops(*case.images(), spacing=spacing, eps=eps, eps_mode=eps_mode)
 
 
-@pytest.mark.parametrize("scale", [1e30, 1e-30, 1e-37])
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@tiny
-def test_extreme_mask(case: Case, reduction: str, scale: float) -> None:
+@covering(scale=[1e30, 1e-30, 1e-37], reduction=REDUCTIONS, case=TINY)
+def test_extreme_mask(scale: float, reduction: str, case: Case) -> None:
     mask = scale * torch.rand(case.shape, generator=generator("mask"))
-    if reduction == "mean":
-        check_against_loops(*case.images(), mask=mask, reduction=reduction)
-    else:  # a reduced loss is relative, a loss map would not be judged at a scale of 1e-30
-        check_against_loops(*case.images(), mask=mask, reduction=reduction, weight=1 / scale)
+    # A reduced loss is relative; a loss map would not be judged at a scale of 1e-30.
+    weight = 1.0 if reduction == "mean" else 1 / scale
+    check_against_loops(*case.images(), mask=mask, reduction=reduction, weight=weight)
 
 
 def test_one_extreme_voxel_among_many() -> None:
     """The rest of its row is as accurate as ever."""
-    (case,) = by_name("noise_3d")
     for value in (1e30, -3e38, 1e-38):
-        input, target = case.images()
+        input, target = SMALL[1].images()
         input[1, 0, 2, 3, 4] = value
         assert_result_close(
             evaluate(nec_ext.ngf_loss, input, target), expected_result(input, target)
         )
 
 
-@pytest.mark.parametrize("scales", [(3e38, 3e38), (1e30, 1.0), (1e-38, 1e-38)], ids=str)
-@operators
-@modes
-def test_reference_in_float32(eps_mode: str, operator: str, scales: tuple[float, float]) -> None:
-    images = [
-        (s * image).float() for s, image in zip(scales, TINY[1].images(torch.float64), strict=True)
-    ]
-    result = evaluate(nec_ext.reference.ngf_loss, *images, eps_mode=eps_mode, operator=operator)
+@covering(scales=[(3e38, 3e38), (1e30, 1.0), (1e-38, 1e-38)], options=FORMULAS)
+def test_reference_in_float32(scales: tuple[float, float], options: dict[str, str]) -> None:
+    pair = zip(scales, TINY[1].images(torch.float64), strict=True)
+    images = [(scale * image).float() for scale, image in pair]
+    result = evaluate(nec_ext.reference.ngf_loss, *images, **options)
     assert all(tensor.isfinite().all() for tensor in result.tensors)
-    expected = loop_loss(*images, eps_mode=eps_mode, operator=operator)[0]
+    expected = loop_loss(*images, **options)[0]
     assert_loss_close(result.loss, torch.as_tensor(expected.astype(float)))
 
 
 # --- Nothing to see -------------------------------------------------------------------------------
 
 
-@operators
-@modes
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
-@pytest.mark.parametrize("shape", [(1, 1, 9, 11), (1, 1, 7, 8, 9)], ids=str)
+@covering(shape=[(1, 1, 9, 11), (1, 1, 7, 8, 9)], dtype=DTYPES[:3], options=FORMULAS)
 def test_background_has_loss_1_and_gradient_0(
-    shape: tuple[int, ...], dtype: torch.dtype, eps_mode: str, operator: str
+    shape: tuple[int, ...], dtype: torch.dtype, options: dict[str, str]
 ) -> None:
-    case = Case("background", shape, brain)
-    options = {"eps_mode": eps_mode, "operator": operator}
-    result = evaluate(nec_ext.ngf_loss, *case.images(dtype), reduction="sum", **options)
-    loss = nec_ext.ngf_loss(*case.images(dtype), reduction="none", **options)
+    images = Case("background", shape, brain).images(dtype)
+    result = evaluate(nec_ext.ngf_loss, *images, reduction="sum", **options)
+    loss = nec_ext.ngf_loss(*images, reduction="none", **options)
     assert all(tensor.isfinite().all() for tensor in result.tensors)
     corner = (0,) * len(shape)
     assert loss[corner] == 1
@@ -181,51 +161,34 @@ def test_background_has_loss_1_and_gradient_0(
     assert result.grad_input.count_nonzero() > 0
 
 
-@pytest.mark.parametrize("weight", [1.0, -2.0])
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
-@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+@covering(case=SMALL, dtype=DTYPES[:3], reduction=REDUCTIONS, weight=[1.0, -2.0])
 def test_mask_of_zeros(case: Case, dtype: torch.dtype, reduction: str, weight: float) -> None:
     for mask in (torch.zeros(case.shape), torch.zeros((), dtype=torch.bool)):
-        result = evaluate(
-            nec_ext.ngf_loss, *case.images(dtype), mask=mask, reduction=reduction, weight=weight
-        )
+        options = {"mask": mask, "reduction": reduction, "weight": weight}
+        result = evaluate(nec_ext.ngf_loss, *case.images(dtype), **options)
         assert all((tensor == 0).all() for tensor in result.tensors)
 
 
-@modes
-@operators
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("shape", [(2, 1, 1, 1), (1, 2, 1, 1, 1)], ids=str)
-def test_one_voxel(
-    shape: tuple[int, ...], dtype: torch.dtype, operator: str, eps_mode: str
-) -> None:
-    result = evaluate(
-        nec_ext.ngf_loss, *Case("one", shape).images(dtype), operator=operator, eps_mode=eps_mode
-    )
+@covering(shape=[(2, 1, 1, 1), (1, 2, 1, 1, 1)], dtype=DTYPES[:2], options=FORMULAS)
+def test_one_voxel(shape: tuple[int, ...], dtype: torch.dtype, options: dict[str, str]) -> None:
+    result = evaluate(nec_ext.ngf_loss, *Case("one", shape).images(dtype), **options)
     assert result.loss == 1
     assert result.grad_input.count_nonzero() == result.grad_target.count_nonzero() == 0
 
 
 # --- NaN and infinity -----------------------------------------------------------------------------
 
-BAD = pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 
-
-@BAD
-@modes
-@operators
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
-@pytest.mark.parametrize("which", [0, 1])
-@pytest.mark.parametrize(
-    "case",
-    [*TINY, *by_name("thin_1x1", "thin_1x7", "thin_1x1x5", "thin_2x2x2")],
-    ids=lambda case: case.name,
+@covering(
+    case=[*TINY, *by_name("thin_1x1", "thin_1x7", "thin_1x1x5", "thin_2x2x2")],
+    bad=BAD,
+    dtype=DTYPES[:3],
+    which=[0, 1],
+    options=FORMULAS,
 )
 def test_bad_voxel_shows(
-    case: Case, which: int, dtype: torch.dtype, operator: str, eps_mode: str, bad: float
+    case: Case, bad: float, dtype: torch.dtype, which: int, options: dict[str, str]
 ) -> None:
-    options = {"operator": operator, "eps_mode": eps_mode}
     nothing = torch.zeros(case.shape)
     for voxel in torch.ones(case.shape).nonzero():
         images = case.images(dtype)
@@ -238,18 +201,13 @@ def test_bad_voxel_shows(
         assert not with_gradient[1 + which].isfinite().all()
 
 
-@BAD
-@modes
-@operators
-@pytest.mark.parametrize("which", [0, 1])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+@covering(case=SMALL, bad=BAD, dtype=DTYPES[:2], which=[0, 1], options=FORMULAS)
 def test_bad_voxel_shows_where_it_is(
-    case: Case, dtype: torch.dtype, which: int, operator: str, eps_mode: str, bad: float
+    case: Case, bad: float, dtype: torch.dtype, which: int, options: dict[str, str]
 ) -> None:
-    options = {"operator": operator, "eps_mode": eps_mode, "reduction": "none"}
-    clean = nec_ext.ngf_loss(*case.images(dtype), **options)
+    options = {**options, "reduction": "none"}
     images = case.images(dtype)
+    clean = nec_ext.ngf_loss(*images, **options)
     images[which][(1, 1, *(2,) * (len(case.shape) - 2))] = bad
     loss = nec_ext.ngf_loss(*images, **options)
     assert torch.equal(loss.isnan(), nec_ext.reference.ngf_loss(*images, **options).isnan())

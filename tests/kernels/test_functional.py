@@ -4,228 +4,223 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from covering import covering
 from helpers import (
     DTYPES,
-    EPS_MODES,
+    FORMULAS,
     OPERATORS,
     REDUCTIONS,
     WANTED,
-    assert_gradient_close,
-    assert_loss_close,
+    assert_result_close,
     assert_same_bits,
     check_fused,
     evaluate,
     expected_result,
     random_upstream,
 )
-from inputs import CASES, LARGE, SMALL, Case, by_name, channels_last, generator, transposed
+from inputs import (
+    CASES,
+    LARGE,
+    SHORT,
+    SMALL,
+    Case,
+    Layout,
+    by_name,
+    channels_last,
+    contiguous,
+    generator,
+    strided,
+    transposed,
+)
 from torch import Tensor
 
 import nec_ext
 
-operators = pytest.mark.parametrize("operator", OPERATORS)
-modes = pytest.mark.parametrize("eps_mode", EPS_MODES)
-reductions = pytest.mark.parametrize("reduction", REDUCTIONS)
-small = pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
-wide_and_not = pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
+SINGLE_AND_DOUBLE = DTYPES[:2]
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@modes
-@operators
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_every_input(case: Case, operator: str, eps_mode: str, dtype: torch.dtype) -> None:
-    check_fused(*case.images(dtype), operator=operator, eps_mode=eps_mode)
+def spacing_of(case: Case) -> list[float]:
+    return [0.7, 1.3, 2.5][: len(case.shape) - 2]
 
 
-@modes
-@operators
-@pytest.mark.parametrize("case", LARGE, ids=lambda case: case.name)
-def test_large_input(case: Case, operator: str, eps_mode: str) -> None:
-    check_fused(*case.images(), operator=operator, eps_mode=eps_mode)
+@covering(
+    case=CASES,
+    dtype=DTYPES,
+    options={**FORMULAS, "wanted": WANTED, "reduction": REDUCTIONS},
+)
+def test_every_input(case: Case, dtype: torch.dtype, options: dict[str, str]) -> None:
+    check_fused(*case.images(dtype), **options)
+
+
+# The gradient of a mean would be below the normal range of a half type, whoever computes it.
+@covering(
+    case=LARGE,
+    dtype=DTYPES,
+    maps=[False, True],
+    options=FORMULAS,
+)
+def test_large_input(case: Case, dtype: torch.dtype, maps: bool, options: dict[str, Any]) -> None:
+    if maps:
+        rng = generator("maps")
+        options = options | {
+            "eps": transposed(0.05 + 0.2 * torch.rand(case.shape, generator=rng)),
+            "target_eps": 0.05 + 0.2 * torch.rand(case.shape[-1:], generator=rng),
+            "mask": torch.rand(case.shape, generator=rng) > 0.3,
+            "spacing": spacing_of(case),
+        }
+    check_fused(*case.images(dtype), reduction="sum", **options)
+
+
+@covering(
+    case=SHORT,
+    layout=[contiguous, transposed, channels_last, strided],
+    target_layout=[contiguous, None],
+    maps=[False, True],
+    options={**FORMULAS, "reduction": REDUCTIONS},
+)
+def test_short_axes(
+    case: Case, layout: Layout, target_layout: Layout | None, maps: bool, options: dict[str, Any]
+) -> None:
+    shape = case.shape
+    if maps:
+        rng = generator(f"maps of {case.name}")
+        options = options | {
+            "spacing": spacing_of(case),
+            "mask": torch.rand(shape, generator=rng),
+            "eps": 0.1 + torch.rand((shape[0], *(1 for _ in shape[1:])), generator=rng),
+            "target_eps": 0.1 + torch.rand(shape[2:], generator=rng),
+        }
+    images = case._replace(layout=layout, target_layout=target_layout).images()
+    check_fused(*images, **options)
 
 
 # --- eps ------------------------------------------------------------------------------------------
 
 
-def eps_values(case: Case, kind: str) -> float | Tensor:
-    """A scalar, or positive random numbers that vary over the named axes."""
-    if kind == "scalar":
-        return 0.07
-    batch, channels, *space = case.shape
-    shape = {
-        "0-dim": (),
-        "per_sample": (batch, *(1,) * (len(space) + 1)),
-        "per_channel": (channels, *(1,) * len(space)),  # fewer axes than the images have
-        "per_voxel": case.shape,
-        "per_row": (1, 1, *space[:-1], 1),
-        "per_x": (space[-1],),
-    }[kind]
-    return 0.05 + 0.3 * torch.rand(shape, generator=generator(kind))
+# Of random numbers of the images' shape, what is given as eps.
+EPS: dict[str, Callable[[Tensor], float | Tensor]] = {
+    "scalar": lambda real: 0.07,
+    "0-dim": lambda real: real.flatten()[0],
+    "per_sample": lambda real: real[(slice(None), *(slice(1),) * (real.dim() - 1))],
+    "per_channel": lambda real: real[(0, slice(None), *(slice(1),) * (real.dim() - 2))],
+    "per_voxel": lambda real: real,
+    "per_row": lambda real: real[:1, :1, ..., :1],
+    "per_x": lambda real: real[(0,) * (real.dim() - 1)],
+}
 
 
-EPS_KINDS = ("scalar", "0-dim", "per_sample", "per_channel", "per_voxel", "per_row", "per_x")
+def eps_of(case: Case, kind: str) -> float | Tensor:
+    return EPS[kind](0.05 + 0.3 * torch.rand(case.shape, generator=generator(kind)))
 
 
-@wide_and_not
-@modes
-@pytest.mark.parametrize("target_kind", [None, *EPS_KINDS])
-@pytest.mark.parametrize("kind", EPS_KINDS)
-@small
+@covering(
+    kind=[*EPS],
+    target_kind=[None, *EPS],
+    case=SMALL,
+    dtype=SINGLE_AND_DOUBLE,
+    options={**FORMULAS, "wanted": WANTED},
+)
 def test_eps(
-    case: Case, kind: str, target_kind: str | None, eps_mode: str, dtype: torch.dtype
+    kind: str, target_kind: str | None, case: Case, dtype: torch.dtype, options: dict[str, str]
 ) -> None:
-    target_eps = None if target_kind is None else 2 * eps_values(case, target_kind)
-    check_fused(
-        *case.images(dtype), eps=eps_values(case, kind), target_eps=target_eps, eps_mode=eps_mode
-    )
+    target_eps = None if target_kind is None else 2 * eps_of(case, target_kind)
+    check_fused(*case.images(dtype), eps=eps_of(case, kind), target_eps=target_eps, **options)
 
 
 @pytest.mark.parametrize(
     "dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8], ids=str
 )
-@small
-def test_eps_dtype(case: Case, dtype: torch.dtype) -> None:
+def test_eps_dtype(dtype: torch.dtype) -> None:
+    case = SMALL[1]
     eps = (1 + 3 * torch.rand(case.shape, generator=generator("eps"))).to(dtype)
     check_fused(*case.images(), eps=eps)
 
 
-@pytest.mark.parametrize(
-    "case", by_name("tiles_x_3d", "tiles_y_3d", "tiles_x_2d"), ids=lambda case: case.name
+# --- spacing, which follows the axes of the tensor ------------------------------------------------
+
+
+@covering(
+    case=[
+        *SMALL,
+        *by_name("transposed_2d", "transposed_3d", "two_layouts_3d", "channels_last_3d"),
+    ],
+    kind=["float", "int", "list", "tuple"],
+    dtype=SINGLE_AND_DOUBLE,
+    options=FORMULAS,
 )
-def test_maps_across_tiles(case: Case) -> None:
-    rng = generator("maps")
-    check_fused(
-        *case.images(),
-        eps=transposed(0.05 + 0.2 * torch.rand(case.shape, generator=rng)),
-        target_eps=0.05 + 0.2 * torch.rand(case.shape[-1:], generator=rng),
-        mask=torch.rand(case.shape, generator=rng) > 0.3,
-        spacing=[0.5 + k for k in range(len(case.shape) - 2)],
-        operator="sobel",
-    )
-
-
-# --- spacing --------------------------------------------------------------------------------------
-
-
-@wide_and_not
-@modes
-@operators
-@pytest.mark.parametrize("kind", ["float", "int", "list", "tuple"])
-@small
-def test_spacing(case: Case, kind: str, operator: str, eps_mode: str, dtype: torch.dtype) -> None:
-    per_axis = [0.7, 1.3, 2.5][: len(case.shape) - 2]
+def test_spacing(case: Case, kind: str, dtype: torch.dtype, options: dict[str, str]) -> None:
+    per_axis = spacing_of(case)
     spacing: Any = {"float": 1.7, "int": 2, "list": per_axis, "tuple": tuple(per_axis)}[kind]
-    check_fused(*case.images(dtype), spacing=spacing, operator=operator, eps_mode=eps_mode)
-
-
-@pytest.mark.parametrize(
-    "name", ["transposed_2d", "transposed_3d", "two_layouts_3d", "channels_last_3d"]
-)
-def test_spacing_follows_the_axes_of_the_tensor(name: str) -> None:
-    (case,) = by_name(name)
-    check_fused(*case.images(), spacing=[0.7, 1.3, 2.5][: len(case.shape) - 2])
+    check_fused(*case.images(dtype), spacing=spacing, **options)
 
 
 # --- mask -----------------------------------------------------------------------------------------
 
 
-def mask_values(case: Case, kind: str) -> Tensor:
-    batch, channels, *space = case.shape
-    ones = (1,) * len(space)
-    rng = generator(kind)
-    real = torch.rand(case.shape, generator=rng)
-    return {
-        "bool": real > 0.4,
-        "float32": real,
-        "float64": real.double(),
-        "float16": real.half(),
-        "bfloat16": real.bfloat16(),
-        "uint8": (4 * real).byte(),
-        "int64": (4 * real).long(),
-        "int32": (400 * real).int(),
-        "one_channel": real[:, :1] > 0.4,
-        "one_sample": real[:1],
-        "no_batch": real[0],
-        "space_only": real[0, 0] > 0.4,
-        "per_image": torch.rand((batch, channels, *ones), generator=rng),
-        "per_x": real[(0,) * (real.dim() - 1)],
-        "0-dim": torch.tensor(0.3),
-        "transposed": transposed(real),
-        "channels_last": channels_last(real),
-        "expanded": real[:1, :1].expand(case.shape),
-        "mostly_zero": real > 0.95,
-    }[kind]
+# Of random numbers of the images' shape, what is given as a mask.
+MASKS: dict[str, Callable[[Tensor], Tensor]] = {
+    "bool": lambda real: real > 0.4,
+    "float32": lambda real: real,
+    "float64": lambda real: real.double(),
+    "float16": lambda real: real.half(),
+    "bfloat16": lambda real: real.bfloat16(),
+    "uint8": lambda real: (4 * real).byte(),
+    "int64": lambda real: (4 * real).long(),
+    "int32": lambda real: (400 * real).int(),
+    "one_channel": lambda real: real[:, :1] > 0.4,
+    "one_sample": lambda real: real[:1],
+    "no_batch": lambda real: real[0],
+    "space_only": lambda real: real[0, 0] > 0.4,
+    "per_image": lambda real: real[(..., *(slice(1),) * (real.dim() - 2))],
+    "per_x": lambda real: real[(0,) * (real.dim() - 1)],
+    "0-dim": lambda real: real.flatten()[0],
+    "transposed": transposed,
+    "channels_last": channels_last,
+    "expanded": lambda real: real[:1, :1].expand(real.shape),
+    "mostly_zero": lambda real: real > 0.95,
+}
 
 
-MASK_KINDS = (
-    *("bool", "float32", "float64", "float16", "bfloat16", "uint8", "int64", "int32"),
-    *("one_channel", "one_sample", "no_batch", "space_only", "per_image", "per_x", "0-dim"),
-    *("transposed", "channels_last", "expanded", "mostly_zero"),
+def mask_of(case: Case, kind: str) -> Tensor:
+    return MASKS[kind](torch.rand(case.shape, generator=generator(kind)))
+
+
+@covering(
+    kind=[*MASKS],
+    case=SMALL,
+    dtype=SINGLE_AND_DOUBLE,
+    options={**FORMULAS, "reduction": REDUCTIONS},
 )
+def test_mask(kind: str, case: Case, dtype: torch.dtype, options: dict[str, str]) -> None:
+    check_fused(*case.images(dtype), mask=mask_of(case, kind), **options)
 
 
-@wide_and_not
-@reductions
-@pytest.mark.parametrize("kind", MASK_KINDS)
-@small
-def test_mask(case: Case, kind: str, reduction: str, dtype: torch.dtype) -> None:
-    check_fused(*case.images(dtype), mask=mask_values(case, kind), reduction=reduction)
+# --- weight and upstream --------------------------------------------------------------------------
 
 
-@modes
-@operators
-@small
-def test_mask_in_every_kernel(case: Case, operator: str, eps_mode: str) -> None:
-    check_fused(
-        *case.images(), mask=mask_values(case, "float32"), operator=operator, eps_mode=eps_mode
-    )
+@covering(
+    masked=[False, True],
+    case=SMALL,
+    dtype=SINGLE_AND_DOUBLE,
+    options={"weight": [1, 3.0, -2.5, 1e-3, 0.0], "reduction": REDUCTIONS, "wanted": WANTED},
+)
+def test_weight(masked: bool, case: Case, dtype: torch.dtype, options: dict[str, Any]) -> None:
+    mask = mask_of(case, "float32") if masked else None
+    check_fused(*case.images(dtype), mask=mask, **options)
 
 
-def test_mean_divides_by_the_sum_of_the_broadcast_mask() -> None:
-    input, target = SMALL[0].images(torch.float64)
-    mask = mask_values(SMALL[0], "space_only")
-    per_voxel = nec_ext.ngf_loss(input, target, reduction="none")
-    loss = nec_ext.ngf_loss(input, target, mask=mask)
-    assert_loss_close(loss, per_voxel[mask.expand_as(per_voxel)].mean())
-
-
-# --- reduction, weight, upstream ------------------------------------------------------------------
-
-
-@wide_and_not
-@pytest.mark.parametrize("wanted", WANTED)
-@pytest.mark.parametrize("weight", [1, 3.0, -2.5, 1e-3, 0.0])
-@reductions
-@pytest.mark.parametrize("masked", [False, True])
-@small
-def test_weight(
-    case: Case, masked: bool, reduction: str, weight: float, wanted: str, dtype: torch.dtype
-) -> None:
-    mask = mask_values(case, "float32") if masked else None
-    images = case.images(dtype)
-    check_fused(*images, mask=mask, reduction=reduction, weight=weight, wanted=wanted)
-
-
-@small
-def test_weight_multiplies_the_loss(case: Case) -> None:
-    images = case.images(torch.float64)
-    weighted = evaluate(nec_ext.ngf_loss, *images, 1.0, weight=2.0)
-    assert_same_bits(
-        weighted,
-        evaluate(nec_ext.ngf_loss, *images, 2.0)._replace(loss=2 * nec_ext.ngf_loss(*images)),
-    )
-
-
-@wide_and_not
-@operators
-@pytest.mark.parametrize("kind", ["random", "expanded", "transposed", "with_zeros"])
-@small
-def test_upstream_of_a_loss_map(case: Case, kind: str, operator: str, dtype: torch.dtype) -> None:
+@covering(
+    kind=["random", "expanded", "transposed", "with_zeros"],
+    operator=OPERATORS,
+    case=SMALL,
+    dtype=SINGLE_AND_DOUBLE,
+)
+def test_upstream_of_a_loss_map(kind: str, operator: str, case: Case, dtype: torch.dtype) -> None:
     upstream = random_upstream(case.shape)
     upstream = {
         "random": upstream,
@@ -233,25 +228,10 @@ def test_upstream_of_a_loss_map(case: Case, kind: str, operator: str, dtype: tor
         "transposed": transposed(upstream),
         "with_zeros": upstream * (upstream > 1),
     }[kind]
-    images = case.images(dtype)
-    fused = evaluate(nec_ext.ngf_loss, *images, upstream, reduction="none", operator=operator)
-    expected = expected_result(*images, upstream, reduction="none", operator=operator)
-    assert_gradient_close(fused.grad_input, expected.grad_input)
-    assert_gradient_close(fused.grad_target, expected.grad_target)
-
-
-@small
-def test_reductions_agree(case: Case) -> None:
-    images = case.images(torch.float64)
-    per_voxel = evaluate(nec_ext.ngf_loss, *images, 1.0, reduction="none")
-    summed = evaluate(nec_ext.ngf_loss, *images, 1.0, reduction="sum")
-    mean = evaluate(nec_ext.ngf_loss, *images, per_voxel.loss.numel(), reduction="mean")
-    assert per_voxel.loss.shape == case.shape
-    assert_loss_close(summed.loss, per_voxel.loss.sum())
-    assert_loss_close(mean.loss, per_voxel.loss.mean())
-    for one, other, third in zip(per_voxel[1:], summed[1:], mean[1:], strict=True):
-        assert_gradient_close(one, other)
-        assert_gradient_close(third, other)
+    problem = (*case.images(dtype), upstream)
+    options = {"reduction": "none", "operator": operator}
+    fused = evaluate(nec_ext.ngf_loss, *problem, **options)
+    assert_result_close(fused, expected_result(*problem, **options))
 
 
 # --- the call as such -----------------------------------------------------------------------------
@@ -259,14 +239,8 @@ def test_reductions_agree(case: Case) -> None:
 
 def test_defaults() -> None:
     images = SMALL[1].images()
-    stated = {
-        "eps": 0.15,
-        "target_eps": 0.15,
-        "eps_mode": "additive",
-        "operator": "central",
-        "spacing": 1.0,
-    }
-    stated |= {"mask": None, "weight": 1.0, "reduction": "mean"}
+    stated = {"eps": 0.15, "target_eps": 0.15, "eps_mode": "additive", "operator": "central"}
+    stated |= {"spacing": 1.0, "mask": None, "weight": 1.0, "reduction": "mean"}
     assert_same_bits(
         evaluate(nec_ext.ngf_loss, *images), evaluate(nec_ext.ngf_loss, *images, **stated)
     )
@@ -285,8 +259,7 @@ def test_default_dtype_does_not_matter() -> None:
 
 
 def test_inputs_are_left_alone() -> None:
-    input, target = SMALL[1].images()
-    mask, eps = torch.rand(SMALL[1].shape), 0.1 + torch.rand(SMALL[1].shape)
-    before = [tensor.clone() for tensor in (input, target, mask, eps)]
-    evaluate(nec_ext.ngf_loss, input, target, mask=mask, eps=eps)
-    assert all(torch.equal(*pair) for pair in zip((input, target, mask, eps), before, strict=True))
+    given = (*SMALL[1].images(), torch.rand(SMALL[1].shape), 0.1 + torch.rand(SMALL[1].shape))
+    before = [tensor.clone() for tensor in given]
+    evaluate(nec_ext.ngf_loss, *given[:2], mask=given[2], eps=given[3])
+    assert all(map(torch.equal, given, before))

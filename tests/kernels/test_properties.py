@@ -104,7 +104,7 @@ def test_fused_is_the_reference(problem: dict[str, Any]) -> None:
     check_fused(**problem)
 
 
-@bounded
+@settings(bounded, max_examples=150)
 @given(st.lists(st.integers(0, 4), max_size=6), st.sampled_from(["mask", "eps", "target_eps"]))
 def test_any_map_is_broadcast_or_refused(shape: list[int], name: str) -> None:
     images = uniform((2, 2, 3, 4, 3), 1).split(1)

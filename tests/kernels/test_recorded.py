@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from covering import covering
 from helpers import (
     as_leaves,
     assert_gradient_close,
@@ -17,7 +18,7 @@ from helpers import (
     expected_result,
     random_upstream,
 )
-from inputs import by_name
+from inputs import SMALL, Case, by_name
 from ops import op_arguments
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -50,8 +51,9 @@ def gradients(network: Any, *images: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(loss, network.parameters(), random_upstream(loss.shape)))
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+    ("strict", "options"), [*zip([False, True, False], OPTIONS, strict=True)], ids=str
+)
 def test_exported(strict: bool, options: dict[str, Any]) -> None:
     image, target = torch.rand(2, 1, 1, 6, 5, 7)
     mask = torch.rand(6, 5, 7) > 0.3
@@ -67,8 +69,9 @@ def test_exported(strict: bool, options: dict[str, Any]) -> None:
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize(
+    ("requires_grad", "options"), [*zip([False, True, True], OPTIONS, strict=True)], ids=str
+)
 def test_traced(requires_grad: bool, options: dict[str, Any]) -> None:
     input, target = torch.rand(2, 2, 1, 6, 7)
     example = input.clone().requires_grad_(requires_grad)
@@ -77,12 +80,10 @@ def test_traced(requires_grad: bool, options: dict[str, Any]) -> None:
     assert_result_close(found, expected_result(input, target, **options))
 
 
-@pytest.mark.parametrize("target_only", [False, True])
-@pytest.mark.parametrize("name", ["noise_3d", "channels_last_2d", "strided_3d"])
-def test_called_directly(name: str, target_only: bool) -> None:
+@covering(case=by_name("noise_3d", "channels_last_2d", "strided_3d"), target_only=[False, True])
+def test_called_directly(case: Case, target_only: bool) -> None:
     """The gradient of the loss is right whatever the op was asked to store."""
     dtypes = (torch.float64, torch.float64)
-    (case,) = by_name(name)
     (_, _, *maps), numbers = op_arguments(case, dtypes, maps=True)
     names = ("eps", "target_eps", "mask")
     options = {
@@ -102,15 +103,13 @@ def test_called_directly(name: str, target_only: bool) -> None:
 
 
 def test_torch_finds_the_gradient_in_order() -> None:
-    for name in ("noise_2d", "strided_3d"):
-        (case,) = by_name(name)
+    for case in by_name("noise_2d", "strided_3d"):
         tensors, numbers = op_arguments(case, (torch.float32, torch.float64), maps=True)
         torch.library.opcheck(forward, (*tensors, *numbers, 1, True, False, False))
 
 
 def call_arguments() -> tuple[list[Any], list[Any]]:
-    (case,) = by_name("noise_2d")
-    return op_arguments(case, (torch.float64, torch.float64), maps=True)
+    return op_arguments(SMALL[0], (torch.float64, torch.float64), maps=True)
 
 
 def test_no_derivative_is_left_out() -> None:
@@ -145,23 +144,17 @@ def test_no_second_derivative_is_left_out() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: nec_ext.NGFLoss(),
-        lambda: nec_ext.ngf_loss,
-        lambda: torch.nn.Sequential(nec_ext.NGFLoss()),
-    ],
+def test_torchscript_is_refused() -> None:
+    for loss in (nec_ext.ngf_loss, nec_ext.NGFLoss(), torch.nn.Sequential(nec_ext.NGFLoss())):
+        with pytest.raises(NotImplementedError, match=r"torch\.jit\.script cannot compile"):
+            torch.jit.script(loss)
+
+
+@covering(
+    case=by_name("noise_2d", "strided_3d", "transposed_3d", "chunks_3d"),
+    dtype=[torch.float64, torch.float16],
 )
-def test_torchscript_is_refused(make: Any) -> None:
-    with pytest.raises(NotImplementedError, match=r"torch\.jit\.script cannot compile"):
-        torch.jit.script(make())
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
-@pytest.mark.parametrize("name", ["noise_2d", "strided_3d", "transposed_3d", "chunks_3d"])
-def test_scaled_in_place(name: str, dtype: torch.dtype) -> None:
-    (case,) = by_name(name)
+def test_scaled_in_place(case: Case, dtype: torch.dtype) -> None:
     gradient, _ = case.images(dtype)
     around = gradient.untyped_storage().nbytes()
     before = torch.empty(0, dtype=torch.uint8).set_(gradient.untyped_storage()).clone()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from covering import covering
 from helpers import threads
 from inputs import Case, channels_last, contiguous, expanded, transposed
 from ops import TESTS, op_arguments
@@ -17,12 +18,6 @@ forward = torch.ops.nec_ext.ngf_forward.default
 sums = torch.ops.nec_ext.ngf_sums_.default
 CASES = [Case("sums_2d", (2, 3, 20, 9)), Case("sums_3d", (2, 1, 7, 8, 9))]
 LAYOUTS = [contiguous, transposed, channels_last, expanded]
-cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-layouts = pytest.mark.parametrize("layout", LAYOUTS)
-dtypes = pytest.mark.parametrize(
-    "dtypes", [(torch.float32, torch.float64), (torch.float16, torch.float16)], ids=str
-)
-wanteds = pytest.mark.parametrize("wanted", [(True, False), (False, True), (True, True)], ids=str)
 Dtypes = tuple[torch.dtype, torch.dtype]
 
 
@@ -36,10 +31,12 @@ def slowest_axis(tensor: Tensor) -> int:
     return max(range(2, tensor.dim()), key=tensor.stride)
 
 
-@dtypes
-@wanteds
-@layouts
-@cases
+@covering(
+    case=CASES,
+    layout=LAYOUTS,
+    wanted=[(True, False), (False, True), (True, True)],
+    dtypes=[(torch.float32, torch.float64), (torch.float16, torch.float16)],
+)
 def test_window_of_the_whole(
     case: Case, layout: Any, wanted: tuple[bool, bool], dtypes: Dtypes
 ) -> None:
@@ -67,8 +64,7 @@ def test_window_of_the_whole(
             assert gradient is None or gradient.count_nonzero() > 0
 
 
-@layouts
-@cases
+@covering(case=CASES, layout=LAYOUTS)
 def test_planes(case: Case, layout: Any) -> None:
     """One sum for each plane along the slowest axis, the same wherever a window begins and ends."""
     case = case._replace(layout=layout)
@@ -91,9 +87,11 @@ def test_planes(case: Case, layout: Any) -> None:
         assert total.item() == pytest.approx(planes.sum().item(), rel=1e-14)
 
 
-@pytest.mark.parametrize("layout", [contiguous, transposed])
-@pytest.mark.parametrize("wanted", [(True, False), (True, True)], ids=str)
-@pytest.mark.parametrize("per_plane", [False, True])
+@covering(
+    per_plane=[False, True],
+    wanted=[(True, False), (True, True)],
+    layout=[contiguous, transposed],
+)
 def test_opcheck(per_plane: bool, wanted: tuple[bool, bool], layout: Any) -> None:
     case = CASES[1]._replace(layout=layout)
     tensors, settings = arguments_of(case, (torch.float32, torch.float32))

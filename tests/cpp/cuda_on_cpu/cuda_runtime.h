@@ -2,20 +2,31 @@
 // Copyright (c) 2026 The nec_ext authors
 //
 // What csrc/cuda needs of CUDA, on the CPU: the very files of the kernels, compiled by a C++
-// compiler with this header in place of CUDA's own. A thread of a block is a thread of the system
-// and __syncthreads a barrier for them, so that the thread sanitizer sees what a GPU would do.
-// Shared memory is allocated for each launch with the size that it asks for, for the address
-// sanitizer, and is full of NaN before each block. What csrc/math has for a GPU alone, approximate
-// square roots say, is not in use here.
+// compiler with this header in place of CUDA's own. The threads of a block are fibers that take
+// turns: each runs up to the next __syncthreads, and every other time in the opposite order, so
+// that a barrier that is missing shows in the results. The thread sanitizer, which knows fibers,
+// sees them as threads with barriers and nothing else between them. Shared memory is allocated for
+// each launch with the size that it asks for, for the address sanitizer, and is full of NaN before
+// each block. What csrc/math has for a GPU alone, approximate square roots say, is not in use here.
 #pragma once
 
-#include <pthread.h>
+#include <ucontext.h>
 
 #include <array>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <map>
-#include <thread>
-#include <vector>
+#include <memory>
+
+// What the thread sanitizer has to be told of fibers.
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#define NEC_TELL_SANITIZER(call) call
+#else
+#define NEC_TELL_SANITIZER(call)
+#endif
 
 #define CUDART_VERSION 13000
 #define __global__
@@ -28,8 +39,7 @@
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
 };
-inline thread_local dim3 threadIdx;
-inline dim3 blockIdx, blockDim, gridDim;
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorNoKernelImageForDevice };
 inline const char* cudaGetErrorString(cudaError_t) { return "invalid argument"; }
@@ -101,12 +111,82 @@ cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
 
 namespace cuda_on_cpu {
 
+struct Fiber {
+  void* thread = nullptr;  // as the thread sanitizer knows it
+  ucontext_t context;
+  std::unique_ptr<char[]> stack;
+};
+
+// The launch that runs, and the fibers, which all launches share.
+inline std::function<void()> grid;  // the way of a thread through all blocks
 inline char* shared_memory;
-inline pthread_barrier_t barrier;
+inline Fiber host, fibers[1024];
+inline unsigned running, arrived, ended;
+inline bool barriers[2], backwards;
+
+// Not seen by the sanitizer: here the fibers share what threads would not.
+__attribute__((noinline, no_sanitize_thread)) inline void resume(Fiber& from, Fiber& to,
+                                                                 unsigned index) {
+  threadIdx.x = running = index;
+  NEC_TELL_SANITIZER(__tsan_switch_to_fiber(to.thread, 1));  // 1: orders nothing
+  swapcontext(&from.context, &to.context);
+}
+
+// Hands over to the next thread. The last one goes on, and the others after it.
+__attribute__((noinline, no_sanitize_thread)) inline void wait(bool at_the_end) {
+  [[maybe_unused]] void* const barrier = &barriers[backwards];
+  NEC_TELL_SANITIZER(__tsan_release(barrier));
+  Fiber& self = fibers[running];
+  ended += at_the_end;
+  if (++arrived < blockDim.x) {
+    const unsigned next = backwards ? running - 1 : running + 1;
+    resume(self, fibers[next], next);
+  } else if (ended == blockDim.x) {
+    resume(self, host, 0);
+  } else if (ended) {
+    std::puts("threads have ended that others of their block wait for");
+    std::abort();
+  } else {
+    arrived = 0;
+    backwards = !backwards;
+  }
+  NEC_TELL_SANITIZER(__tsan_acquire(barrier));
+}
+
+inline void live() {
+  for (;;) {
+    NEC_TELL_SANITIZER(__tsan_acquire(&host));
+    grid();
+    wait(true);
+  }
+}
+
+__attribute__((noinline)) inline void begin_life(Fiber& fiber) {
+  constexpr size_t kStackBytes = 256 * 1024;
+  fiber.stack.reset(new char[kStackBytes]);
+  NEC_TELL_SANITIZER(fiber.thread = __tsan_create_fiber(0));
+  getcontext(&fiber.context);
+  fiber.context.uc_stack.ss_sp = fiber.stack.get();
+  fiber.context.uc_stack.ss_size = kStackBytes;
+  makecontext(&fiber.context, live, 0);
+}
+
+__attribute__((noinline, no_sanitize_thread)) inline void run_grid() {
+  for (unsigned index = 0; index < blockDim.x; ++index) {
+    if (!fibers[index].stack) begin_life(fibers[index]);
+  }
+  arrived = ended = 0;
+  backwards = false;
+  NEC_TELL_SANITIZER(host.thread = __tsan_get_current_fiber());
+  NEC_TELL_SANITIZER(__tsan_release(&host));
+  resume(host, fibers[0], 0);
+  NEC_TELL_SANITIZER(__tsan_acquire(&barriers[0]));
+  NEC_TELL_SANITIZER(__tsan_acquire(&barriers[1]));
+}
 
 }  // namespace cuda_on_cpu
 
-inline void __syncthreads() { pthread_barrier_wait(&cuda_on_cpu::barrier); }
+inline void __syncthreads() { cuda_on_cpu::wait(false); }
 inline void __syncwarp() {}  // orders nothing that the kernels rely on
 
 namespace nec::cuda {
@@ -120,15 +200,13 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   early_starts += int(config->numAttrs);
   gridDim = config->gridDim;
   blockDim = config->blockDim;
-  pthread_barrier_init(&cuda_on_cpu::barrier, nullptr, blockDim.x);
   // Not rounded up to whole vectors of anything: one byte beyond the end is an error.
   const size_t bytes = config->dynamicSmemBytes;
   cuda_on_cpu::shared_memory = static_cast<char*>(::operator new(bytes, std::align_val_t(16)));
-  const auto thread = [&](unsigned index) {
-    threadIdx.x = index;
+  cuda_on_cpu::grid = [&] {
     for (unsigned block = 0; block < gridDim.x; ++block) {
       __syncthreads();
-      if (index == 0) {
+      if (threadIdx.x == 0) {
         blockIdx.x = block;
         std::memset(cuda_on_cpu::shared_memory, fake_device.leftovers, bytes);
       }
@@ -136,10 +214,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
       kernel(arguments);
     }
   };
-  std::vector<std::thread> threads;
-  for (unsigned index = 0; index < blockDim.x; ++index) threads.emplace_back(thread, index);
-  for (std::thread& each : threads) each.join();
+  cuda_on_cpu::run_grid();
   ::operator delete(cuda_on_cpu::shared_memory, std::align_val_t(16));
-  pthread_barrier_destroy(&cuda_on_cpu::barrier);
   return cudaSuccess;
 }
