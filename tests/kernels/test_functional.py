@@ -215,6 +215,17 @@ def test_weight(masked: bool, case: Case, dtype: torch.dtype, options: dict[str,
 
 
 @covering(
+    upstream=[1.0, 2.0, 0.3, -1.5, 0.0],
+    dtype=DTYPES,
+    options={"reduction": ["mean", "sum"], "wanted": WANTED},
+)
+def test_upstream_of_a_number(upstream: float, dtype: torch.dtype, options: dict[str, str]) -> None:
+    problem = (*SMALL[1].images(dtype), upstream)
+    fused = evaluate(nec_ext.ngf_loss, *problem, **options)
+    assert_result_close(fused, expected_result(*problem, **options))
+
+
+@covering(
     kind=["random", "expanded", "transposed", "with_zeros"],
     operator=OPERATORS,
     case=SMALL,
