@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from covering import covering
 from helpers import (
     EPS_MODES,
     OPERATORS,
@@ -27,9 +28,7 @@ from torch.autograd import gradcheck, gradgradcheck
 import nec_ext
 from nec_ext import reference
 
-small = pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
-reductions = pytest.mark.parametrize("reduction", REDUCTIONS)
-dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
+DTYPES = (torch.float32, torch.float64, torch.float16)
 TINY = [Case("tiny_2d", (1, 2, 3, 4)), Case("tiny_3d", (1, 1, 3, 2, 4))]
 TINIEST = [Case("tiniest_2d", (2, 1, 2, 3)), Case("tiniest_3d", (1, 1, 2, 2, 3))]
 
@@ -62,36 +61,25 @@ def tiny_problem(case: Case, wanted: str, reduction: str) -> tuple[Any, list[Ten
     return loss, [image.clone().requires_grad_() for image in chosen]
 
 
-@reductions
-@pytest.mark.parametrize("wanted", WANTED)
-@pytest.mark.parametrize("eps_mode", EPS_MODES)
-@pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("case", TINY, ids=lambda case: case.name)
-def test_gradcheck(case: Case, operator: str, eps_mode: str, wanted: str, reduction: str) -> None:
+@covering(wanted=WANTED, reduction=REDUCTIONS, operator=OPERATORS, case=TINY, eps_mode=EPS_MODES)
+def test_gradcheck(wanted: str, reduction: str, operator: str, case: Case, eps_mode: str) -> None:
     loss, leaves = tiny_problem(case, wanted, reduction)
     assert gradcheck(
         lambda *given: loss(*given, operator=operator, eps_mode=eps_mode), leaves, atol=1e-8
     )
 
 
-@pytest.mark.parametrize(
-    ("wanted", "reduction"),
-    [("both", "mean"), ("both", "none"), ("input", "sum"), ("target", "mean")],
-)
-@pytest.mark.parametrize("eps_mode", EPS_MODES)
-@pytest.mark.parametrize("case", TINIEST, ids=lambda case: case.name)
-def test_gradgradcheck(case: Case, eps_mode: str, wanted: str, reduction: str) -> None:
+@covering(wanted=WANTED, reduction=REDUCTIONS, case=TINIEST, eps_mode=EPS_MODES)
+def test_gradgradcheck(wanted: str, reduction: str, case: Case, eps_mode: str) -> None:
     loss, leaves = tiny_problem(case, wanted, reduction)
     assert gradgradcheck(
         lambda *given: loss(*given, operator="sobel", eps_mode=eps_mode), leaves, atol=1e-7
     )
 
 
-@pytest.mark.parametrize("upstream", [1.0, -0.7])
-@dtypes
-@small
+@covering(dtype=DTYPES, case=SMALL, upstream=[1.0, -0.7])
 def test_second_backward_gives_the_same_bits(
-    case: Case, dtype: torch.dtype, upstream: float
+    dtype: torch.dtype, case: Case, upstream: float
 ) -> None:
     leaves = [image.requires_grad_() for image in case.images(dtype)]
     loss = nec_ext.ngf_loss(*leaves, weight=0.7)
@@ -102,22 +90,16 @@ def test_second_backward_gives_the_same_bits(
     assert all(torch.equal(*pair) for pair in zip(once, again, strict=True))
 
 
-@reductions
-@dtypes
-@small
+@covering(dtype=DTYPES, reduction=REDUCTIONS, case=SMALL)
 def test_retained_graph_gives_the_same_gradient_again(
-    case: Case, dtype: torch.dtype, reduction: str
+    dtype: torch.dtype, reduction: str, case: Case
 ) -> None:
     input, target = leaf_and_target(case, dtype)
     mask = torch.rand(case.shape, generator=generator("mask"))
     options = {"reduction": reduction, "mask": mask, "weight": 0.7}
     loss = nec_ext.ngf_loss(input, target, **options)
-    upstreams = [
-        random_upstream(loss.shape),
-        3 * random_upstream(loss.shape),
-        torch.ones(loss.shape),
-    ]
-    for upstream in upstreams:
+    some = random_upstream(loss.shape)
+    for upstream in (some, 3 * some, torch.ones(loss.shape)):
         (gradient,) = torch.autograd.grad(loss, input, upstream, retain_graph=True)
         expected = expected_result(input, target, upstream, "input", **options).grad_input
         assert_gradient_close(gradient, expected)
@@ -143,15 +125,14 @@ def test_gradients_accumulate() -> None:
     assert_gradient_close(input.grad, expected)
 
 
-@reductions
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_loss_of_an_image_with_itself(dtype: torch.dtype, reduction: str) -> None:
-    image, _ = leaf_and_target(SMALL[1], dtype)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_loss_of_an_image_with_itself(reduction: str) -> None:
+    image, _ = leaf_and_target(SMALL[1])
     loss = nec_ext.ngf_loss(image, image, reduction=reduction, target_eps=0.4)
     upstream = random_upstream(loss.shape)
     parts = expected_result(image, image, upstream, reduction=reduction, target_eps=0.4)
     for _ in range(2):
-        (gradient,) = torch.autograd.grad(loss, image, upstream.to(dtype), retain_graph=True)
+        (gradient,) = torch.autograd.grad(loss, image, upstream, retain_graph=True)
         assert_gradient_close(gradient, parts.grad_input + parts.grad_target)
 
 
@@ -170,16 +151,15 @@ def test_one_image_twice_and_a_sum_of_losses() -> None:
         assert_gradient_close(gradient, wanted)
 
 
-@dtypes
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_backward_through_a_network(dtype: torch.dtype) -> None:
     source, target = SMALL[0].images(dtype)
     scale = torch.tensor(1.5, dtype=dtype, requires_grad=True)
     nec_ext.ngf_loss(source * scale, target).backward(torch.tensor(2.0))
     inner = expected_result(source * scale, target, 2.0, "input").grad_input
     expected = (inner * source.double()).sum().item()
-    size = (
-        (inner * source.double()).abs().sum().item()
-    )  # the sum cancels; its rounding follows this
+    # The sum cancels: its rounding follows the sum of the absolute values.
+    size = (inner * source.double()).abs().sum().item()
     assert abs(scale.grad.item() - expected) <= 4 * torch.finfo(dtype).eps * size
 
 
@@ -192,7 +172,7 @@ def test_changed_input_is_noticed() -> None:
         loss.backward()
 
 
-@reductions
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_create_graph(reduction: str) -> None:
     images = [image.requires_grad_() for image in SMALL[1].images(torch.float64)]
 
@@ -242,12 +222,8 @@ def test_checkpoint() -> None:
     assert_gradient_close(gradient, wanted)
 
 
-@dtypes
-@pytest.mark.parametrize("wanted", WANTED)
-@pytest.mark.parametrize(
-    "case", by_name("strided_3d", "transposed_2d", "expanded_3d"), ids=lambda case: case.name
-)
-def test_layouts_on_the_second_backward(case: Case, wanted: str, dtype: torch.dtype) -> None:
+@covering(wanted=WANTED, dtype=DTYPES, case=by_name("strided_3d", "transposed_2d", "expanded_3d"))
+def test_layouts_on_the_second_backward(wanted: str, dtype: torch.dtype, case: Case) -> None:
     input, target = case.images(dtype)
     leaves = as_leaves(input, target, wanted)
     required = [leaf for leaf in leaves if leaf.requires_grad]
