@@ -4,23 +4,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
 from allpairspy import AllPairs
 
 
-def covering(**factors: Iterable[Any]) -> pytest.MarkDecorator:
+def covering(*, indirect: Sequence[str] = (), **factors: Iterable[Any]) -> pytest.MarkDecorator:
     """Parametrize a test by the fewest rows in which each pair of values of two factors occurs.
 
     Args:
+        indirect: the factors whose values go to a fixture of their name.
         **factors: the values of each argument of the test.
     """
     rows = [tuple(row) for row in AllPairs([list(values) for values in factors.values()])]
-    return pytest.mark.parametrize(
-        tuple(factors), rows, ids=["-".join(map(_id, row)) for row in rows]
-    )
+    ids = ["-".join(map(_id, row)) for row in rows]
+    return pytest.mark.parametrize(tuple(factors), rows, ids=ids, indirect=list(indirect))
 
 
 def _id(value: Any) -> str:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from gpu import DEVICE
 from helpers import Result, assert_result_close, assert_same_bits, evaluate, expected_result
 from inputs import Case
-from parts.test_tiled import options_of, tiled_result
+from parts.tiles import options_of, tiled_result
 
 import nec_ext
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import sharding
 import torch
+from covering import covering
 from helpers import (
     EPS_MODES,
     OPERATORS,
@@ -69,6 +70,10 @@ class Split(NamedTuple):
     dim: int
     sizes: tuple[int, ...]
 
+    @property
+    def name(self) -> str:
+        return "x".join(map(str, self.shape))
+
 
 SPLITS = [
     Split((1, 2, 14, 9), 2, (6, 8)),
@@ -77,35 +82,38 @@ SPLITS = [
     Split((2, 2, 5, 12, 6), 3, (5, 7)),
     Split((1, 1, 6, 5, 17), 4, (3, 4, 10)),
 ]
-splits = pytest.mark.parametrize("split", SPLITS, ids=lambda s: "x".join(map(str, s.shape)))
 
 
 def images_of(split: Split, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     return Case("split", split.shape).images(dtype)
 
 
-@pytest.mark.parametrize("eps_mode", EPS_MODES)
-@pytest.mark.parametrize("operator", OPERATORS)
-@splits
+@covering(
+    split=SPLITS,
+    operator=OPERATORS,
+    wanted=WANTED,
+    eps_mode=EPS_MODES,
+    reduction=["mean", "sum"],
+    mapped=[False, True],
+)
 def test_whole_loss_and_slices_of_its_gradient(
-    ranks: Ranks, split: Split, operator: str, eps_mode: str
+    ranks: Ranks,
+    split: Split,
+    operator: str,
+    wanted: str,
+    eps_mode: str,
+    reduction: str,
+    mapped: bool,
 ) -> None:
-    options = {
-        **maps(split.shape, "eps", "mask"),
-        "target_eps": 0.3,
-        "spacing": [0.7, 1.3, 2.5][: len(split.shape) - 2],
-        "weight": 1.7,
-        "operator": operator,
-        "eps_mode": eps_mode,
-    }
-    check_split(ranks, images_of(split), split.sizes, split.dim, **options)
-
-
-@pytest.mark.parametrize("wanted", WANTED)
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-@splits
-def test_without_maps(ranks: Ranks, split: Split, reduction: str, wanted: str) -> None:
-    check_split(ranks, images_of(split), split.sizes, split.dim, wanted, reduction=reduction)
+    options = {"operator": operator, "eps_mode": eps_mode, "reduction": reduction}
+    if mapped:
+        options |= {
+            **maps(split.shape, "eps", "mask"),
+            "target_eps": 0.3,
+            "spacing": [0.7, 1.3, 2.5][: len(split.shape) - 2],
+            "weight": 1.7,
+        }
+    check_split(ranks, images_of(split), split.sizes, split.dim, wanted, **options)
 
 
 @pytest.mark.parametrize(
@@ -121,18 +129,16 @@ def test_planes_from_the_rank_after_next(ranks: Ranks, sizes: tuple[int, ...]) -
             check_split(ranks, images, sizes, dim, operator=operator, **options)
 
 
-@pytest.mark.parametrize(
-    "dtypes",
-    [
+@covering(
+    split=[SPLITS[1], SPLITS[2]],
+    dtypes=[
         (torch.float32, torch.float32),
         (torch.float16, torch.float16),
         (torch.bfloat16, torch.float32),
         (torch.float64, torch.float16),
         (torch.float16, torch.float64),  # which in a message has to come first
     ],
-    ids=str,
 )
-@splits
 def test_dtypes(ranks: Ranks, split: Split, dtypes: tuple[torch.dtype, torch.dtype]) -> None:
     images = Case("split", split.shape).images(*dtypes)
     options = maps(split.shape, "eps", "mask")
@@ -140,14 +146,13 @@ def test_dtypes(ranks: Ranks, split: Split, dtypes: tuple[torch.dtype, torch.dty
     check_split(ranks, images, split.sizes, split.dim, **options)
 
 
-@pytest.mark.parametrize("layout", [transposed, channels_last])
-@splits
+@covering(split=SPLITS, layout=[transposed, channels_last])
 def test_layouts(ranks: Ranks, split: Split, layout: Any) -> None:
     images = tuple(layout(image) for image in images_of(split))
     check_split(ranks, images, split.sizes, split.dim, operator="sobel")  # type: ignore[arg-type]
 
 
-@splits
+@pytest.mark.parametrize("split", [SPLITS[0], SPLITS[4]], ids=lambda split: split.name)
 def test_maps_of_fewer_axes(ranks: Ranks, split: Split) -> None:
     """What does not vary along the axis is the same on every rank."""
     shape = list(split.shape)
@@ -167,7 +172,7 @@ def test_without_a_check(ranks: Ranks) -> None:
         if min(split.sizes) >= 2:
             options = maps(split.shape, "eps", "mask")
             check_split(ranks, images_of(split), split.sizes, split.dim, check=False, **options)
-    alone = Split((1, 2, 1, 7, 6), 2, (1,))  # for which nobody has to have two planes
+    alone = Split((1, 2, 1, 7, 6), 2, (1,))  # nobody needs two planes
     check_split(ranks, images_of(alone), alone.sizes, check=False)
 
 
@@ -222,17 +227,11 @@ def test_one_exchange_and_one_sum(ranks: Ranks) -> None:
     shape = (1, 2, 8, 6, 5)
     messages = 2 * (2 * 6 * 5) * 2 * 4  # two planes of two channels of two float32 images
     for check in (False, True):
-        found = ranks.run(sharding.traffic, shape, {"check": check})
-        for rank, calls in enumerate(found):
+        records = {"all_gather": [3 * 1024]} if check else {}
+        for rank, calls in enumerate(ranks.run(sharding.traffic, shape, {"check": check})):
             neighbours = 2 if rank == 1 else 1
-            expected = {
-                "batch_isend_irecv": [0],
-                "messages": [messages] * neighbours,
-                "all_reduce": [2 * 8],
-            }
-            if check:
-                expected["all_gather"] = [3 * 1024]
-            assert calls == {"forward": expected, "backward": {}}
+            sent = {"batch_isend_irecv": [0], "messages": [messages] * neighbours}
+            assert calls == {"forward": {**sent, "all_reduce": [2 * 8], **records}, "backward": {}}
 
 
 def test_masks_travel_with_the_images(ranks: Ranks) -> None:
@@ -274,9 +273,9 @@ def test_batched_gradients(ranks: Ranks, dtype: torch.dtype) -> None:
             torch.testing.assert_close(batched, single)
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_nothing_is_held_after_backward(ranks: Ranks, times: int) -> None:
-    assert ranks.run(sharding.held_after_backward, (1, 2, 4, 5, 6), times) == [[False] * 3] * 3
+def test_nothing_is_held_after_backward(ranks: Ranks) -> None:
+    for times in (1, 2):
+        assert ranks.run(sharding.held_after_backward, SHAPE, times) == [[False] * 3] * 3
 
 
 # -------------------------------------------------------------------------------------------------
@@ -349,23 +348,21 @@ def test_all_ranks_refuse(ranks: Ranks, name: str) -> None:
     assert good == [pytest.approx(good[0])] * 3
 
 
-@pytest.mark.parametrize("transform", ["vmap", "grad", "jvp"])
-def test_transforms_of_functions_are_refused(ranks: Ranks, transform: str) -> None:
-    for check in (True, False):
-        for error in ranks.errors(sharding.transformed, SHAPE, transform, check):
-            assert error == (
-                "RuntimeError: nec_ext.distributed.ngf_loss has no vmap, grad or other transform "
-                "of torch.func"
-            )
+def test_transforms_of_functions_are_refused(ranks: Ranks) -> None:
+    sentence = "nec_ext.distributed.ngf_loss has no vmap, grad or other transform of torch.func"
+    for transform in ("vmap", "grad", "jvp"):
+        for check in (True, False):
+            errors = ranks.errors(sharding.transformed, SHAPE, transform, check)
+            assert errors == [f"RuntimeError: {sentence}"] * 3
 
 
 def test_one_plane_without_a_check(ranks: Ranks) -> None:
     thin = IMAGE[:, :, :1]
-    arguments = [(thin, thin, {"check": False})] * 3
-    for error in ranks.errors(sharding.call_with, arguments):
+    for error in ranks.errors(sharding.call_with, [(thin, thin, {"check": False})] * 3):
         assert "two planes" in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "outcome"), [("dies", "died"), ("raises", "raised")])
 def test_nobody_waits_for_a_rank_that_has_failed(how: str, outcome: str, tmp_path: Path) -> None:
     with started(2, tmp_path) as two:
