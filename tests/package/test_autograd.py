@@ -90,30 +90,29 @@ def test_second_backward_gives_the_same_bits(
     assert all(torch.equal(*pair) for pair in zip(once, again, strict=True))
 
 
-@covering(dtype=DTYPES, reduction=REDUCTIONS, case=SMALL)
+@covering(
+    case=[*SMALL, *by_name("strided_3d", "transposed_2d", "expanded_3d")],
+    dtype=DTYPES,
+    reduction=REDUCTIONS,
+    wanted=WANTED,
+    first=[1.0, -2.5],
+)
 def test_retained_graph_gives_the_same_gradient_again(
-    dtype: torch.dtype, reduction: str, case: Case
+    case: Case, dtype: torch.dtype, reduction: str, wanted: str, first: float
 ) -> None:
-    input, target = leaf_and_target(case, dtype)
+    images = case.images(dtype)
+    leaves = as_leaves(*images, wanted)
     mask = torch.rand(case.shape, generator=generator("mask"))
     options = {"reduction": reduction, "mask": mask, "weight": 0.7}
-    loss = nec_ext.ngf_loss(input, target, **options)
-    some = random_upstream(loss.shape)
-    for upstream in (some, 3 * some, torch.ones(loss.shape)):
-        (gradient,) = torch.autograd.grad(loss, input, upstream, retain_graph=True)
-        expected = expected_result(input, target, upstream, "input", **options).grad_input
-        assert_gradient_close(gradient, expected)
-        gradient.zero_()  # what was handed out belongs to the caller
-
-
-@pytest.mark.parametrize("first", [1.0, -2.5])
-def test_second_backward_ignores_what_became_of_the_first_gradient(first: float) -> None:
-    input, target = leaf_and_target(SMALL[1])
-    loss = nec_ext.ngf_loss(input, target)
-    loss.backward(torch.tensor(first), retain_graph=True)
-    input.grad.mul_(100)  # as gradient clipping does, in place
-    (gradient,) = torch.autograd.grad(loss, input, torch.tensor(0.5))
-    assert_gradient_close(gradient, expected_result(input, target, 0.5, "input").grad_input)
+    loss = nec_ext.ngf_loss(*leaves, **options)
+    required = [leaf for leaf in leaves if leaf.requires_grad]
+    ones = torch.ones(loss.shape)
+    for upstream in (first * ones, random_upstream(loss.shape), ones):
+        found = torch.autograd.grad(loss, required, upstream, retain_graph=True)
+        expected = expected_result(*images, upstream, wanted, **options)
+        for gradient, wide in zip(found, expected.tensors[1:], strict=True):
+            assert_gradient_close(gradient, wide)
+            gradient.zero_()  # what was handed out belongs to the caller
 
 
 def test_gradients_accumulate() -> None:
@@ -220,20 +219,6 @@ def test_checkpoint() -> None:
     inner = input.detach().double().requires_grad_()
     wanted = torch.autograd.grad(-1.5 * reference.ngf_loss(inner.tanh(), target.double()), inner)[0]
     assert_gradient_close(gradient, wanted)
-
-
-@covering(wanted=WANTED, dtype=DTYPES, case=by_name("strided_3d", "transposed_2d", "expanded_3d"))
-def test_layouts_on_the_second_backward(wanted: str, dtype: torch.dtype, case: Case) -> None:
-    input, target = case.images(dtype)
-    leaves = as_leaves(input, target, wanted)
-    required = [leaf for leaf in leaves if leaf.requires_grad]
-    loss = nec_ext.ngf_loss(*leaves, reduction="sum")
-    first = torch.autograd.grad(loss, required, torch.tensor(-0.7), retain_graph=True)
-    second = torch.autograd.grad(loss, required, torch.tensor(-0.7))
-    expected = expected_result(input, target, -0.7, wanted, reduction="sum")
-    for gradients in (first, second):
-        for gradient, wide in zip(gradients, expected.tensors[1:], strict=True):
-            assert_gradient_close(gradient, wide)
 
 
 def test_expected_results_are_not_trivial() -> None:

@@ -138,36 +138,25 @@ def memory(shape: tuple[int, ...], wanted: str, options: Options) -> tuple[int, 
     return allocations(step)[:2]
 
 
-def backwards(shape: tuple[int, ...]) -> list[Tensor | str]:
-    """Three backwards of one graph, the first as it is; and what a derivative of it raises."""
-    input = torch.linspace(0, 1, torch.Size(shape).numel()).view(shape).sin().requires_grad_()
-    target = input.detach().flip(2).exp()
-    loss = nec_ext.distributed.ngf_loss(input, target)
-    scales = [torch.tensor(scale) for scale in (1.0, -3.0, 0.5)]
-    found = [torch.autograd.grad(loss, input, s, retain_graph=True)[0].clone() for s in scales]
-    try:
-        torch.autograd.grad(loss, input, create_graph=True)
-    except RuntimeError as error:
-        return [*found, str(error)]
-    return [*found, "nothing"]
-
-
-def batched_gradients(
+def gradients_again(
     shape: tuple[int, ...], dtype: torch.dtype, upstreams: Tensor
-) -> tuple[Tensor, list[Tensor], Tensor]:
-    """Gradients of all upstreams at once, one by one, and at once again."""
+) -> tuple[Tensor, Tensor, Tensor, str]:
+    """Gradients of all upstreams at once, one by one, and at once again; an error of 2nd order."""
     input = torch.linspace(0, 1, torch.Size(shape).numel()).view(shape).sin().to(dtype)
     input.requires_grad_()
     loss = nec_ext.distributed.ngf_loss(input, input.detach().flip(2).exp())
 
-    def gradient(upstream: Tensor, batched: bool) -> Tensor:
-        return torch.autograd.grad(
-            loss, input, upstream, retain_graph=True, is_grads_batched=batched
-        )[0]
+    def gradient(upstream: Tensor, **how: bool) -> Tensor:
+        return torch.autograd.grad(loss, input, upstream, retain_graph=True, **how)[0].clone()
 
-    first = gradient(upstreams, True)
-    single = [gradient(upstream, False).clone() for upstream in upstreams]
-    return first, single, gradient(upstreams, True)
+    first = gradient(upstreams, is_grads_batched=True)
+    single = torch.stack([gradient(upstream) for upstream in upstreams])
+    again = gradient(upstreams, is_grads_batched=True)
+    try:
+        gradient(upstreams[0], create_graph=True)
+    except RuntimeError as error:
+        return first, single, again, str(error)
+    return first, single, again, "nothing"
 
 
 def transformed(shape: tuple[int, ...], transform: str, check: bool) -> None:
