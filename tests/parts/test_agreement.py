@@ -190,7 +190,6 @@ def test_one_plane_without_a_check(ranks: Ranks) -> None:
         assert "two planes" in error
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("how", "outcome"), [("dies", "died"), ("raises", "raised")])
 def test_nobody_waits_for_a_rank_that_has_failed(how: str, outcome: str, tmp_path: Path) -> None:
     with started(2, tmp_path) as two:
