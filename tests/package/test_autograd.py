@@ -39,7 +39,7 @@ def leaf_and_target(case: Case, dtype: torch.dtype = torch.float32) -> tuple[Ten
 
 
 def tiny_problem(case: Case, wanted: str, reduction: str) -> tuple[Any, list[Tensor]]:
-    """A function of the images that are wanted, with maps and a mask."""
+    """Return a loss with maps as a function of the images that are wanted, and these."""
     images = case.images(torch.float64)
     rng = generator("tiny")
     options = {

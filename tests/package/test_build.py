@@ -38,7 +38,7 @@ KNOWN = "75 80 86 87 89 90 100 103 120"  # architectures, to a compiler
 
 
 def make_toolkit(home: Path, version: str = "13.0", architectures: str = KNOWN) -> Path:
-    """Enough of a CUDA toolkit to be found, and to be asked what it is and knows."""
+    """Make enough of a CUDA toolkit to be found, and to be asked its version and architectures."""
     for file in ("bin/nvcc", "include/cuda_runtime.h", "lib64/libcudart_static.a"):
         (home / file).parent.mkdir(parents=True)
         (home / file).touch()
@@ -56,7 +56,7 @@ def make_program(path: Path, command: str) -> None:
 
 @pytest.fixture
 def configure(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs setup.py with these environment variables up to what it would build."""
+    """Run setup.py with these environment variables up to the point where it would build."""
     for name in SWITCHES:  # set first, so that what setup.py sets is undone too
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
@@ -78,7 +78,7 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Any:
         (extension,) = asked["ext_modules"]
 
         def build() -> list[str]:
-            """The flags of the compiler."""
+            """Return the flags of the compiler."""
             command = asked["cmdclass"]["build_ext"](setuptools.Distribution())
             command.extensions = [extension]
             command.run()
@@ -144,7 +144,7 @@ def test_toolkit_of_the_compiler_on_the_path(configure: Any, tmp_path: Path) -> 
 
 
 def test_compiler_without_headers_is_no_toolkit(configure: Any, tmp_path: Path) -> None:
-    """A script on the path that calls the nvcc of a toolkit elsewhere."""
+    """A script on the path may call the nvcc of a toolkit elsewhere."""
     make_program(tmp_path / "bin/nvcc", "exit 1")
     configure(PATH=tmp_path / "bin")
     assert cpp_extension.CUDA_HOME in (None, "/usr/local/cuda")
@@ -180,7 +180,7 @@ def test_small_kernels_are_for_the_drivers_of_cuda_13(configure: Any, tmp_path: 
 
 
 def test_two_passes_of_the_front_end(configure: Any, tmp_path: Path) -> None:
-    """Machine code for every architecture, and PTX for the GPUs to come."""
+    """They give machine code for every architecture, and PTX for the GPUs to come."""
     built = configure(CUDA_HOME=make_toolkit(tmp_path))
     passes = [f for f in built.extension.extra_compile_args["nvcc"] if f.startswith("-gencode")]
     assert passes == [
@@ -250,7 +250,7 @@ def test_kernels_are_in_the_library() -> None:
 @needs_kernels
 @pytest.mark.skipif(shutil.which("readelf") is None, reason="needs readelf")
 def test_library_needs_nothing_of_cuda() -> None:
-    """So that it loads under a torch without, and beside any version of the CUDA runtime."""
+    """It loads under a torch without CUDA, and beside any version of the CUDA runtime."""
     command = ["readelf", "--dynamic", "--wide", nec_ext._C.__file__]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     needed = [line for line in listed.splitlines() if "(NEEDED)" in line]

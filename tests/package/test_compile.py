@@ -34,7 +34,7 @@ def fresh_compiler() -> None:
 
 
 def compiled(**options: Any) -> Any:
-    """The loss compiled as one graph; without inductor, whose C++ compiler takes seconds."""
+    """Compile the loss as one graph; without inductor, whose C++ compiler takes seconds."""
     options = {"backend": "aot_eager", "fullgraph": True, **options}
     return torch.compile(nec_ext.ngf_loss, **options)
 
@@ -116,7 +116,7 @@ def test_numbers_may_change_between_calls(name: str) -> None:
 
 
 def test_one_tensor_in_two_places() -> None:
-    """As both images, and as several maps: the compiler refuses it in one operation."""
+    """One operation that takes a tensor twice is refused by the compiler."""
     image, _ = SMALL[0].images()
     eps = 0.1 + torch.rand(SMALL[0].shape, generator=generator("eps"))
     for options in ({}, {"eps": eps}, {"eps": eps, "target_eps": eps, "mask": eps}):
@@ -237,7 +237,7 @@ def test_opcheck_backward(checked: Checked, wanted: tuple[bool, bool]) -> None:
 
 @covering(mode=["fake", "meta"], reduction=REDUCTIONS)
 def test_tensors_without_data(mode: str, reduction: str) -> None:
-    """As tools use them that plan the memory of a training step."""
+    """Tools that plan the memory of a training step use such tensors."""
     case = SMALL[1]
     with FakeTensorMode() if mode == "fake" else torch.device("meta"):
         input, target, mask = (torch.empty(case.shape, dtype=torch.float16) for _ in range(3))

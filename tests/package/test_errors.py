@@ -259,7 +259,7 @@ def test_module_refuses_when_it_is_made(
 
 @pytest.mark.parametrize("made_with", [0.15, torch.ones(3, 1, 1)], ids=["number", "tensor"])
 def test_an_attribute_of_the_module_is_set(made_with: Any) -> None:
-    """To a number or a tensor, whatever it was; a wrong one is refused and changes nothing."""
+    """It becomes a number or a tensor, whatever it was; a wrong value changes nothing."""
     loss = nec_ext.NGFLoss(eps=made_with, target_eps=made_with)
     for value in (0.3, torch.full((2, 1, 1, 1), 0.3), 0.4):
         loss.eps = value
@@ -275,7 +275,7 @@ def test_an_attribute_of_the_module_is_set(made_with: Any) -> None:
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
-    """Spacing read from a header, eps from a configuration."""
+    """A header has the spacing, a configuration has eps."""
     options = {"eps": 0.25, "target_eps": 0.5, "weight": 2.0, "spacing": 1.5}
     expected = nec_ext.ngf_loss(IMAGE, OTHER, **options)
     for number in (np.float64, np.float32):

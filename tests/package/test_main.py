@@ -55,7 +55,7 @@ def test_public_names() -> None:
 
 @pytest.fixture(scope="module")
 def without_numpy(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder for PYTHONPATH in which numpy cannot be imported."""
+    """Make a folder for PYTHONPATH in which numpy cannot be imported."""
     folder = tmp_path_factory.mktemp("without_numpy")
     (folder / "numpy.py").write_text("raise ModuleNotFoundError(name='numpy')")
     return str(folder)
@@ -70,7 +70,7 @@ def report(without_numpy: str) -> str:
 
 
 def test_numpy_is_missed_elsewhere(without_numpy: str) -> None:
-    """The report alone hides what torch says of it."""
+    """The report alone hides the warning of torch."""
     result = run_python("-c", "import nec_ext", PYTHONPATH=without_numpy)
     assert "Failed to initialize NumPy" in result.stderr
 
@@ -150,7 +150,7 @@ def test_why_there_are_no_kernels(kind: str, is_rocm: bool, reason: str | None) 
 def test_the_reference_is_not_taken_silently(
     function: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once, at the line of the caller, and not by torch.compile or for forward-mode derivatives."""
+    """It warns once, at the line of the caller, and not in torch.compile or forward mode."""
     image = torch.rand(1, 1, 5, 6)
     with forward_ad.dual_level():
         function(forward_ad.make_dual(image, image), image)

@@ -36,7 +36,7 @@ TINY = [
 
 
 def check_reference(case: Case, **options: Any) -> None:
-    """Loss and both gradients, for a random upstream."""
+    """Check the loss and both gradients, for a random upstream."""
     input, target = case.images(torch.float64)
     upstream = random_upstream(case.shape if options.get("reduction") == "none" else ())
     actual = evaluate(reference.ngf_loss, input, target, upstream, **options)

@@ -22,7 +22,7 @@ TINY = (1, 1, 2, 3, 3)
 
 
 def losses(**options: Any) -> tuple[Any, Any]:
-    """The fused loss and the reference in float64, with the same options."""
+    """Return the fused loss and the reference in float64, with the same options."""
     return (
         lambda *images: nec_ext.ngf_loss(*images, **options),
         lambda *images: reference.ngf_loss(*(image.double() for image in images), **options),

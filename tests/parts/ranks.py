@@ -59,19 +59,19 @@ class Ranks:
         assert all(answer[0] == "returned" for answer in started), started
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """What every rank returns."""
+        """Return the results of all ranks."""
         answers = self.outcomes(function, *arguments)
         assert all(answer[0] == "returned" for answer in answers), answers
         return [answer[1] for answer in answers]
 
     def errors(self, function: Callable[..., Any], *arguments: Any) -> list[str]:
-        """The error that every rank raises."""
+        """Return the errors of all ranks, each of which has to raise one."""
         answers = self.outcomes(function, *arguments)
         assert all(answer[0] == "raised" for answer in answers), answers
         return [answer[1] for answer in answers]
 
     def outcomes(self, function: Callable[..., Any], *arguments: Any) -> list[tuple[Any, ...]]:
-        """Of each rank ("returned", value), ("raised", error, traceback), ("died",), ("hung",)."""
+        """Return ("returned", value), ("raised", error, text), ("died",) or ("hung",) per rank."""
         for calls in self._calls:
             calls.send((function, arguments))
         return self._answers(TIMEOUT)

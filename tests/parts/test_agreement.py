@@ -32,7 +32,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 1)
 
 
 def test_a_record_holds_the_longest_description() -> None:
-    """Of numbers with all digits, maps of the longest dtype and long axes."""
+    """Numbers have all digits, maps the longest dtype, and axes are long."""
     image = torch.empty((), dtype=torch.bfloat16).expand(1000, 1000, 1000, 1000, 9 * 10**6)
     third = 1 / 3e-200
     o = Options(image, image, "quadrature", "central", (third,) * 3, image, -third, "mean")
@@ -74,7 +74,7 @@ def test_no_backend_for_the_images(
 
 @pytest.mark.parametrize("images", [CPU, GPU, torch.device("meta"), None], ids=str)
 def test_records_are_where_all_ranks_can_exchange_them(images: torch.device | None) -> None:
-    """Whatever the images of one of them are on."""
+    """The device of the images of one rank does not matter."""
     assert record_device(GLOO, images) == CPU
     assert record_device(BOTH, images) == CPU
     assert record_device(NCCL, images) == (GPU if images == GPU else torch.device("cuda"))
@@ -92,7 +92,7 @@ def test_a_rank_without_a_backend(ranks: Ranks, having: list[dict[str, str]], ch
 
 
 def test_backends_by_device(ranks: Ranks) -> None:
-    """Also of a group whose backend is named by device."""
+    """A group may name its backend by device."""
     for found in ranks.run(sharding.backends_by_device):
         assert found == [GLOO, GLOO, {"cpu": "gloo"}]
 
@@ -118,7 +118,7 @@ Arguments = tuple[Any, Any, dict[str, Any]]
 
 
 def own_arguments(*, rank: int = 1, **changed: Any) -> list[Arguments]:
-    """Good arguments for three ranks, but for one of them."""
+    """Return good arguments for three ranks, but for one of them."""
     images = changed.pop("input", IMAGE), changed.pop("target", IMAGE)
     arguments: list[Arguments] = [(IMAGE, IMAGE, {})] * 3
     arguments[rank] = (*images, changed)

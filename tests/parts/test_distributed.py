@@ -30,7 +30,7 @@ SHAPE = (1, 2, 4, 5, 6)
 
 
 def maps(shape: tuple[int, ...], *names: str) -> dict[str, Tensor]:
-    """Different in every voxel."""
+    """Return maps that differ in every voxel."""
     rng = generator("split maps")
     return {name: 0.1 + torch.rand(shape, generator=rng) for name in names}
 
@@ -43,7 +43,7 @@ def check_split(
     wanted: str = "both",
     **options: Any,
 ) -> None:
-    """Every rank has the loss of the whole images, and its slice of their gradients."""
+    """Check that every rank has the loss of the whole images, and its slice of their gradients."""
     assert sum(sizes) == images[0].shape[dim]
     found = ranks.run(sharding.split_loss, images, sizes, dim, UPSTREAM, wanted, options)
     assert found[len(sizes) :] == [None] * (3 - len(sizes))
@@ -153,7 +153,7 @@ def test_layouts(ranks: Ranks, split: Split, layout: Any) -> None:
 
 @pytest.mark.parametrize("split", [SPLITS[0], SPLITS[4]], ids=lambda split: split.name)
 def test_maps_of_fewer_axes(ranks: Ranks, split: Split) -> None:
-    """What does not vary along the axis is the same on every rank."""
+    """A map that does not vary along the axis is the same on every rank."""
     shape = list(split.shape)
     shape[split.dim] = 1
     spread = [1] * len(shape)
@@ -176,7 +176,7 @@ def test_without_a_check(ranks: Ranks) -> None:
 
 
 def test_masks_of_zeros_and_small_weights(ranks: Ranks) -> None:
-    """On one rank, and on all of them: there the loss and its gradient are 0."""
+    """Masks are 0 on one rank, and on all: there the loss and its gradient are 0."""
     split = SPLITS[2]
     mask = maps(split.shape, "mask")["mask"]
     mask[:, :, :7] = 0
@@ -255,7 +255,7 @@ def test_memory_above_the_images_is_their_gradients(ranks: Ranks, wanted: str) -
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 def test_gradients_again(ranks: Ranks, dtype: torch.dtype) -> None:
-    """Of several upstreams, one by one and at once before and after; but none of second order."""
+    """Gradients are right one by one and at once, before and after; second order is refused."""
     upstreams = torch.tensor([1.0, -3.0, 0.5])
     arguments = (1, 1, 7, 6, 5), dtype, upstreams
     for first, single, again, error in ranks.run(sharding.gradients_again, *arguments):

@@ -20,7 +20,7 @@ SHAPE = (5, 3, 5, 6, 7)
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
-    """Processes for a mesh of 2 x 2."""
+    """Start processes for a mesh of 2 x 2."""
     with started(4, tmp_path_factory.mktemp("four")) as ranks:
         yield ranks
 

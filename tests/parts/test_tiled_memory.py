@@ -22,7 +22,7 @@ PLANE = 64 * 64 * 4
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_memory_is_that_of_a_tile(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing in place; else what was asked for, whether as planes or as bytes."""
+    """In place tiles take nothing; else what was asked for, whether as planes or as bytes."""
     images = MEMORY.images()
     gradient = torch.zeros(MEMORY.shape)
     options = {"mask": torch.ones(MEMORY.shape)} if masked else {}
@@ -65,7 +65,7 @@ def test_memory_of_what_few_or_all_planes_need(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("name", ["eps", "target_eps", "mask"])
 def test_a_bad_value_in_the_last_tile(name: str) -> None:
-    """It is looked for tile by tile too."""
+    """The search for it takes no more memory than a tile."""
     images = MEMORY.images()
     bad = torch.ones(MEMORY.shape)
     bad[..., -1, -1, -1] = -2

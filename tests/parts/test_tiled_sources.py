@@ -27,7 +27,7 @@ INTEGERS = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uin
 def check(
     input: Any, target: Any, as_floats: list[Tensor], masks: tuple[Any, Any] = (None, None)
 ) -> None:
-    """For any tiles the bits of the loss of the whole; gradients have their images' own shapes."""
+    """Check that any tiles have the bits of the loss of the whole, and gradients their shapes."""
     expected = evaluate(nec_ext.ngf_loss, *as_floats, 1.0, mask=masks[1], **OPTIONS)
     for tiles in (1, 2, 5):
         gradients = [torch.full(tuple(image.shape), torch.nan) for image in (input, target)]
@@ -41,7 +41,7 @@ def check(
 
 @covering(dtype=INTEGERS, order=["C", "F"], way=WAYS, indirect=["way"])
 def test_integers(dtype: str, order: str, way: str) -> None:
-    """Tensors and arrays of numpy, with a mask of another type; large ones are rounded."""
+    """The mask has another type; large integers are rounded."""
     arrays = [stored(seed, dtype, order)[None, None] for seed in range(2)]
     if dtype.endswith("64"):
         arrays = [(2**40 + 1) * array for array in arrays]
@@ -68,7 +68,7 @@ def test_arrays_that_torch_refuses(turn: str, way: str) -> None:
 
 @covering(order=["C", "F"], shape=[SHAPE, (2, 3, *SHAPE)], way=WAYS, indirect=["way"])
 def test_what_is_read_by_slices(order: str, shape: tuple[int, ...], way: str) -> None:
-    """Scaled, with a mask that is read so too; no more at once than a tile."""
+    """Images are scaled, a mask is read so too, and no more is read at once than a tile."""
     images = [Slices(stored(k, order=order, shape=shape), order, 0.37, -5.1) for k in range(2)]
     mask = Slices(stored(3, "bool", order), order)
     as_floats = [floats(image.whole()) for image in images]
@@ -93,7 +93,7 @@ def test_images_that_are_read_by_slices(order: str, way: str) -> None:
 
 @pytest.mark.parametrize("eps", [0.5, 1e-6])
 def test_a_tensor_follows_what_is_read_by_slices(eps: float, way: str) -> None:
-    """A generated image in another order of memory than the file that is its target."""
+    """A generated image has another order of memory than the file that is its target."""
     image = torch.rand(1, 1, *SHAPE, dtype=torch.float64)
     target = 1.3 * image
     file = Slices(np.asarray(target[0, 0].numpy(), order="F"), "F")
@@ -161,7 +161,7 @@ def test_where_images_are_is_in_place() -> None:
 
 
 def test_nec_ext_imports_neither_numpy_nor_nibabel() -> None:
-    """Beyond what torch does on its own."""
+    """Modules that torch imports on its own do not count."""
     code = (
         "import sys, torch; before = set(sys.modules); import nec_ext; "
         "print({'numpy', 'nibabel'} & (set(sys.modules) - before))"
@@ -206,7 +206,7 @@ def test_proxies_of_nibabel(tmp_path: Path, dtype: str, ending: str, scaled: boo
 
 
 def test_files_of_numpy(tmp_path: Path) -> None:
-    """Integers that are mapped, and gradients too."""
+    """Integers are mapped, and gradients too."""
     for seed in range(2):
         np.save(tmp_path / f"{seed}.npy", stored(seed, "uint16"))
     mapped = [np.load(tmp_path / f"{seed}.npy", mmap_mode="r")[None, None] for seed in range(2)]

@@ -40,7 +40,7 @@ def options_of(case: Case) -> dict[str, Any]:
 def tiled_result(
     input: Tensor, target: Tensor, wanted: str = "both", dtype: Any = None, **options: Any
 ) -> Result:
-    """Loss and gradients, the memory of which begins as NaN."""
+    """Return loss and gradients, which are written over NaN."""
     gradients = {
         f"grad_{name}": torch.full_like(image, torch.nan, dtype=dtype)
         for name, image in (("input", input), ("target", target))
@@ -51,7 +51,7 @@ def tiled_result(
 
 
 class Slices:
-    """Like a proxy or a data set: values in a file, of which slices are read and scaled."""
+    """A stand-in for a proxy or a data set: slices of stored values are read and scaled."""
 
     def __init__(self, stored: Any, order: str = "C", slope: float = 1.0, inter: float = 0.0):
         self._stored, self.order, self._scale = stored, order, (slope, inter)
@@ -74,6 +74,6 @@ def stored(seed: int, dtype: str = "int16", order: Any = "C", shape: Any = SHAPE
 
 
 def floats(array: Any) -> Tensor:
-    """The float32 tensor of its values, in the same order of memory."""
+    """Return the values as a float32 tensor, in the same order of memory."""
     tensor = torch.from_numpy(np.asarray(array).astype("float32"))
     return tensor[(None,) * (5 - tensor.dim())]
