@@ -166,11 +166,49 @@ def test_refused(name: str, value: Any, error: type[Exception], sentence: str) -
 # --- The other functions, which share the parser --------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SENTENCES)
-def test_refused_by_the_reference(name: str) -> None:
-    value, error, sentence = SENTENCES[name][0]
+FACES: dict[str, Any] = {
+    "reference": lambda **given: nec_ext.reference.ngf_loss(
+        **{"input": IMAGE, "target": OTHER, **given}
+    ),
+    "field": lambda **given: nec_ext.ngf_field(**{"image": IMAGE, **given}),
+    "estimate": lambda **given: nec_ext.estimate_eps(**{"image": IMAGE, **given}),
+    "module": nec_ext.NGFLoss,
+}
+OPERATOR, EPS_MODE = SENTENCES["operator"][0], SENTENCES["eps_mode"][0]
+ELSEWHERE = [
+    *(("reference", name, *cases[0]) for name, cases in SENTENCES.items()),
+    ("field", "image", *IMAGES[3]),
+    *(("field", "eps", *case) for case in (EPS[0], EPS[11], MAPS[4])),
+    ("field", "spacing", *SPACINGS[0]),
+    ("field", "eps_mode", *EPS_MODE),
+    ("field", "operator", *OPERATOR),
+    ("estimate", "image", *IMAGES[3]),
+    ("estimate", "spacing", *SPACINGS[0]),
+    ("estimate", "operator", *OPERATOR),
+    *(("estimate", "eta", n, ValueError, f"{POSITIVE} {n}") for n in (0, math.nan, TOO_LARGE)),
+    ("estimate", "eta", "x", TypeError, "must be a float, got str"),
+    ("estimate", "eta", True, TypeError, "must be a float, got bool"),
+    ("module", "eps", torch.nn.Parameter(torch.ones(1)), ValueError, DETACH),
+    *(("module", "eps", *case) for case in (EPS[0], EPS[5])),
+    ("module", "target_eps", *EPS[6]),
+    *(("module", "spacing", *case) for case in (SPACINGS[3], SPACINGS[-2])),
+    ("module", "weight", *WEIGHTS[0]),
+    ("module", "reduction", *REDUCTIONS[1]),
+    ("module", "operator", *OPERATOR),
+    ("module", "eps_mode", *EPS_MODE),
+]
+
+
+@pytest.mark.parametrize(
+    ("face", "name", "value", "error", "sentence"),
+    ELSEWHERE,
+    ids=[f"{case[0]}-{case[1]}-{summary(case[2])}" for case in ELSEWHERE],
+)
+def test_refused_elsewhere(
+    face: str, name: str, value: Any, error: type[Exception], sentence: str
+) -> None:
     with refused(error, name, sentence):
-        nec_ext.reference.ngf_loss(**{"input": IMAGE, "target": OTHER, name: value})
+        FACES[face](**{name: value})
 
 
 @covering(
@@ -198,63 +236,6 @@ def test_options_are_keywords() -> None:
         nec_ext.ngf_loss(IMAGE, IMAGE, 0.15)
     with pytest.raises(TypeError, match="epsilon"):
         nec_ext.ngf_loss(IMAGE, IMAGE, epsilon=0.15)
-
-
-@pytest.mark.parametrize(
-    ("name", "case"),
-    [
-        ("image", IMAGES[3]),
-        ("eps", EPS[0]),
-        ("eps", EPS[11]),
-        ("eps", MAPS[4]),
-        ("spacing", SPACINGS[0]),
-        ("eps_mode", SENTENCES["eps_mode"][0]),
-        ("operator", SENTENCES["operator"][0]),
-    ],
-)
-def test_refused_by_the_field(name: str, case: tuple[Any, type[Exception], str]) -> None:
-    value, error, sentence = case
-    with refused(error, name, sentence):
-        nec_ext.ngf_field(**{"image": IMAGE, name: value})
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "error", "sentence"),
-    [
-        ("image", *IMAGES[3]),
-        ("operator", *SENTENCES["operator"][0]),
-        ("spacing", *SPACINGS[0]),
-        *(("eta", n, ValueError, f"{POSITIVE} {n}") for n in (0, math.nan, TOO_LARGE)),
-        *(("eta", v, TypeError, f"must be a float, got {type(v).__name__}") for v in ("x", True)),
-    ],
-)
-def test_refused_by_the_estimate(
-    name: str, value: Any, error: type[Exception], sentence: str
-) -> None:
-    with refused(error, name, sentence):
-        nec_ext.estimate_eps(**{"image": IMAGE, name: value})
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "error", "sentence"),
-    [
-        ("eps", *EPS[0]),
-        ("eps", *EPS[5]),
-        ("eps", torch.nn.Parameter(torch.ones(1)), ValueError, DETACH),
-        ("target_eps", *EPS[6]),
-        ("spacing", (1, -1), ValueError, f"{POSITIVE} (1, -1)"),
-        ("spacing", torch.tensor(1.0), TypeError, f"{ONE_EACH} per spatial axis, got tensor(1.)"),
-        ("weight", *WEIGHTS[0]),
-        ("reduction", *REDUCTIONS[1]),
-        ("operator", *SENTENCES["operator"][0]),
-        ("eps_mode", *SENTENCES["eps_mode"][0]),
-    ],
-)
-def test_module_refuses_when_it_is_made(
-    name: str, value: Any, error: type[Exception], sentence: str
-) -> None:
-    with refused(error, name, sentence):
-        nec_ext.NGFLoss(**{name: value})
 
 
 @pytest.mark.parametrize("made_with", [0.15, torch.ones(3, 1, 1)], ids=["number", "tensor"])
