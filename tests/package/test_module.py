@@ -113,19 +113,6 @@ def test_eps_tensor_is_a_buffer() -> None:
     assert nec_ext.NGFLoss(eps=EPS).double().eps.dtype == torch.float64
 
 
-def test_inside_a_larger_module() -> None:
-    class Trainer(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = torch.nn.Conv3d(2, 2, 1)
-            self.loss = nec_ext.NGFLoss(eps=EPS)
-
-    trainer = Trainer()
-    assert set(trainer.state_dict()) == {"network.weight", "network.bias"}
-    trainer.train().half().float()
-    assert trainer.loss(trainer.network(IMAGES[0]), IMAGES[1]).requires_grad
-
-
 @pytest.mark.parametrize("how", ["deepcopy", "pickle", "save"])
 def test_copies(how: str) -> None:
     options = {"eps": EPS, "spacing": (0.7, 1.3, 2.5), "operator": "sobel", "weight": 2.0}

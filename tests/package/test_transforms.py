@@ -12,7 +12,7 @@ from covering import covering
 from helpers import REDUCTIONS, assert_gradient_close, assert_loss_close
 from inputs import SMALL, Case, generator
 from torch.autograd import forward_ad
-from torch.func import functional_call, grad, grad_and_value, hessian, jacrev, vjp, vmap
+from torch.func import grad, grad_and_value, hessian, jacrev, vjp, vmap
 
 import nec_ext
 from nec_ext import reference
@@ -116,25 +116,6 @@ def test_batched_gradients(reduction: str, retained: bool, dtype: torch.dtype) -
         assert_gradient_close(actual[k], expected)
 
 
-def test_per_sample_gradients_of_a_network() -> None:
-    network = torch.nn.Conv2d(1, 1, 3, padding=1, dtype=torch.float64)
-    sources, targets = torch.rand(
-        2, 3, 1, 1, 6, 5, generator=generator("network"), dtype=torch.float64
-    )
-    parameters = {name: p.detach() for name, p in network.named_parameters()}
-
-    def sample_loss(loss: Any) -> Any:
-        return lambda p, source, target: loss(functional_call(network, p, (source,)), target)
-
-    fused, plain = losses()
-    actual, expected = (
-        vmap(grad(sample_loss(loss)), in_dims=(None, 0, 0))(parameters, sources, targets)
-        for loss in (fused, plain)
-    )
-    for name in parameters:
-        assert_gradient_close(actual[name], expected[name])
-
-
 @covering(requires_grad=[False, True], direct=[False, True])
 def test_forward_mode_is_right_or_refused(requires_grad: bool, direct: bool) -> None:
     """Never a tangent of 0, which is what an op without a rule gets from torch."""
@@ -167,14 +148,3 @@ def test_hessian_is_right_or_refused() -> None:
     except NotImplementedError:
         return
     torch.testing.assert_close(actual, hessian(plain)(*images), rtol=1e-11, atol=1e-13)
-
-
-def test_functional_hessian() -> None:
-    images = torch.rand(2, *TINY, generator=generator("hessian"), dtype=torch.float64)
-    actual, expected = (
-        torch.autograd.functional.hessian(
-            lambda image, f=loss: f(image, images[1]), images[0], vectorize=True
-        )
-        for loss in losses(eps=0.3)
-    )
-    torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-13)

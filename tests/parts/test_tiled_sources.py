@@ -205,19 +205,6 @@ def test_proxies_of_nibabel(tmp_path: Path, dtype: str, ending: str, scaled: boo
         check(*images, [*map(floats, whole)], (mask, weights))
 
 
-def test_files_of_numpy(tmp_path: Path) -> None:
-    """Integers are mapped, and gradients too."""
-    for seed in range(2):
-        np.save(tmp_path / f"{seed}.npy", stored(seed, "uint16"))
-    mapped = [np.load(tmp_path / f"{seed}.npy", mmap_mode="r")[None, None] for seed in range(2)]
-    check(*mapped, [floats(array) for array in mapped])
-    written = np.lib.format.open_memmap(tmp_path / "g.npy", "w+", "float32", SHAPE)[None, None]
-    nec_ext.tiled.ngf_loss(*mapped, grad_target=written, tiles=3, **OPTIONS)
-    as_floats = [floats(array) for array in mapped]
-    expected = evaluate(nec_ext.ngf_loss, *as_floats, 1.0, "target", **OPTIONS).grad_target
-    assert torch.equal(torch.from_numpy(written), expected)
-
-
 def test_numbers_of_numpy() -> None:
     expected = nec_ext.ngf_loss(IMAGE, IMAGE.flip(2), eps=0.25)
     for number in (np.float32(0.25), np.float64(0.25)):
