@@ -8,12 +8,12 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
 import torch
+from monai.losses import BendingEnergyLoss
 from scipy.ndimage import map_coordinates
 from torch import Tensor
 
@@ -116,6 +116,17 @@ def test_registration_reduces_the_error(problem: Problem, loss: str) -> None:
     assert accuracy(displacement, problem).tre_mean < 0.7 * nothing.tre_mean
 
 
+def test_a_large_weight_makes_it_smooth(problem: Problem) -> None:
+    images = pyramid(problem.fixed, problem.moving, problem.brain, problem.spacing, 1)
+    rough, smooth = (
+        BendingEnergyLoss()(
+            register(images, replace(SETTINGS["ngf"], smoothness=weight, steps=10)).knots
+        )
+        for weight in (0.0, 100.0)
+    )
+    assert 0 < smooth < 0.5 * rough
+
+
 def test_backends_take_the_same_way(problem: Problem) -> None:
     images = pyramid(
         problem.fixed.double(), problem.moving.double(), problem.brain, problem.spacing, 2
@@ -211,7 +222,9 @@ REFUSED = [
 ]
 
 
-def test_one_sentence_says_what_is_wrong(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_one_sentence_says_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     head = np.zeros((10, 10, 10), np.float32)
     head[2:8, 2:8, 2:8] = 5

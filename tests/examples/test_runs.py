@@ -28,7 +28,6 @@ from examples.brats.data.images import load_data
 from examples.brats.options import flat
 from examples.brats.train import __main__ as train
 from examples.brats.train import runs
-from examples.brats.train.distributed import first_before_others
 from examples.brats.train.loop import Trainer, load_generator
 from examples.brats.train.records import load_checkpoint, read_facts, save_checkpoint
 from examples.brats.train.runs import Run, train_all
@@ -138,12 +137,6 @@ def test_sigterm_stops_the_trainings_and_they_can_go_on(tmp_path: Path) -> None:
 
 
 # --- Two processes --------------------------------------------------------------------------------
-
-
-def test_one_process_calls_once() -> None:
-    calls: list[int] = []
-    first_before_others(lambda: calls.append(1) or "made")
-    assert calls == [1]
 
 
 TWO_PROCESSES = """

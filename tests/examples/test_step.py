@@ -30,10 +30,6 @@ def weights(network: nn.Module) -> dict[str, Tensor]:
     return {name: weight.detach().clone() for name, weight in network.named_parameters()}
 
 
-def unchanged(before: dict[str, Tensor], network: nn.Module) -> list[bool]:
-    return [torch.equal(before[name], now) for name, now in network.named_parameters()]
-
-
 @pytest.mark.parametrize(
     ("system", "name", "share"),
     [("nec", "ngf", 0.9), ("pix2pix", "l1", 0.5), ("cyclegan", "cycle", 0.7), ("cut", "nce", 0.7)],
@@ -48,33 +44,29 @@ def test_what_keeps_the_anatomy_is_learned(system: str, name: str, share: float)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_two_steps_change_every_network(system: str) -> None:
-    learner = make_learner(system, ema=0.9, pool=2)
-    before = weights(learner.system)
-    for step, pair in enumerate(pairs(2)):
-        losses = learner.learn(step, *pair)
-        assert losses.keys() == learner.system.weights(step).keys()
-        assert all(loss.isfinite() and not loss.requires_grad for loss in losses.values())
-    for name, weight in learner.system.named_parameters():
-        assert weight.isfinite().all()
-        # What instance normalization takes away again has no gradient: most biases.
-        assert weight.dim() == 1 or not torch.equal(weight, before[name]), name
-
-
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_generator_step_leaves_the_discriminators(system: str) -> None:
-    """With a weight of 0 their own step has gradient 0: only the other step could change them."""
-    learner = make_learner(system, lambda_discriminator=0)
-    before = weights(learner.system.discriminators)
-    generators = weights(learner.system.generators)
-    for step, pair in enumerate(pairs()):
-        learner.learn(step, *pair)
-        # Their own step, which comes first, has left zeros; CycleGAN's comes after the generators'.
-        for weight in learner.system.discriminators.parameters():
-            assert weight.requires_grad
-            assert weight.grad is None or not weight.grad.any()
-    assert all(unchanged(before, learner.system.discriminators))
-    assert not all(unchanged(generators, learner.system.generators))
+def test_both_steps_change_their_own_networks_alone(system: str) -> None:
+    """With a weight of 0 a step has gradient 0: only the other one could change its networks."""
+    for own, changed, other in (
+        ({}, "generators", ""),
+        ({"lambda_discriminator": 0}, "generators", "discriminators"),
+        ({"ema": 0.9, "pool": 2}, "discriminators", ""),
+    ):
+        learner = make_learner(system, **own)
+        before = copy.deepcopy(learner.system)
+        for step, pair in enumerate(pairs()):
+            losses = learner.learn(step, *pair)
+            assert losses.keys() == learner.system.weights(step).keys()
+            assert all(loss.isfinite() and not loss.requires_grad for loss in losses.values())
+        for (name, weight), old in zip(
+            learner.system.named_parameters(), before.parameters(), strict=True
+        ):
+            assert weight.requires_grad and weight.isfinite().all()
+            if name.split(".")[0] == other:
+                assert torch.equal(weight, old), name
+                assert weight.grad is None or not weight.grad.any()
+            # What instance normalization takes away again has no gradient: most biases.
+            elif name.split(".")[0] == changed and weight.dim() > 1:
+                assert not torch.equal(weight, old), name
 
 
 def test_order_of_the_steps() -> None:
@@ -177,27 +169,7 @@ def test_average_of_the_generator() -> None:
         torch.testing.assert_close(weight, 0.9 * expected[name] + 0.1 * now[name])
 
 
-def test_backends_agree() -> None:
-    """In the first steps of two runs, and at every step of one run.
-
-    Independent runs part later whatever computes the loss: Adam turns a rounding error of a small
-    gradient into a step, and a GAN amplifies it.
-    """
-    fused, eager = (make_learner(loss_backend=name, lambda_ngf=3) for name in ("fused", "eager"))
-    for step, pair in enumerate(pairs(4)):
-        expected = eager.learn(step, *pair)
-        for name, loss in fused.learn(step, *pair).items():
-            torch.testing.assert_close(loss, expected[name], rtol=1e-4, atol=0)
-    for step, (source, target) in enumerate(pairs(10)):
-        fused.learn(4 + step, source, target)
-        fake = fused.system.generator(source).detach().requires_grad_()
-        losses = [learner.system.ngf_loss(fake, source) for learner in (fused, eager)]
-        torch.testing.assert_close(*losses, rtol=1e-6, atol=0)
-        da, db = (torch.autograd.grad(loss, fake)[0] for loss in losses)
-        assert (da - db).norm() < 1e-5 * db.norm()
-
-
-@pytest.mark.parametrize("system", ["nec", "cyclegan"])
+@pytest.mark.parametrize("system", ["cut", "cyclegan"])
 def test_a_learner_that_is_loaded_goes_on_as_the_one_that_was_saved(system: str) -> None:
     learner, other = (make_learner(system, ema=0.9, pool=3, seed=seed) for seed in (0, 0))
     (first, second, third), steps = pairs(3), []
@@ -310,7 +282,7 @@ def test_an_overflow_in_fp16_changes_no_weight_but_the_scale() -> None:
     for weight in learner.system.parameters():
         weight.register_hook(lambda gradient: gradient * math.inf)
     learner.learn(1, *next(pairs()))
-    assert all(unchanged(before, learner.system))
+    assert_equal(weights(learner.system), before)
     assert learner.scaler.get_scale() == scale / 2
     learner.load(state)
     assert learner.scaler.get_scale() == scale
