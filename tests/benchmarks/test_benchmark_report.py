@@ -37,7 +37,7 @@ def quartiles(median: float, spread: float = 0.01) -> list[float]:
 
 
 def row(name: str, shape: tuple[int, ...] = (1, 1, 10, 10, 10), **more: Any) -> dict[str, Any]:
-    """The fused loss takes 2 ms; others are multiples of that."""
+    """Make a row in which the fused loss takes 2 ms and others multiples of that."""
     return {
         "name": name,
         "goals": [],
@@ -148,7 +148,7 @@ def test_plots_of_some_tests(tmp_path: Path) -> None:
 
 
 def heights(name: str, call: str) -> list[float]:
-    """What a plot shows of a call."""
+    """Read the heights that a plot shows of a call."""
     axes = Figure().add_subplot()
     assert plots.PLOTS[name].fill({**CPU, "rows": every_row()}, axes)
     (line,) = (c.lines[0] for c in axes.containers if c.get_label().startswith(call))

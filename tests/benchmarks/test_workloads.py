@@ -38,7 +38,7 @@ def registration(dtype: torch.dtype = torch.float32) -> Registration:
 
 @pytest.mark.parametrize("build", [synthesis, registration])
 def test_nothing_but_the_loss_is_swapped(build: Callable[..., Workload]) -> None:
-    """In float64: Adam takes whole steps where a gradient is nothing but rounding errors."""
+    """Compare in float64: Adam takes whole steps where a gradient is but rounding errors."""
 
     def way_of(function: LossFunction) -> Tensor:
         """Say how far two steps take the parameters."""
@@ -74,7 +74,7 @@ def test_a_registration_descends_loss_and_bending_energy() -> None:
 @pytest.mark.parametrize("budget", [8e5, 3e6, 1e8])
 @pytest.mark.parametrize("further", [8.0, 20.0])
 def test_largest_edge(budget: float, further: float) -> None:
-    """Also where a further voxel needs more, or less, than between the probes."""
+    """Find it where a further voxel needs more, or less, than between the probes."""
 
     def needed(edge: int) -> float:
         return 1e5 + 10 * min(edge, 40) ** 3 + further * max(edge**3 - 40**3, 0)

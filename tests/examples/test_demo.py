@@ -90,7 +90,7 @@ def test_peak_memory_counts_what_lives_at_once() -> None:
 
 @pytest.fixture(autouse=True)
 def quick_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo without the half minute that a compiler takes."""
+    """Spare the demo the half minute that a compiler takes."""
     monkeypatch.setattr(demo, "ROUNDS", 1)
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
 
@@ -178,7 +178,7 @@ def test_demo_fails_if_the_fused_loss_is_not_exact(
 
 
 def test_imports_point_one_way() -> None:
-    """The benchmarks import the examples; these share one room, and lean on it alone."""
+    """Let benchmarks import examples, and the examples nothing but the room that they share."""
     forbidden = {
         "examples": r"\bbenchmarks\b",
         "examples/registration": r"\bbrats\b",

@@ -218,7 +218,7 @@ def test_slices_and_seeds_count_once_per_subject() -> None:
 
 
 def curve(t1: Tensor) -> Tensor:
-    """Rise and fall."""
+    """Compute a curve that rises and falls."""
     return 0.8 * torch.cos(4 * t1)
 
 

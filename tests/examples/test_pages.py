@@ -9,6 +9,7 @@ import math
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -46,7 +47,7 @@ class Scaling(nn.Module):
 
 @dataclass(frozen=True)
 class Known:
-    """As much of a run's options as evaluation looks at."""
+    """The part of a run's options that evaluation looks at."""
 
     system: str
     seed: int
@@ -57,7 +58,7 @@ class Known:
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Known]:
-    """Runs by name of their folder, to be changed by a test."""
+    """Name runs by their folder; a test may change them."""
     monkeypatch.chdir(tmp_path)
     data = DataOptions(size=32, phantom_sizes="3/1/1/6")
     known = {
@@ -99,11 +100,9 @@ def test_page_and_csv(
         expected = score(factor * test.t1, test, MetricOptions(blur=0.1))
         own = [row for row in rows if row["system"] == name][-6:]
         for row, numbers in zip(own, expected, strict=True):
-            for metric in METRICS:
-                if numbers[metric] is None:
-                    assert row[metric] == ""
-                else:
-                    assert float(row[metric]) == pytest.approx(numbers[metric], rel=1e-4, abs=1e-5)
+            filled = {metric: float(row[metric]) for metric in METRICS if row[metric]}
+            wanted = {metric: numbers[metric] for metric in METRICS if numbers[metric] is not None}
+            assert filled == pytest.approx(wanted, rel=1e-4, abs=1e-5)
 
     page = (tmp_path / "page" / "table.md").read_text()
     assert page in capsys.readouterr().out
@@ -136,7 +135,7 @@ def test_page_and_csv(
 
 
 def test_numbers_from_the_files_by_hand(runs: dict[str, Known], root: Path, tmp_path: Path) -> None:
-    """One test subject: the PSNR by nothing but its two files and the paper's protocol."""
+    """Compute a subject's PSNR from its two files, by nothing but the protocol."""
     protocol = MetricOptions(histogram="none", blur=0.8)
     for name, changes in (("slice", {"crop": 12, "size": 12}), ("volume", {"dimensions": 3})):
         runs[name] = Known(name, 0, -0.5, options(root, **changes), protocol)
@@ -253,6 +252,13 @@ def test_planes_of_a_volume_are_front_up_or_top_up() -> None:
     coronal = [[-1, 0, 3, 0, -1], [-1, 0, 0, 1, -1], [-1, 0, 0, 0, -1]]
     sagittal = [[0, 0, 3, 0, 0], [0, 0, 0, 0, 2], [0, 0, 0, 0, 0]]
     assert image.tolist() == [*axial, gap, gap, *coronal, gap, gap, *sagittal, gap, gap]
+
+
+def test_density_without_spread_is_left_out(tmp_path: Path) -> None:
+    rows: list[Any] = [{"system": "a", "psnr": 20.0}, {"system": "b", "psnr": 20.0}]
+    rows += [{"system": "b", "psnr": 22.0 + k} for k in range(3)]
+    figures.psnr_distribution(tmp_path / "psnr.png", rows)
+    assert (tmp_path / "psnr.png").stat().st_size > 5000
 
 
 # --- Acceptance -----------------------------------------------------------------------------------

@@ -43,9 +43,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence:UserW
 
 SIZE, SPACING = (12, 14, 10), (2.0, 1.5, 3.0)
 TINY = ["--size", "28", "32", "28", "--voxel", "6", "--steps", "2", "--displacement", "10"]
-# Axes that point back, left and up, tilted by 10 degrees around the patient's axis.
+# Axes that point back, up and left, tilted by 10 degrees around the patient's axis.
 TILT = np.array([[0.985, -0.174, 0, 0], [0.174, 0.985, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-AFFINE = TILT @ np.array([[0, -5.0, 0, 60], [-5, 0, 0, 70], [0, 0, 5, -50], [0, 0, 0, 1]])
+AFFINE = TILT @ np.array([[0, 0, -5.0, 60], [-5, 0, 0, 70], [0, 5, 0, -50], [0, 0, 0, 1]])
 
 
 def constant(*mm: float, size: tuple[int, ...] = SIZE) -> Tensor:
@@ -54,7 +54,7 @@ def constant(*mm: float, size: tuple[int, ...] = SIZE) -> Tensor:
 
 @pytest.fixture(scope="module")
 def problem() -> Problem:
-    """The phantom in voxels of 5 mm."""
+    """Make the phantom in voxels of 5 mm."""
     return make_problem(*phantom_pair((32, 38, 32), 0), voxel=5, levels=1, largest=10, seed=0)
 
 
@@ -141,10 +141,10 @@ def test_backends_take_the_same_way(problem: Problem) -> None:
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
-    """The phantom in oblique files, one voxel of which is 5 mm."""
+    """Write the phantom in voxels of 5 mm to oblique files."""
     paths = []
     for volume, name in zip(phantom_pair((32, 38, 32), 0), ("t1n", "t2w"), strict=True):
-        stored = np.moveaxis(volume.voxels, 0, 1)  # back, left, up
+        stored = np.moveaxis(volume.voxels, 0, 2)  # back, up, left
         image = nibabel.Nifti1Image(stored, AFFINE)
         image.header["descrip"] = name.encode()
         image.set_qform(AFFINE, code=2)

@@ -28,6 +28,7 @@ from examples.brats.data.images import load_data
 from examples.brats.options import flat
 from examples.brats.train import __main__ as train
 from examples.brats.train import runs
+from examples.brats.train.distributed import first_before_others
 from examples.brats.train.loop import Trainer, load_generator
 from examples.brats.train.records import load_checkpoint, read_facts, save_checkpoint
 from examples.brats.train.runs import Run, train_all
@@ -119,6 +120,7 @@ def test_options_of_another_version(
         runs.finished(run)
 
 
+@pytest.mark.slow
 def test_sigterm_stops_the_trainings_and_they_can_go_on(tmp_path: Path) -> None:
     run = tiny_run(tmp_path, steps=100_000)
 
@@ -137,6 +139,12 @@ def test_sigterm_stops_the_trainings_and_they_can_go_on(tmp_path: Path) -> None:
 
 
 # --- Two processes --------------------------------------------------------------------------------
+
+
+def test_one_process_calls_once() -> None:
+    calls: list[int] = []
+    assert first_before_others(lambda: calls.append(1) or "made") == "made"
+    assert calls == [1]
 
 
 TWO_PROCESSES = """
@@ -208,7 +216,7 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("ps"), reason="no ps lists the processes")
 def test_a_signal_to_the_trainer_and_its_workers(tmp_path: Path, own_cache: Path) -> None:
-    """As a batch system or a terminal sends it, to all processes at once."""
+    """Send it as a batch system or a terminal does, to all processes at once."""
     run = tmp_path / "run"
     own = {**TINY, **VOLUMES, "device": "cpu", "amp": "none", "workers": 2, "steps": 100_000}
     words = as_words({**own, "out": run, "data.cache": own_cache})

@@ -45,7 +45,7 @@ def test_what_keeps_the_anatomy_is_learned(system: str, name: str, share: float)
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_both_steps_change_their_own_networks_alone(system: str) -> None:
-    """With a weight of 0 a step has gradient 0: only the other one could change its networks."""
+    """Give one step the weight and gradient 0: only the other could change its networks."""
     for own, changed, other in (
         ({}, "generators", ""),
         ({"lambda_discriminator": 0}, "generators", "discriminators"),
@@ -70,7 +70,7 @@ def test_both_steps_change_their_own_networks_alone(system: str) -> None:
 
 
 def test_order_of_the_steps() -> None:
-    """The second network to step sees the first one as it has become."""
+    """Show the second network to step the first one as it has become."""
     source, target = next(pairs())
     for system in ("nec", "cyclegan"):
         learner = make_learner(system, adversarial="bce", pool=0)

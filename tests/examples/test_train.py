@@ -164,9 +164,9 @@ def test_only_the_paired_system_sees_pairs(tmp_path: Path) -> None:
 
 
 def test_a_run_by_hand(tmp_path: Path) -> None:
-    """NEC as its options say, by nothing of the trainer but the first weights and the batches.
+    """Train NEC by nothing of the trainer but the first weights and the batches.
 
-    In float64: Adam takes whole steps where a gradient is nothing but rounding errors.
+    In float64, for Adam takes whole steps where a gradient is nothing but rounding errors.
     """
     options = small_options(
         **{"out": str(tmp_path), "batch": 1, "accumulate": 2, "ema": 0.5, "augment": "flip"},
