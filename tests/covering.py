@@ -4,17 +4,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
 from allpairspy import AllPairs
 
 
-def covering(**factors: Iterable[Any] | Mapping[str, Iterable[Any]]) -> pytest.MarkDecorator:
+def covering(
+    *, indirect: Sequence[str] = (), **factors: Iterable[Any] | Mapping[str, Iterable[Any]]
+) -> pytest.MarkDecorator:
     """Parametrize a test by the fewest rows in which each pair of values of two factors occurs.
 
     Args:
+        indirect: the factors whose values go to a fixture of their name.
         **factors: the values of each argument of the test. A mapping holds several factors, of
             which the test gets one dictionary.
     """
@@ -33,7 +36,7 @@ def covering(**factors: Iterable[Any] | Mapping[str, Iterable[Any]]) -> pytest.M
                 arguments.setdefault(name, {})[key] = value
         rows.append(tuple(arguments.values()))
         ids.append("-".join(map(_id, row)))
-    return pytest.mark.parametrize(tuple(factors), rows, ids=ids)
+    return pytest.mark.parametrize(tuple(factors), rows, ids=ids, indirect=list(indirect))
 
 
 def _id(value: Any) -> str:

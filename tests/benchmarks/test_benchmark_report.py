@@ -37,7 +37,7 @@ def quartiles(median: float, spread: float = 0.01) -> list[float]:
 
 
 def row(name: str, shape: tuple[int, ...] = (1, 1, 10, 10, 10), **more: Any) -> dict[str, Any]:
-    """The fused loss takes 2 ms; others are multiples of that."""
+    """Make a row in which the fused loss takes 2 ms and others multiples of that."""
     return {
         "name": name,
         "goals": [],
@@ -133,25 +133,22 @@ def test_plots_are_those_of_the_page(tmp_path: Path) -> None:
     assert {path.relative_to(tmp_path).as_posix() for path in old.parent.iterdir()} == links(page)
 
 
-@pytest.mark.parametrize(
-    ("test", "drawn"),
-    [
+def test_plots_of_some_tests(tmp_path: Path) -> None:
+    for test, drawn in (
         ("fits", set()),
         ("size", {"size", "bandwidth", "memory"}),
         ("threads[1]", set()),  # no plot of a single point
         ("threads", {"threads"}),
         ("training", {"training"}),
-    ],
-)
-def test_plots_of_some_tests(test: str, drawn: set[str], tmp_path: Path) -> None:
-    rows = [r for r in every_row() if r["name"].startswith(f"test_{test}")]
-    page = report.write_page(write(tmp_path, CPU, rows))
-    assert links(page) == {f"machine/{name}.png" for name in drawn}
-    assert {path.stem for path in tmp_path.glob("machine/*")} == drawn
+    ):
+        rows = [r for r in every_row() if r["name"].startswith(f"test_{test}")]
+        page = report.write_page(write(tmp_path, CPU, rows))
+        assert links(page) == {f"machine/{name}.png" for name in drawn}
+        assert {path.stem for path in tmp_path.glob("machine/*")} == drawn
 
 
 def heights(name: str, call: str) -> list[float]:
-    """What a plot shows of a call."""
+    """Read the heights that a plot shows of a call."""
     axes = Figure().add_subplot()
     assert plots.PLOTS[name].fill({**CPU, "rows": every_row()}, axes)
     (line,) = (c.lines[0] for c in axes.containers if c.get_label().startswith(call))
@@ -258,20 +255,15 @@ def test_check(
     assert "WARNING, measured with different threads 2 and 4" in last
 
 
-@pytest.mark.parametrize(
-    ("text", "main"),
-    [
-        (None, report.main),
-        ("no JSON", check.main),
-        ("[]", report.main),
-        ('{"rows": []}', check.main),
-    ],
-)
-def test_bad_files(
-    main: Any, text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "bad.json"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(SystemExit, match=r"^\S+bad\.json (cannot be read:|is not) .*\.$"):
-        run(monkeypatch, main, path, path)
+    for main, text in (
+        (report.main, None),
+        (check.main, "no JSON"),
+        (report.main, "[]"),
+        (check.main, '{"rows": []}'),
+    ):
+        if text is not None:
+            path.write_text(text)
+        with pytest.raises(SystemExit, match=r"^\S+bad\.json (cannot be read:|is not) .*\.$"):
+            run(monkeypatch, main, path, path)

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What all benchmarks write, on tiny images and with nothing compiled."""
+    """Run all benchmarks on tiny images, with nothing compiled."""
     folder = tmp_path_factory.mktemp("results")
     options = ["--quick", "--device", "cpu", "--results", str(folder), "-p", "no:cacheprovider"]
     run = subprocess.run(
@@ -67,7 +67,7 @@ def test_all_of_it_runs(results: Path) -> None:
 
 @pytest.fixture
 def race() -> Race:
-    """A race with a stand-in for pytest-benchmark."""
+    """Make a race with a stand-in for pytest-benchmark."""
     times: list[float] = []
 
     def pedantic(call: Any, setup: Any, rounds: int) -> None:

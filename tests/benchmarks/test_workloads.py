@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from monai.losses import BendingEnergyLoss
 from torch import Tensor
 
 import nec_ext
@@ -16,6 +17,7 @@ from benchmarks import bench_training, workloads
 from benchmarks.workloads import Registration, Synthesis, Workload
 from examples.common.eager import eager_ngf_loss
 from examples.common.measure import LossFunction
+from examples.registration.warp import warp
 
 pytestmark = bench_training.pytestmark
 
@@ -36,7 +38,7 @@ def registration(dtype: torch.dtype = torch.float32) -> Registration:
 
 @pytest.mark.parametrize("build", [synthesis, registration])
 def test_nothing_but_the_loss_is_swapped(build: Callable[..., Workload]) -> None:
-    """In float64: Adam takes whole steps where a gradient is nothing but rounding errors."""
+    """Compare in float64: Adam takes whole steps where a gradient is but rounding errors."""
 
     def way_of(function: LossFunction) -> Tensor:
         """Say how far two steps take the parameters."""
@@ -54,10 +56,25 @@ def test_nothing_but_the_loss_is_swapped(build: Callable[..., Workload]) -> None
     assert (other - eager).norm() > 0.1 * eager.norm()
 
 
+def test_a_registration_descends_loss_and_bending_energy() -> None:
+    workload = registration(torch.float64)
+    fixed, moving = workload.images
+    knots = workload.descent.knots
+    with torch.no_grad():
+        knots.normal_()
+    warped = warp(moving, F.interpolate(knots, fixed.shape[2:], mode="trilinear"), (1.0, 1.0, 1.0))
+    loss = F.l1_loss(warped, fixed) + 0.1 * BendingEnergyLoss()(knots)
+    (expected,) = torch.autograd.grad(loss, knots)
+    workload.step(F.l1_loss)
+    (state,) = workload.optimizers[0].state.values()
+    # The first step makes Adam's mean of the gradients a tenth of the first one.
+    torch.testing.assert_close(10 * state["exp_avg"], expected)
+
+
 @pytest.mark.parametrize("budget", [8e5, 3e6, 1e8])
 @pytest.mark.parametrize("further", [8.0, 20.0])
 def test_largest_edge(budget: float, further: float) -> None:
-    """Also where a further voxel needs more, or less, than between the probes."""
+    """Find it where a further voxel needs more, or less, than between the probes."""
 
     def needed(edge: int) -> float:
         return 1e5 + 10 * min(edge, 40) ** 3 + further * max(edge**3 - 40**3, 0)

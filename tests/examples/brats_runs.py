@@ -36,15 +36,23 @@ SMALL = {
     "validate_every": 2,
     "log_every": 1,
 }
+TINY = {**SMALL, "data.phantom_sizes": "4/4/2/3"}
+VOLUMES = {"data.dimensions": 3, "data.patch": 16}
+
+
+def as_words(values: dict[str, object]) -> list[str]:
+    """Write options as on a command line."""
+    texts = {k: ",".join(map(str, v)) if isinstance(v, tuple) else v for k, v in values.items()}
+    return [f"{name}={text}" for name, text in texts.items()]
 
 
 def small_options(system: str = "nec", **changes: object) -> Options:
-    """The smallest networks that have all parts."""
+    """Choose the smallest networks that have all parts."""
     return make_options(system, "cpu", SMALL, changes)
 
 
 def random_images(count: int, seed: int, size: int = SIZE) -> Tensor:
-    """``(count, 1, size, size)`` in [-1, 1], smooth enough to have edges, with a background."""
+    """Make ``(count, 1, size, size)`` in [-1, 1], smooth enough for edges, with a background."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 1, size // 4, size // 4, generator=generator) * 2 - 1
     images = torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear")
@@ -53,7 +61,7 @@ def random_images(count: int, seed: int, size: int = SIZE) -> Tensor:
 
 
 def random_data(size: int = SIZE) -> Data:
-    """Four groups of images without any meaning."""
+    """Make four groups of images without any meaning."""
 
     def images(count: int, seed: int) -> ImageSet:
         t1, t2 = random_images(count, seed, size), random_images(count, seed + 1, size)
@@ -64,7 +72,7 @@ def random_data(size: int = SIZE) -> Data:
 
 
 def random_volumes() -> Data:
-    """The same for volumes, each of its own shape, with brains that fill most of them."""
+    """Make the same of volumes, each of its own shape, with brains that fill most of them."""
 
     def images(count: int, seed: int) -> ImageSet:
         generator = torch.Generator().manual_seed(seed)
@@ -81,9 +89,6 @@ def random_volumes() -> Data:
         return ImageSet(names, t1, t2, brain, None, 1.0)
 
     return Data(*(images(count, 10 * k) for k, count in enumerate((4, 3, 2, 2))))
-
-
-VOLUMES = {"data.dimensions": 3, "data.patch": 16}
 
 
 def make_trainer(
@@ -113,7 +118,7 @@ def lines(folder: Path) -> list[dict[str, str]]:
 
 
 def assert_equal(a: object, b: object) -> None:
-    """The same bits, through dictionaries and lists."""
+    """Compare bits, through dictionaries and lists."""
     assert type(a) is type(b)
     if isinstance(a, Tensor):
         torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)

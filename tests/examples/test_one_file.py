@@ -14,6 +14,7 @@ import torch
 from matplotlib.image import imread
 
 from examples import register_pair, synthesis
+from examples.registration.warp import warp
 
 
 def numbers(text: str) -> list[float]:
@@ -49,6 +50,9 @@ def test_a_displacement_of_nothing_and_of_one_voxel() -> None:
     along = nothing + torch.tensor([0.0, 2.0, 0.0]).view(1, 3, 1, 1, 1)
     moved = register_pair.warp(image, along, spacing)
     torch.testing.assert_close(moved[:, :, :, :-1], image[:, :, :, 1:])
+    anything = 4 * torch.rand(1, 3, 5, 6, 7) - 2  # as examples/registration, which shares no line
+    other = register_pair.warp(image, anything, spacing)
+    torch.testing.assert_close(warp(image, anything, spacing), other, rtol=1e-4, atol=1e-5)
 
 
 def test_registration_of_files(tmp_path: Path) -> None:

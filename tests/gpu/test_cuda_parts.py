@@ -12,7 +12,7 @@ import torch.distributed as dist
 from gpu import DEVICE, all_on_gpu
 from helpers import Result, assert_result_close, assert_same_bits, evaluate, expected_result
 from inputs import Case
-from parts.test_tiled import options_of, tiled_result
+from parts.tiles import options_of, tiled_result
 
 import nec_ext
 

@@ -34,10 +34,11 @@ SWITCHES = (
 )
 
 
-def make_toolkit(
-    home: Path, version: str = "13.0", architectures: str = "75 80 86 87 89 90 100 103 120"
-) -> Path:
-    """Enough of a CUDA toolkit to be found, and to be asked what it is and knows."""
+KNOWN = "75 80 86 87 89 90 100 103 120"  # architectures, to a compiler
+
+
+def make_toolkit(home: Path, version: str = "13.0", architectures: str = KNOWN) -> Path:
+    """Make enough of a CUDA toolkit to be found, and to be asked its version and architectures."""
     for file in ("bin/nvcc", "include/cuda_runtime.h", "lib64/libcudart_static.a"):
         (home / file).parent.mkdir(parents=True)
         (home / file).touch()
@@ -55,17 +56,20 @@ def make_program(path: Path, command: str) -> None:
 
 @pytest.fixture
 def configure(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs setup.py with these environment variables up to what it would build."""
+    """Run setup.py with these environment variables up to the point where it would build."""
     for name in SWITCHES:  # set first, so that what setup.py sets is undone too
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(BuildExtension, "run", lambda self: None)
     monkeypatch.chdir(ROOT)
 
-    def run(**environment: str | Path) -> SimpleNamespace:
+    def run(
+        torch_cuda: str | None = "13.0", gpus: Any = (), **environment: str | Path
+    ) -> SimpleNamespace:
+        monkeypatch.setattr(torch.version, "cuda", torch_cuda)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(gpus))
+        monkeypatch.setattr(torch.cuda, "get_device_capability", gpus.__getitem__)
         for name, value in environment.items():
             monkeypatch.setenv(name, str(value))
         asked: dict[str, Any] = {}
@@ -74,7 +78,7 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Any:
         (extension,) = asked["ext_modules"]
 
         def build() -> list[str]:
-            """The flags of the compiler."""
+            """Return the flags of the compiler."""
             command = asked["cmdclass"]["build_ext"](setuptools.Distribution())
             command.extensions = [extension]
             command.run()
@@ -101,15 +105,23 @@ def test_toolkit_beside_a_torch_with_cuda(configure: Any, tmp_path: Path) -> Non
     assert not {"cudart", "torch_cuda"} & set(built.extension.libraries)
 
 
-def test_toolkit_beside_a_torch_without_cuda(
-    configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("has_toolkit", "options", "has_kernels"),
+    [
+        (True, {"NEC_EXT_CUDA": "0"}, False),
+        (False, {}, False),
+        (True, {"torch_cuda": None}, False),  # there the kernels serve nobody
+        (True, {"torch_cuda": None, "FORCE_CUDA": "1"}, True),  # they are for another machine
+        (True, {"torch_cuda": None, "FORCE_CUDA": "1", "NEC_EXT_CUDA": "0"}, False),
+    ],
+)
+def test_where_kernels_are_built(
+    configure: Any, tmp_path: Path, has_toolkit: bool, options: dict[str, Any], has_kernels: bool
 ) -> None:
-    """There the kernels serve nobody, unless the library is for another machine."""
-    monkeypatch.setattr(torch.version, "cuda", None)
-    toolkit = make_toolkit(tmp_path)
-    assert not configure(CUDA_HOME=toolkit).has_kernels
-    assert configure(CUDA_HOME=toolkit, FORCE_CUDA="1").has_kernels
-    assert not configure(CUDA_HOME=toolkit, FORCE_CUDA="1", NEC_EXT_CUDA="0").has_kernels
+    built = configure(CUDA_HOME=make_toolkit(tmp_path) if has_toolkit else tmp_path, **options)
+    assert built.has_kernels == built.has_cuda_ops == has_kernels
+    assert ("NEC_EXT_CUDA_ARCHITECTURES" in built.macros) == has_kernels
+    assert ("cudart_static" in built.extension.libraries) == has_kernels
 
 
 def test_minutes_of_compiling_are_announced(
@@ -132,48 +144,32 @@ def test_toolkit_of_the_compiler_on_the_path(configure: Any, tmp_path: Path) -> 
 
 
 def test_compiler_without_headers_is_no_toolkit(configure: Any, tmp_path: Path) -> None:
-    """A script on the path that calls the nvcc of a toolkit elsewhere."""
+    """A script on the path may call the nvcc of a toolkit elsewhere."""
     make_program(tmp_path / "bin/nvcc", "exit 1")
     configure(PATH=tmp_path / "bin")
     assert cpp_extension.CUDA_HOME in (None, "/usr/local/cuda")
 
 
-def test_no_toolkit(configure: Any, tmp_path: Path) -> None:
-    built = configure(CUDA_HOME=tmp_path)
-    assert not built.has_kernels and not built.has_cuda_ops
-    assert "NEC_EXT_CUDA_ARCHITECTURES" not in built.macros
-    assert "cudart_static" not in built.extension.libraries
-
-
-def test_cuda_can_be_left_out(configure: Any, tmp_path: Path) -> None:
-    built = configure(CUDA_HOME=make_toolkit(tmp_path), NEC_EXT_CUDA="0")
-    assert not built.has_kernels and not built.has_cuda_ops
-
-
 def test_forced_cuda_needs_a_toolkit(configure: Any, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="FORCE_CUDA=1, but there is no CUDA toolkit in"):
         configure(CUDA_HOME=tmp_path, FORCE_CUDA="1")
-    assert configure(CUDA_HOME=make_toolkit(tmp_path), FORCE_CUDA="1").has_kernels
 
 
-def test_all_architectures_that_the_compiler_knows(configure: Any, tmp_path: Path) -> None:
-    new = configure(CUDA_HOME=make_toolkit(tmp_path / "new"))
-    assert new.architectures == "7.5 8.0 8.6 8.9 9.0 10.0 12.0+PTX"
-    assert new.macros["NEC_EXT_CUDA_ARCHITECTURES"] == f'"{new.architectures}"'
-
-
-def test_architectures_of_an_older_compiler(configure: Any, tmp_path: Path) -> None:
-    old = configure(CUDA_HOME=make_toolkit(tmp_path, "12.6", "70 75 80 86 89 90"))
-    assert old.architectures == "7.5 8.0 8.6 8.9 9.0+PTX"
-
-
-def test_architectures_of_the_gpus(
-    configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("version", "known", "gpus", "chosen"),
+    [
+        ("13.0", KNOWN, [], "7.5 8.0 8.6 8.9 9.0 10.0 12.0+PTX"),
+        ("12.6", "70 75 80 86 89 90", [], "7.5 8.0 8.6 8.9 9.0+PTX"),
+        # Those of this machine, of which no compiler knows the last.
+        ("13.0", KNOWN, [(10, 0), (9, 0), (9, 0), (99, 0)], "9.0 10.0+PTX"),
+    ],
+)
+def test_architectures(
+    configure: Any, tmp_path: Path, version: str, known: str, gpus: Any, chosen: str
 ) -> None:
-    capabilities = [(10, 0), (9, 0), (9, 0), (99, 0)]  # of which no compiler knows the last
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
-    monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.__getitem__)
-    assert configure(CUDA_HOME=make_toolkit(tmp_path)).architectures == "9.0 10.0+PTX"
+    built = configure(CUDA_HOME=make_toolkit(tmp_path, version, known), gpus=gpus)
+    assert built.architectures == chosen
+    assert built.macros["NEC_EXT_CUDA_ARCHITECTURES"] == f'"{chosen}"'
 
 
 def test_small_kernels_are_for_the_drivers_of_cuda_13(configure: Any, tmp_path: Path) -> None:
@@ -184,7 +180,7 @@ def test_small_kernels_are_for_the_drivers_of_cuda_13(configure: Any, tmp_path: 
 
 
 def test_two_passes_of_the_front_end(configure: Any, tmp_path: Path) -> None:
-    """Machine code for every architecture, and PTX for the GPUs to come."""
+    """They give machine code for every architecture, and PTX for the GPUs to come."""
     built = configure(CUDA_HOME=make_toolkit(tmp_path))
     passes = [f for f in built.extension.extra_compile_args["nvcc"] if f.startswith("-gencode")]
     assert passes == [
@@ -254,7 +250,7 @@ def test_kernels_are_in_the_library() -> None:
 @needs_kernels
 @pytest.mark.skipif(shutil.which("readelf") is None, reason="needs readelf")
 def test_library_needs_nothing_of_cuda() -> None:
-    """So that it loads under a torch without, and beside any version of the CUDA runtime."""
+    """It loads under a torch without CUDA, and beside any version of the CUDA runtime."""
     command = ["readelf", "--dynamic", "--wide", nec_ext._C.__file__]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     needed = [line for line in listed.splitlines() if "(NEEDED)" in line]

@@ -17,7 +17,7 @@ FULL = "'x' * 100_000"  # more than any buffer
 
 
 def unread(*arguments: str, **environment: str) -> tuple[int, str]:
-    """The exit code and standard error of Python, whose output is a pipe without a reader."""
+    """Return exit code and standard error of Python whose output is a pipe without a reader."""
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -45,7 +45,7 @@ def test_an_output_that_nobody_reads(printed: str, unbuffered: str) -> None:
 
 @pytest.mark.parametrize("error", ["BrokenPipeError", "ValueError"])
 def test_other_errors_are_seen(error: str) -> None:
-    """Also those of other pipes, and those of a command whose output nobody reads."""
+    """Errors of other pipes are seen too, and errors of a command whose output nobody reads."""
     code = f"{START}def main():\n    print('a line')\n    raise {error}('wrong')\nrun_command(main)"
     read = run_python("-c", code)
     assert read.stdout == "a line\n"
@@ -81,7 +81,7 @@ def test_every_command_ends_so() -> None:
     "command", ["nec_ext --help", "benchmarks.check --help", "examples.brats.train --help"]
 )
 def test_commands(command: str) -> None:
-    """One of each package; argparse lets errors of the output pass."""
+    """Each package has one here; argparse lets errors of the output pass."""
     pytest.importorskip("tqdm")
     assert unread("-m", *command.split()) == (141, "")
 

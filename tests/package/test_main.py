@@ -22,16 +22,9 @@ from nec_ext import _autograd, _devices, _ops
 from nec_ext.__main__ import main
 from nec_ext._devices import reason_without_kernels
 
-KEYS = {
-    "version",
-    "commit",
-    "torch",
-    "compiler",
-    "cuda",
-    "cuda_architectures",
-    "cpu_capabilities",
-    "cpu_capability",
-}
+KEYS = {"version", "commit", "torch", "compiler", "cuda", "cuda_architectures"}
+KEYS |= {"cpu_capabilities", "cpu_capability"}
+NAMES = ("NGFLoss", "build_info", "estimate_eps", "ngf_field", "ngf_loss", "reference")
 
 
 def test_build_info() -> None:
@@ -45,28 +38,14 @@ def test_build_info() -> None:
     assert info["compiler"].split()[0] in ("gcc", "clang", "msvc")
     assert (info["cuda"] is None) == (info["cuda_architectures"] is None)
     assert all(value is None or isinstance(value, str) for value in info.values())
-
-
-def test_build_info_is_a_fresh_dictionary() -> None:
-    nec_ext.build_info().clear()
-    assert nec_ext.build_info().keys() >= KEYS
+    info.clear()
+    assert nec_ext.build_info().keys() >= KEYS  # a dictionary of its own
 
 
 def test_public_names() -> None:
-    names = {
-        "NGFLoss",
-        "__version__",
-        "build_info",
-        "estimate_eps",
-        "ngf_field",
-        "ngf_loss",
-        "reference",
-    }
-    assert set(nec_ext.__all__) >= names
-    for name in nec_ext.__all__:
-        assert hasattr(nec_ext, name)
-    for name in names - {"__version__"}:
-        assert inspect.getdoc(getattr(nec_ext, name))
+    assert set(nec_ext.__all__) >= {*NAMES, "__version__"}
+    assert all(hasattr(nec_ext, name) for name in nec_ext.__all__)
+    assert all(inspect.getdoc(getattr(nec_ext, name)) for name in NAMES)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -76,7 +55,7 @@ def test_public_names() -> None:
 
 @pytest.fixture(scope="module")
 def without_numpy(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder for PYTHONPATH in which numpy cannot be imported."""
+    """Make a folder for PYTHONPATH in which numpy cannot be imported."""
     folder = tmp_path_factory.mktemp("without_numpy")
     (folder / "numpy.py").write_text("raise ModuleNotFoundError(name='numpy')")
     return str(folder)
@@ -91,12 +70,12 @@ def report(without_numpy: str) -> str:
 
 
 def test_numpy_is_missed_elsewhere(without_numpy: str) -> None:
-    """The report alone hides what torch says of it."""
+    """The report alone hides the warning of torch."""
     result = run_python("-c", "import nec_ext", PYTHONPATH=without_numpy)
     assert "Failed to initialize NumPy" in result.stderr
 
 
-def test_main_prints_where_it_runs(report: str) -> None:
+def test_main_prints_where_it_runs_checks_and_times(report: str) -> None:
     facts = {
         **nec_ext.build_info(),
         "package": str(Path(nec_ext.__file__).parent),
@@ -107,9 +86,6 @@ def test_main_prints_where_it_runs(report: str) -> None:
     for name, value in facts.items():
         assert re.search(rf"^{re.escape(name)} +{re.escape(str(value))}$", report, re.MULTILINE)
     assert re.search(r"^cpu {10,}\S", report, re.MULTILINE)  # the model
-
-
-def test_main_checks_against_the_reference_and_times_both(report: str) -> None:
     head = "loss, relative error gradient, relative L2 fused, ms reference, ms"
     assert head in re.sub(" +", " ", report)
     assert report.endswith("the fused loss agrees with its reference\n")
@@ -174,7 +150,7 @@ def test_why_there_are_no_kernels(kind: str, is_rocm: bool, reason: str | None) 
 def test_the_reference_is_not_taken_silently(
     function: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once, at the line of the caller, and not by torch.compile or for forward-mode derivatives."""
+    """It warns once, at the line of the caller, and not in torch.compile or forward mode."""
     image = torch.rand(1, 1, 5, 6)
     with forward_ad.dual_level():
         function(forward_ad.make_dual(image, image), image)

@@ -12,13 +12,9 @@ from typing import Any
 import pytest
 import torch
 from helpers import (
-    EPS_MODES,
-    OPERATORS,
     REDUCTIONS,
-    assert_result_close,
     assert_same_bits,
     evaluate,
-    expected_result,
 )
 from inputs import SMALL, generator
 
@@ -36,9 +32,11 @@ EPS = 0.1 + torch.rand(SHAPE[1], 1, 1, 1, generator=generator("eps"))
         {"eps": 0.3},
         {"eps": EPS, "target_eps": 0.3},
         {"target_eps": EPS},
-        *({"eps_mode": mode} for mode in EPS_MODES),
-        *({"operator": operator} for operator in OPERATORS),
-        *({"reduction": reduction} for reduction in REDUCTIONS),
+        {"eps_mode": "quadrature"},
+        {"operator": "forward"},
+        {"operator": "sobel"},
+        {"reduction": "sum"},
+        {"reduction": "none"},
         {"spacing": 2.0},
         {"spacing": (0.7, 1.3, 2.5)},
         {"spacing": [0.7, 1.3, 2.5]},
@@ -46,16 +44,13 @@ EPS = 0.1 + torch.rand(SHAPE[1], 1, 1, 1, generator=generator("eps"))
     ],
     ids=lambda options: "-".join(options) or "default",
 )
-@pytest.mark.parametrize("masked", [False, True])
-def test_options_reach_the_function(options: dict[str, Any], masked: bool) -> None:
-    mask = torch.rand(SHAPE, generator=generator("mask")) if masked else None
+def test_options_reach_the_function(options: dict[str, Any]) -> None:
     module = nec_ext.NGFLoss(**options)
-    by_function = evaluate(nec_ext.ngf_loss, *IMAGES, mask=mask, **options)
-    assert_same_bits(evaluate(lambda i, t: module(i, t, mask), *IMAGES), by_function)
-    assert_same_bits(
-        evaluate(lambda i, t: module(input=i, target=t, mask=mask), *IMAGES), by_function
-    )
-    assert_result_close(by_function, expected_result(*IMAGES, mask=mask, **options))
+    for mask in (None, torch.rand(SHAPE, generator=generator("mask"))):
+        expected = evaluate(nec_ext.ngf_loss, *IMAGES, mask=mask, **options)
+        assert_same_bits(evaluate(lambda i, t, m=mask: module(i, t, m), *IMAGES), expected)
+        by_name = evaluate(lambda i, t, m=mask: module(input=i, target=t, mask=m), *IMAGES)
+        assert_same_bits(by_name, expected)
 
 
 def test_it_is_a_loss_of_torch() -> None:
@@ -65,13 +60,13 @@ def test_it_is_a_loss_of_torch() -> None:
     assert list(module.parameters()) == []
 
 
-@pytest.mark.parametrize("name", ["MEAN", "SUM", "NONE"])
-def test_reduction_of_monai(name: str) -> None:
-    utils = pytest.importorskip("monai.utils")
-    reduction = getattr(utils.LossReduction, name)
-    expected = nec_ext.ngf_loss(*IMAGES, reduction=name.lower())
-    assert torch.equal(nec_ext.NGFLoss(reduction=reduction)(*IMAGES), expected)
-    assert torch.equal(nec_ext.ngf_loss(*IMAGES, reduction=reduction), expected)
+def test_reduction_of_monai() -> None:
+    reductions = pytest.importorskip("monai.utils").LossReduction
+    for name in REDUCTIONS:
+        reduction = reductions[name.upper()]
+        expected = nec_ext.ngf_loss(*IMAGES, reduction=name)
+        assert torch.equal(nec_ext.NGFLoss(reduction=reduction)(*IMAGES), expected)
+        assert torch.equal(nec_ext.ngf_loss(*IMAGES, reduction=reduction), expected)
 
 
 def test_metatensor() -> None:
@@ -98,15 +93,13 @@ def test_metatensor() -> None:
     assert type(nec_ext.estimate_eps(target)) is torch.Tensor
 
 
-def test_subclasses_of_tensor() -> None:
+def test_a_parameter_is_a_tensor() -> None:
     parameter = torch.nn.Parameter(IMAGES[0].clone())
     loss = nec_ext.ngf_loss(parameter, IMAGES[1])
     assert type(loss) is torch.Tensor
     loss.backward(torch.tensor(-1.5))
-    assert_result_close(
-        evaluate(nec_ext.ngf_loss, *IMAGES, -1.5, "input")._replace(grad_input=parameter.grad),
-        expected_result(*IMAGES, -1.5, "input"),
-    )
+    expected = evaluate(nec_ext.ngf_loss, *IMAGES, -1.5, "input")
+    assert_same_bits(expected._replace(grad_input=parameter.grad), expected)
 
 
 def test_eps_tensor_is_a_buffer() -> None:
@@ -120,24 +113,9 @@ def test_eps_tensor_is_a_buffer() -> None:
     assert nec_ext.NGFLoss(eps=EPS).double().eps.dtype == torch.float64
 
 
-def test_inside_a_larger_module() -> None:
-    class Trainer(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = torch.nn.Conv3d(2, 2, 1)
-            self.loss = nec_ext.NGFLoss(eps=EPS)
-
-    trainer = Trainer()
-    assert set(trainer.state_dict()) == {"network.weight", "network.bias"}
-    trainer.train().half().float()
-    assert trainer.loss(trainer.network(IMAGES[0]), IMAGES[1]).requires_grad
-
-
-@pytest.mark.parametrize(
-    "options", [{}, {"eps": EPS, "spacing": (0.7, 1.3, 2.5), "operator": "sobel", "weight": 2.0}]
-)
 @pytest.mark.parametrize("how", ["deepcopy", "pickle", "save"])
-def test_copies(how: str, options: dict[str, Any]) -> None:
+def test_copies(how: str) -> None:
+    options = {"eps": EPS, "spacing": (0.7, 1.3, 2.5), "operator": "sobel", "weight": 2.0}
     module = nec_ext.NGFLoss(**options)
     if how == "deepcopy":
         other = copy.deepcopy(module)
@@ -152,28 +130,11 @@ def test_copies(how: str, options: dict[str, Any]) -> None:
     assert repr(other) == repr(module)
 
 
-def test_repr_names_the_options() -> None:
-    shown = repr(nec_ext.NGFLoss(eps=0.3, eps_mode="quadrature", operator="sobel", reduction="sum"))
-    assert shown.startswith("NGFLoss(")
-    assert "\n" not in shown
-    for part in ("eps=0.3", "eps_mode='quadrature'", "operator='sobel'", "reduction='sum'"):
-        assert part in shown
-
-
-@pytest.mark.parametrize(
-    ("options", "part"),
-    [
-        ({"target_eps": 0.7}, "0.7"),
-        ({"spacing": (0.7, 1.3, 2.5)}, "(0.7, 1.3, 2.5)"),
-        ({"weight": 2.5}, "weight=2.5"),
-    ],
-)
-def test_repr_shows_what_differs_from_the_default(options: dict[str, Any], part: str) -> None:
-    assert part in repr(nec_ext.NGFLoss(**options))
-    assert len(repr(nec_ext.NGFLoss(eps=EPS.expand(2, 20, 20, 20).clone()))) < 500
-
-
-def test_module_takes_2d_and_3d() -> None:
-    module = nec_ext.NGFLoss()
-    for case in SMALL:
-        assert_result_close(evaluate(module, *case.images()), expected_result(*case.images()))
+def test_repr() -> None:
+    module = nec_ext.NGFLoss(eps=0.3, eps_mode="quadrature", operator="sobel")
+    assert repr(module) == (
+        "NGFLoss(eps=0.3, eps_mode='quadrature', operator='sobel', reduction='mean')"
+    )
+    for name, value in {"target_eps": 0.7, "spacing": (0.7, 1.3), "weight": 2.5}.items():
+        assert f"{name}={value!r}" in repr(nec_ext.NGFLoss(**{name: value}))
+    assert "eps=<tensor of shape (2, 1, 1, 1)>" in repr(nec_ext.NGFLoss(eps=EPS))

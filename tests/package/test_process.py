@@ -30,16 +30,18 @@ if child == 0:
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
-SECOND_COPY = """
-import sys, nec_ext
-def forget():
+# The package of one folder after the other, in one process.
+IMPORTS = """
+import sys
+for folder in sys.argv[1:]:
     for name in [name for name in sys.modules if name.partition(".")[0] == "nec_ext"]:
         del sys.modules[name]
-forget()
-import nec_ext  # the same copy
-forget()
-sys.path.insert(0, sys.argv[1])
-import nec_ext
+    sys.path.insert(0, folder)
+    try:
+        import nec_ext
+        print("imported")
+    except ImportError as error:
+        print(error)
 """
 
 
@@ -49,35 +51,36 @@ def test_a_forked_child_computes() -> None:
     assert result.returncode == 0, result.stderr
 
 
+def imports(*folders: Path) -> list[str]:
+    """Return what each import prints."""
+    result = run_python("-c", IMPORTS, *map(str, folders))
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
+
+
 def test_a_second_copy_is_an_import_error(tmp_path: Path) -> None:
     shutil.copytree(PACKAGE, tmp_path / "nec_ext")
-    result = run_python("-c", SECOND_COPY, str(tmp_path))
-    assert result.returncode == 1, result.stderr
+    *first, second = imports(ROOT, ROOT, tmp_path)
+    assert first == ["imported"] * 2  # the same copy twice
+    assert second.startswith(f"nec_ext in {tmp_path / 'nec_ext'} cannot be imported")
+    assert f"from {PACKAGE}" in second
+
+
+def test_without_its_extension(tmp_path: Path) -> None:
+    sentences = {
+        "csrc/problem.h": "source folder of nec_ext, without its extension: start Python",
+        "nec_ext/_C.cpython-39-x86_64-linux-gnu.so": "built for another Python, as _C.cpython-39",
+        "nec_ext/_C.abi3.so": "cannot be loaded beside torch",
+        "nec_ext/nothing": "has no extension: install it again",
+    }
+    folders = [tmp_path / str(k) for k in range(len(sentences))]
+    for folder, file in zip(folders, sentences, strict=True):
+        shutil.copytree(PACKAGE, folder / "nec_ext", ignore=shutil.ignore_patterns("_C.*"))
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).touch()
+    for printed, sentence in zip(imports(*folders), sentences.values(), strict=True):
+        assert sentence in printed
+    result = run_python("-m", "nec_ext", PYTHONPATH=str(folders[-1]), PYTHONSAFEPATH="1")
+    assert result.returncode == 1
     last = result.stderr.splitlines()[-1]
-    assert last.startswith(f"ImportError: nec_ext in {tmp_path / 'nec_ext'} cannot be imported")
-    assert f"from {PACKAGE}" in last
-
-
-@pytest.mark.parametrize(
-    ("files", "sentence"),
-    [
-        (["csrc/problem.h"], "source folder of nec_ext, without its extension: start Python"),
-        (
-            ["nec_ext/_C.cpython-39-x86_64-linux-gnu.so"],
-            "built for another Python, as _C.cpython-39",
-        ),
-        (["nec_ext/_C.abi3.so"], "cannot be loaded beside torch"),
-        ([], "has no extension: install it again"),
-    ],
-)
-def test_without_its_extension(tmp_path: Path, files: list[str], sentence: str) -> None:
-    pattern = shutil.ignore_patterns("_C.*")
-    shutil.copytree(PACKAGE, tmp_path / "nec_ext", ignore=pattern)
-    for file in files:
-        (tmp_path / file).parent.mkdir(exist_ok=True)
-        (tmp_path / file).touch()
-    for arguments in (["-m", "nec_ext"], ["-c", "import nec_ext"]):
-        result = run_python(*arguments, PYTHONPATH=str(tmp_path), PYTHONSAFEPATH="1")
-        assert result.returncode == 1
-        last = result.stderr.splitlines()[-1]
-        assert last.startswith("ImportError: ") and sentence in last, result.stderr
+    assert last.startswith("ImportError: ") and sentence in last

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from covering import covering
 from helpers import (
     EPS_MODES,
     OPERATORS,
@@ -32,12 +33,10 @@ TINY = [
     Case("tiny_brain_3d", (1, 1, 5, 6, 5), brain),
     Case("tiny_constant_3d", (1, 1, 3, 2, 3), constant),
 ]
-tiny = pytest.mark.parametrize("case", TINY, ids=lambda case: case.name)
-first_two = pytest.mark.parametrize("case", TINY[:2], ids=lambda case: case.name)
 
 
 def check_reference(case: Case, **options: Any) -> None:
-    """Loss and both gradients, for a random upstream."""
+    """Check the loss and both gradients, for a random upstream."""
     input, target = case.images(torch.float64)
     upstream = random_upstream(case.shape if options.get("reduction") == "none" else ())
     actual = evaluate(reference.ngf_loss, input, target, upstream, **options)
@@ -50,9 +49,7 @@ def check_reference(case: Case, **options: Any) -> None:
     assert_gradient_close(actual.grad_target, expected[2])
 
 
-@pytest.mark.parametrize("eps_mode", EPS_MODES)
-@pytest.mark.parametrize("operator", OPERATORS)
-@tiny
+@covering(case=TINY, operator=OPERATORS, eps_mode=EPS_MODES)
 def test_formulas(case: Case, operator: str, eps_mode: str) -> None:
     spacing = [0.7, 1.3, 2.5][: len(case.shape) - 2]
     check_reference(
@@ -60,37 +57,27 @@ def test_formulas(case: Case, operator: str, eps_mode: str) -> None:
     )
 
 
-@pytest.mark.parametrize("eps_mode", EPS_MODES)
-@pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("case", THIN, ids=lambda case: case.name)
+@covering(case=THIN, operator=OPERATORS, eps_mode=EPS_MODES)
 def test_thin_images(case: Case, operator: str, eps_mode: str) -> None:
     check_reference(case, operator=operator, eps_mode=eps_mode)
 
 
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@first_two
-def test_reductions(case: Case, reduction: str, masked: bool) -> None:
-    mask = (
-        torch.rand(case.shape, generator=generator("mask"), dtype=torch.float64) if masked else None
-    )
-    check_reference(case, reduction=reduction, mask=mask, weight=-1.7)
+@covering(case=TINY[:2], reduction=REDUCTIONS, mask=["none", "random", "zeros"])
+def test_reductions(case: Case, reduction: str, mask: str) -> None:
+    masks = {
+        "none": None,
+        "random": torch.rand(case.shape, generator=generator("mask"), dtype=torch.float64),
+        "zeros": torch.zeros(case.shape),
+    }
+    check_reference(case, reduction=reduction, mask=masks[mask], weight=-1.7)
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@first_two
-def test_mask_of_zeros(case: Case, reduction: str) -> None:
-    check_reference(case, reduction=reduction, mask=torch.zeros(case.shape))
-
-
-@pytest.mark.parametrize("eps_mode", EPS_MODES)
-@first_two
+@covering(case=TINY[:2], eps_mode=EPS_MODES)
 def test_maps(case: Case, eps_mode: str) -> None:
     rng = generator("maps")
     eps = 0.05 + torch.rand(case.shape, generator=rng, dtype=torch.float64)
-    per_sample = 0.05 + torch.rand(
-        case.shape[0], *(1,) * (len(case.shape) - 1), generator=rng, dtype=torch.float64
-    )
+    samples = (case.shape[0], *(1,) * (len(case.shape) - 1))
+    per_sample = 0.05 + torch.rand(samples, generator=rng, dtype=torch.float64)
     mask = torch.rand(case.shape[2:], generator=rng) > 0.5
     check_reference(case, eps=eps, target_eps=per_sample, mask=mask, eps_mode=eps_mode)
     check_reference(case, eps=per_sample, eps_mode=eps_mode)
@@ -158,8 +145,7 @@ def test_perpendicular_and_constant_images_give_1() -> None:
     assert (reference.ngf_loss(down, torch.ones(1, 1, 4, 4), reduction="none") == 1).all()
 
 
-@pytest.mark.parametrize("eps_mode", EPS_MODES)
-@pytest.mark.parametrize("case", TINY[4:], ids=lambda case: case.name)
+@covering(case=TINY[4:], eps_mode=EPS_MODES)
 def test_gradient_is_zero_and_not_nan_in_the_background(case: Case, eps_mode: str) -> None:
     input, target = case.images(torch.float64)
     result = evaluate(reference.ngf_loss, input, target, eps_mode=eps_mode)

@@ -8,10 +8,19 @@ from collections.abc import Iterator
 
 import pytest
 from ranks import Ranks, started
+from tiles import WAYS, copy_tiles
 
 
 @pytest.fixture(scope="session")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
-    """Three processes with a group, which start when the first test asks for them."""
+    """Start three processes with a group when the first test asks for them."""
     with started(3, tmp_path_factory.mktemp("ranks")) as ranks:
         yield ranks
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test as on the device of the images, and as on another one."""
+    if request.param == "through copies":
+        copy_tiles(monkeypatch)
+    return str(request.param)

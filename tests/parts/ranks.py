@@ -2,7 +2,7 @@
 # Copyright (c) 2026 The nec_ext authors
 """Processes with a gloo group, which stay for as many calls as a test module has.
 
-To start one is to import torch; a call takes a few milliseconds.
+They are forked from one process that has imported torch; a call takes a few milliseconds.
 """
 
 from __future__ import annotations
@@ -46,31 +46,32 @@ class Ranks:
     """The processes of a group."""
 
     def __init__(self, count: int, folder: Path) -> None:
-        spawn = mp.get_context("spawn")
+        context = mp.get_context("forkserver")
+        context.set_forkserver_preload(["torch.distributed.tensor", "torch._dynamo"])
         self._calls = []
         for rank in range(count):
-            here, there = spawn.Pipe()
+            here, there = context.Pipe()
             arguments = (rank, count, str(folder), there)
-            spawn.Process(target=_serve, args=arguments, daemon=True).start()
+            context.Process(target=_serve, args=arguments, daemon=True).start()
             there.close()
             self._calls.append(here)
         started = self._answers(START_TIMEOUT)
         assert all(answer[0] == "returned" for answer in started), started
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """What every rank returns."""
+        """Return the results of all ranks."""
         answers = self.outcomes(function, *arguments)
         assert all(answer[0] == "returned" for answer in answers), answers
         return [answer[1] for answer in answers]
 
     def errors(self, function: Callable[..., Any], *arguments: Any) -> list[str]:
-        """The error that every rank raises."""
+        """Return the errors of all ranks, each of which has to raise one."""
         answers = self.outcomes(function, *arguments)
         assert all(answer[0] == "raised" for answer in answers), answers
         return [answer[1] for answer in answers]
 
     def outcomes(self, function: Callable[..., Any], *arguments: Any) -> list[tuple[Any, ...]]:
-        """Of each rank ("returned", value), ("raised", error, traceback), ("died",), ("hung",)."""
+        """Return ("returned", value), ("raised", error, text), ("died",) or ("hung",) per rank."""
         for calls in self._calls:
             calls.send((function, arguments))
         return self._answers(TIMEOUT)

@@ -29,14 +29,14 @@ MAPS = ("eps", "target_eps", "mask")
 
 
 def group_of(count: int) -> dist.ProcessGroup | None:
-    """The first ranks: a group that every rank makes, once."""
+    """Return the group of the first ranks, which every rank makes once."""
     if count not in _groups:
         _groups[count] = dist.new_group(list(range(count)))
     return _groups[count] if dist.get_rank() < count else None
 
 
 def part_of(tensor: Tensor, sizes: Sequence[int], dim: int) -> Tensor:
-    """This rank's planes; all of a map that has only one."""
+    """Return this rank's planes; all of a map that has only one."""
     if tensor.shape[dim] == 1 and sum(sizes) > 1:
         return tensor
     return tensor.split(list(sizes), dim)[dist.get_rank()]
@@ -57,7 +57,7 @@ def split_loss(
     wanted: str,
     options: Options,
 ) -> Result | None:
-    """Loss and gradients of this rank's part; ranks beyond the group have none."""
+    """Return loss and gradients of this rank's part; ranks beyond the group have none."""
     group = group_of(len(sizes))
     if group is None:
         return None
@@ -67,7 +67,7 @@ def split_loss(
 
 
 def some_gradients(images: tuple[Tensor, Tensor], upstream: Tensor) -> Result:
-    """Rank 0 wants the gradient of its input, rank 1 none, rank 2 that of its target."""
+    """Ask for the gradient of the input on rank 0, none on rank 1, of the target on rank 2."""
     rank = dist.get_rank()
     parts = [part_of(image, (4, 4, 5), 2) for image in images]
     if rank == 1:
@@ -79,14 +79,14 @@ def some_gradients(images: tuple[Tensor, Tensor], upstream: Tensor) -> Result:
 
 
 def call_with(arguments: Sequence[tuple[Any, Any, Options]]) -> float:
-    """The loss of arguments that are each rank's own."""
+    """Return the loss of arguments that are each rank's own."""
     input, target, options = arguments[dist.get_rank()]
     loss: Tensor = nec_ext.distributed.ngf_loss(input, target, **options)
     return loss.item()
 
 
 def held_after_backward(shape: tuple[int, ...], times: int) -> list[bool]:
-    """Whether images and mask are still there, beside the loss, after the last of some."""
+    """Return whether input, target and mask outlive some calls of backward."""
     made = 2 * torch.rand(shape, requires_grad=True)  # a leaf belongs to its user
     images = [made, torch.rand(shape), torch.rand(shape)]
     alive = [weakref.ref(image) for image in images]
@@ -99,7 +99,7 @@ def held_after_backward(shape: tuple[int, ...], times: int) -> list[bool]:
 
 
 def fail_in_rank_1(shape: tuple[int, ...], how: str) -> float:
-    """A rank that is not there when the others compute a loss, in a group with little patience."""
+    """Fail in rank 1 while the others compute a loss, in a group with little patience."""
     group = dist.new_group(timeout=timedelta(seconds=3))
     dist.barrier()
     if dist.get_rank() == 1 and how == "dies":
@@ -111,7 +111,7 @@ def fail_in_rank_1(shape: tuple[int, ...], how: str) -> float:
 
 
 def traffic(shape: tuple[int, ...], options: Options) -> dict[str, dict[str, list[int]]]:
-    """What is handed to torch.distributed in forward and in backward."""
+    """Count the bytes that forward and backward hand to torch.distributed."""
     input, target = torch.rand(shape).requires_grad_(), torch.rand(shape)
     with counted() as forward:
         loss = nec_ext.distributed.ngf_loss(input, target, **options)
@@ -121,7 +121,7 @@ def traffic(shape: tuple[int, ...], options: Options) -> dict[str, dict[str, lis
 
 
 def memory(shape: tuple[int, ...], wanted: str, options: Options) -> tuple[int, int]:
-    """Peak and final bytes of a training step above those before, with a mask and an eps map."""
+    """Return peak and final bytes of a training step with maps above those before."""
     images = [
         torch.rand(shape, requires_grad=wanted in (name, "both", "neither"))
         for name in ("input", "target")
@@ -138,40 +138,29 @@ def memory(shape: tuple[int, ...], wanted: str, options: Options) -> tuple[int, 
     return allocations(step)[:2]
 
 
-def backwards(shape: tuple[int, ...]) -> list[Tensor | str]:
-    """Three backwards of one graph, the first as it is; and what a derivative of it raises."""
-    input = torch.linspace(0, 1, torch.Size(shape).numel()).view(shape).sin().requires_grad_()
-    target = input.detach().flip(2).exp()
-    loss = nec_ext.distributed.ngf_loss(input, target)
-    scales = [torch.tensor(scale) for scale in (1.0, -3.0, 0.5)]
-    found = [torch.autograd.grad(loss, input, s, retain_graph=True)[0].clone() for s in scales]
-    try:
-        torch.autograd.grad(loss, input, create_graph=True)
-    except RuntimeError as error:
-        return [*found, str(error)]
-    return [*found, "nothing"]
-
-
-def batched_gradients(
+def gradients_again(
     shape: tuple[int, ...], dtype: torch.dtype, upstreams: Tensor
-) -> tuple[Tensor, list[Tensor], Tensor]:
-    """Gradients of all upstreams at once, one by one, and at once again."""
+) -> tuple[Tensor, Tensor, Tensor, str]:
+    """Return gradients at once, one by one and at once again, and the error of second order."""
     input = torch.linspace(0, 1, torch.Size(shape).numel()).view(shape).sin().to(dtype)
     input.requires_grad_()
     loss = nec_ext.distributed.ngf_loss(input, input.detach().flip(2).exp())
 
-    def gradient(upstream: Tensor, batched: bool) -> Tensor:
-        return torch.autograd.grad(
-            loss, input, upstream, retain_graph=True, is_grads_batched=batched
-        )[0]
+    def gradient(upstream: Tensor, **how: bool) -> Tensor:
+        return torch.autograd.grad(loss, input, upstream, retain_graph=True, **how)[0].clone()
 
-    first = gradient(upstreams, True)
-    single = [gradient(upstream, False).clone() for upstream in upstreams]
-    return first, single, gradient(upstreams, True)
+    first = gradient(upstreams, is_grads_batched=True)
+    single = torch.stack([gradient(upstream) for upstream in upstreams])
+    again = gradient(upstreams, is_grads_batched=True)
+    try:
+        gradient(upstreams[0], create_graph=True)
+    except RuntimeError as error:
+        return first, single, again, str(error)
+    return first, single, again, "nothing"
 
 
 def transformed(shape: tuple[int, ...], transform: str, check: bool) -> None:
-    """The loss under a transform of torch.func."""
+    """Compute the loss under a transform of torch.func."""
     image = torch.rand(shape)
 
     def loss(input: Tensor) -> Tensor:
@@ -187,14 +176,14 @@ def transformed(shape: tuple[int, ...], transform: str, check: bool) -> None:
 
 
 def with_backends(having: Sequence[dict[str, str]], check: bool) -> None:
-    """The loss of images on the CPU where each rank's group is said to have these backends."""
+    """Compute the loss on the CPU where each rank's group is said to have these backends."""
     image, own = torch.rand(1, 1, 4, 4), having[dist.get_rank()]
     with mock.patch("nec_ext.distributed.backends_of", return_value=own):
         nec_ext.distributed.ngf_loss(image, image, check=check)
 
 
 def backends_by_device() -> list[dict[str, str]]:
-    """Of groups that are asked for in three ways, with a loss of the last two."""
+    """Return the backends of groups that are asked for in three ways; compute a loss in two."""
     found = [backends_of(None)]
     for name in ("cpu:gloo,cuda:gloo", "cpu:gloo"):
         group = dist.new_group(backend=name)
@@ -205,11 +194,11 @@ def backends_by_device() -> list[dict[str, str]]:
 
 
 class Subclass(Tensor):
-    """One of torch's own making."""
+    """A subclass that has no methods of its own."""
 
 
 def with_default_device(shape: tuple[int, ...]) -> float:
-    """The loss where tensors are made on another device unless they are told otherwise."""
+    """Return the loss where the default device is not that of the images."""
     image = torch.linspace(-1, 1, torch.Size(shape).numel()).view(shape)
     with torch.device("meta"):
         return call_with([(image, image, {})] * 3)
@@ -229,7 +218,7 @@ def distributed_tensors(
     options: Options,
     plain: bool,
 ) -> tuple[float, Tensor, Tensor, bool]:
-    """Loss and whole gradients of DTensors; with ``plain`` of nec_ext.ngf_loss."""
+    """Return loss and whole gradients of DTensors; with ``plain`` of nec_ext.ngf_loss."""
     mesh = mesh_of(*mesh_shape)
     placements = [Replicate() if dim is None else Shard(dim) for dim in dims]
 
@@ -251,7 +240,7 @@ def distributed_tensors(
 
 
 def trained(images: tuple[Tensor, Tensor], sizes: Sequence[int]) -> tuple[float, float]:
-    """The gradient of a network's weight on one process, and from a DistributedDataParallel."""
+    """Return a weight's gradient on one process, and from a DistributedDataParallel."""
 
     def gradient(loss: Callable[[Any], Tensor], wrap: Callable[..., Any]) -> float:
         network = torch.nn.Conv3d(1, 1, 1).double()
@@ -276,7 +265,7 @@ def trained(images: tuple[Tensor, Tensor], sizes: Sequence[int]) -> tuple[float,
 
 
 def wrong_on_two_axes(kind: str) -> None:
-    """A DTensor whose samples and planes are split, and what is wrong with it on the last rank."""
+    """Split samples and planes of a DTensor, with something wrong on the last rank."""
     mesh, image = mesh_of(2, 2), torch.linspace(-1, 1, 240).view(4, 1, 6, 10)
     last = dist.get_rank() == 3
     input = distribute_tensor(image, mesh, [Shard(0), Shard(2)])

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""What ranks tell each other, and over which backend."""
+"""What ranks tell each other, over which backend, and what all of them refuse."""
 
 from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import sharding
 import torch
-from ranks import Ranks
+from ranks import Ranks, started
+from torch import Tensor
 
 from nec_ext._agreement import (
     MESSAGE_LENGTH,
@@ -29,7 +32,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 1)
 
 
 def test_a_record_holds_the_longest_description() -> None:
-    """Of numbers with all digits, maps of the longest dtype and long axes."""
+    """Numbers have all digits, maps the longest dtype, and axes are long."""
     image = torch.empty((), dtype=torch.bfloat16).expand(1000, 1000, 1000, 1000, 9 * 10**6)
     third = 1 / 3e-200
     o = Options(image, image, "quadrature", "central", (third,) * 3, image, -third, "mean")
@@ -71,7 +74,7 @@ def test_no_backend_for_the_images(
 
 @pytest.mark.parametrize("images", [CPU, GPU, torch.device("meta"), None], ids=str)
 def test_records_are_where_all_ranks_can_exchange_them(images: torch.device | None) -> None:
-    """Whatever the images of one of them are on."""
+    """The device of the images of one rank does not matter."""
     assert record_device(GLOO, images) == CPU
     assert record_device(BOTH, images) == CPU
     assert record_device(NCCL, images) == (GPU if images == GPU else torch.device("cuda"))
@@ -89,7 +92,7 @@ def test_a_rank_without_a_backend(ranks: Ranks, having: list[dict[str, str]], ch
 
 
 def test_backends_by_device(ranks: Ranks) -> None:
-    """Also of a group whose backend is named by device."""
+    """A group may name its backend by device."""
     for found in ranks.run(sharding.backends_by_device):
         assert found == [GLOO, GLOO, {"cpu": "gloo"}]
 
@@ -101,3 +104,95 @@ def test_what_is_no_group(ranks: Ranks, group: object) -> None:
         assert error == (
             f"TypeError: group must be a process group that has this rank, got {group!r}"
         )
+
+
+# ------------------------------------------------------------------------------------------------
+# What all ranks refuse
+# ------------------------------------------------------------------------------------------------
+
+SHAPE = (1, 2, 4, 5, 6)
+IMAGE = torch.linspace(-1, 1, 240).view(SHAPE)
+SAME = "must be the same on every rank"
+SUBCLASS = IMAGE.as_subclass(sharding.Subclass)
+Arguments = tuple[Any, Any, dict[str, Any]]
+
+
+def own_arguments(*, rank: int = 1, **changed: Any) -> list[Arguments]:
+    """Return good arguments for three ranks, but for one of them."""
+    images = changed.pop("input", IMAGE), changed.pop("target", IMAGE)
+    arguments: list[Arguments] = [(IMAGE, IMAGE, {})] * 3
+    arguments[rank] = (*images, changed)
+    return arguments
+
+
+def both(image: Tensor) -> list[Arguments]:
+    return own_arguments(input=image, target=image)
+
+
+WRONG = {
+    "an option": (own_arguments(operator="prewitt"), "operator must be one of"),
+    "an option beyond ASCII": (own_arguments(operator="\u2192" * 300), "operator must be one of"),
+    "an axis of a fraction": (own_arguments(dim=2.0), "dim must be an int, got float"),
+    "a type": (own_arguments(input=3.0, rank=0), "input must be a torch.Tensor"),
+    "no planes": (both(IMAGE[:, :, :0]), "input must not be empty"),
+    "images that differ": (own_arguments(target=IMAGE[:, :, :3]), "must have the shape of input"),
+    "per voxel": (own_arguments(reduction="none"), "reduction must be 'mean' or 'sum'"),
+    "an axis": (own_arguments(dim=1, rank=2), "dim must be a spatial axis, 2 to 4, got 1"),
+    "another axis": (own_arguments(dim=3), f"split axis {SAME}: rank 0 has 2"),
+    "a shape": (both(IMAGE[..., :5]), f"shape of input along the other axes {SAME}"),
+    "dimensions": (both(IMAGE[..., 0]), SAME),
+    "a dtype": (own_arguments(input=IMAGE.double()), f"dtype of input {SAME}"),
+    "eps": (own_arguments(eps=0.2, rank=2), f"eps {SAME}: rank 0 has 0.15, rank 2 has 0.2"),
+    "an eps map": (own_arguments(eps=IMAGE.abs() + 1), f"eps {SAME}"),
+    "a mask": (own_arguments(mask=IMAGE > 0), f"mask {SAME}"),
+    "spacing": (own_arguments(spacing=2.0), f"spacing {SAME}"),
+    "weight": (own_arguments(weight=2.0), f"weight {SAME}"),
+    "reduction": (own_arguments(reduction="sum"), f"reduction {SAME}"),
+    "mode": (own_arguments(eps_mode="quadrature"), f"eps_mode {SAME}"),
+    "a mask that is split on one rank": (
+        [(IMAGE, IMAGE, {"mask": IMAGE[:, :, :n] ** 2}) for n in (4, 1, 4)],
+        f"whether mask is split {SAME}",
+    ),
+    "a negative mask": (
+        [(IMAGE, IMAGE, {"mask": sign * IMAGE.abs()}) for sign in (1, -1, 1)],
+        "mask must not be negative",
+    ),
+    "a negative mask, and a tensor of another class": (
+        [(image, IMAGE, {"mask": -IMAGE.abs()}) for image in (IMAGE, SUBCLASS, IMAGE)],
+        "mask must not be negative",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_all_ranks_refuse(ranks: Ranks, name: str) -> None:
+    arguments, sentence = WRONG[name]
+    for error in ranks.errors(sharding.call_with, arguments):
+        assert error.startswith(("ValueError", "TypeError"))
+        assert re.search(sentence, error), error
+        assert "\n" not in error
+    # And go on.
+    good = ranks.run(sharding.call_with, own_arguments())
+    assert good == [pytest.approx(good[0])] * 3
+
+
+def test_transforms_of_functions_are_refused(ranks: Ranks) -> None:
+    sentence = "nec_ext.distributed.ngf_loss has no vmap, grad or other transform of torch.func"
+    for transform in ("vmap", "grad", "jvp"):
+        for check in (True, False):
+            errors = ranks.errors(sharding.transformed, SHAPE, transform, check)
+            assert errors == [f"RuntimeError: {sentence}"] * 3
+
+
+def test_one_plane_without_a_check(ranks: Ranks) -> None:
+    thin = IMAGE[:, :, :1]
+    for error in ranks.errors(sharding.call_with, [(thin, thin, {"check": False})] * 3):
+        assert "two planes" in error
+
+
+@pytest.mark.parametrize(("how", "outcome"), [("dies", "died"), ("raises", "raised")])
+def test_nobody_waits_for_a_rank_that_has_failed(how: str, outcome: str, tmp_path: Path) -> None:
+    with started(2, tmp_path) as two:
+        waiting, failed = two.outcomes(sharding.fail_in_rank_1, SHAPE, how)
+    assert waiting[0] == "raised"
+    assert failed[0] == outcome

@@ -4,13 +4,12 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import sharding
 import torch
+from covering import covering
 from helpers import (
     EPS_MODES,
     OPERATORS,
@@ -21,16 +20,17 @@ from helpers import (
     random_upstream,
 )
 from inputs import Case, channels_last, generator, noise, transposed
-from ranks import Ranks, started
+from ranks import Ranks
 from torch import Tensor
 
 import nec_ext
 
 UPSTREAM = random_upstream(())
+SHAPE = (1, 2, 4, 5, 6)
 
 
 def maps(shape: tuple[int, ...], *names: str) -> dict[str, Tensor]:
-    """Different in every voxel."""
+    """Return maps that differ in every voxel."""
     rng = generator("split maps")
     return {name: 0.1 + torch.rand(shape, generator=rng) for name in names}
 
@@ -43,7 +43,7 @@ def check_split(
     wanted: str = "both",
     **options: Any,
 ) -> None:
-    """Every rank has the loss of the whole images, and its slice of their gradients."""
+    """Check that every rank has the loss of the whole images, and its slice of their gradients."""
     assert sum(sizes) == images[0].shape[dim]
     found = ranks.run(sharding.split_loss, images, sizes, dim, UPSTREAM, wanted, options)
     assert found[len(sizes) :] == [None] * (3 - len(sizes))
@@ -69,6 +69,10 @@ class Split(NamedTuple):
     dim: int
     sizes: tuple[int, ...]
 
+    @property
+    def name(self) -> str:
+        return "x".join(map(str, self.shape))
+
 
 SPLITS = [
     Split((1, 2, 14, 9), 2, (6, 8)),
@@ -77,35 +81,38 @@ SPLITS = [
     Split((2, 2, 5, 12, 6), 3, (5, 7)),
     Split((1, 1, 6, 5, 17), 4, (3, 4, 10)),
 ]
-splits = pytest.mark.parametrize("split", SPLITS, ids=lambda s: "x".join(map(str, s.shape)))
 
 
 def images_of(split: Split, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     return Case("split", split.shape).images(dtype)
 
 
-@pytest.mark.parametrize("eps_mode", EPS_MODES)
-@pytest.mark.parametrize("operator", OPERATORS)
-@splits
+@covering(
+    split=SPLITS,
+    operator=OPERATORS,
+    wanted=WANTED,
+    eps_mode=EPS_MODES,
+    reduction=["mean", "sum"],
+    mapped=[False, True],
+)
 def test_whole_loss_and_slices_of_its_gradient(
-    ranks: Ranks, split: Split, operator: str, eps_mode: str
+    ranks: Ranks,
+    split: Split,
+    operator: str,
+    wanted: str,
+    eps_mode: str,
+    reduction: str,
+    mapped: bool,
 ) -> None:
-    options = {
-        **maps(split.shape, "eps", "mask"),
-        "target_eps": 0.3,
-        "spacing": [0.7, 1.3, 2.5][: len(split.shape) - 2],
-        "weight": 1.7,
-        "operator": operator,
-        "eps_mode": eps_mode,
-    }
-    check_split(ranks, images_of(split), split.sizes, split.dim, **options)
-
-
-@pytest.mark.parametrize("wanted", WANTED)
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-@splits
-def test_without_maps(ranks: Ranks, split: Split, reduction: str, wanted: str) -> None:
-    check_split(ranks, images_of(split), split.sizes, split.dim, wanted, reduction=reduction)
+    options = {"operator": operator, "eps_mode": eps_mode, "reduction": reduction}
+    if mapped:
+        options |= {
+            **maps(split.shape, "eps", "mask"),
+            "target_eps": 0.3,
+            "spacing": [0.7, 1.3, 2.5][: len(split.shape) - 2],
+            "weight": 1.7,
+        }
+    check_split(ranks, images_of(split), split.sizes, split.dim, wanted, **options)
 
 
 @pytest.mark.parametrize(
@@ -121,18 +128,16 @@ def test_planes_from_the_rank_after_next(ranks: Ranks, sizes: tuple[int, ...]) -
             check_split(ranks, images, sizes, dim, operator=operator, **options)
 
 
-@pytest.mark.parametrize(
-    "dtypes",
-    [
+@covering(
+    split=[SPLITS[1], SPLITS[2]],
+    dtypes=[
         (torch.float32, torch.float32),
         (torch.float16, torch.float16),
         (torch.bfloat16, torch.float32),
         (torch.float64, torch.float16),
         (torch.float16, torch.float64),  # which in a message has to come first
     ],
-    ids=str,
 )
-@splits
 def test_dtypes(ranks: Ranks, split: Split, dtypes: tuple[torch.dtype, torch.dtype]) -> None:
     images = Case("split", split.shape).images(*dtypes)
     options = maps(split.shape, "eps", "mask")
@@ -140,16 +145,15 @@ def test_dtypes(ranks: Ranks, split: Split, dtypes: tuple[torch.dtype, torch.dty
     check_split(ranks, images, split.sizes, split.dim, **options)
 
 
-@pytest.mark.parametrize("layout", [transposed, channels_last])
-@splits
+@covering(split=SPLITS, layout=[transposed, channels_last])
 def test_layouts(ranks: Ranks, split: Split, layout: Any) -> None:
     images = tuple(layout(image) for image in images_of(split))
     check_split(ranks, images, split.sizes, split.dim, operator="sobel")  # type: ignore[arg-type]
 
 
-@splits
+@pytest.mark.parametrize("split", [SPLITS[0], SPLITS[4]], ids=lambda split: split.name)
 def test_maps_of_fewer_axes(ranks: Ranks, split: Split) -> None:
-    """What does not vary along the axis is the same on every rank."""
+    """A map that does not vary along the axis is the same on every rank."""
     shape = list(split.shape)
     shape[split.dim] = 1
     spread = [1] * len(shape)
@@ -167,12 +171,12 @@ def test_without_a_check(ranks: Ranks) -> None:
         if min(split.sizes) >= 2:
             options = maps(split.shape, "eps", "mask")
             check_split(ranks, images_of(split), split.sizes, split.dim, check=False, **options)
-    alone = Split((1, 2, 1, 7, 6), 2, (1,))  # for which nobody has to have two planes
+    alone = Split((1, 2, 1, 7, 6), 2, (1,))  # nobody needs two planes
     check_split(ranks, images_of(alone), alone.sizes, check=False)
 
 
 def test_masks_of_zeros_and_small_weights(ranks: Ranks) -> None:
-    """On one rank, and on all of them: there the loss and its gradient are 0."""
+    """Masks are 0 on one rank, and on all: there the loss and its gradient are 0."""
     split = SPLITS[2]
     mask = maps(split.shape, "mask")["mask"]
     mask[:, :, :7] = 0
@@ -194,7 +198,8 @@ def test_nan_shows_on_every_rank(ranks: Ranks) -> None:
 
 def test_a_default_device(ranks: Ranks) -> None:
     found = ranks.run(sharding.with_default_device, SHAPE)
-    assert found == ranks.run(sharding.call_with, own_arguments())
+    image = torch.linspace(-1, 1, 240).view(SHAPE)
+    assert found == ranks.run(sharding.call_with, [(image, image, {})] * 3)
 
 
 def test_ranks_that_want_other_gradients(ranks: Ranks) -> None:
@@ -222,17 +227,11 @@ def test_one_exchange_and_one_sum(ranks: Ranks) -> None:
     shape = (1, 2, 8, 6, 5)
     messages = 2 * (2 * 6 * 5) * 2 * 4  # two planes of two channels of two float32 images
     for check in (False, True):
-        found = ranks.run(sharding.traffic, shape, {"check": check})
-        for rank, calls in enumerate(found):
+        records = {"all_gather": [3 * 1024]} if check else {}
+        for rank, calls in enumerate(ranks.run(sharding.traffic, shape, {"check": check})):
             neighbours = 2 if rank == 1 else 1
-            expected = {
-                "batch_isend_irecv": [0],
-                "messages": [messages] * neighbours,
-                "all_reduce": [2 * 8],
-            }
-            if check:
-                expected["all_gather"] = [3 * 1024]
-            assert calls == {"forward": expected, "backward": {}}
+            sent = {"batch_isend_irecv": [0], "messages": [messages] * neighbours}
+            assert calls == {"forward": {**sent, "all_reduce": [2 * 8], **records}, "backward": {}}
 
 
 def test_masks_travel_with_the_images(ranks: Ranks) -> None:
@@ -254,124 +253,25 @@ def test_memory_above_the_images_is_their_gradients(ranks: Ranks, wanted: str) -
         assert peak < gradients + 96 * plane  # no copy of any of the five
 
 
-def test_backward_again(ranks: Ranks) -> None:
-    for first, second, third, error in ranks.run(sharding.backwards, (1, 1, 7, 6, 5)):
-        assert first.abs().max() > 0
-        torch.testing.assert_close(second, -3 * first, rtol=1e-6, atol=1e-9)
-        torch.testing.assert_close(third, 0.5 * first, rtol=1e-6, atol=1e-9)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_gradients_again(ranks: Ranks, dtype: torch.dtype) -> None:
+    """Gradients are right one by one and at once, before and after; second order is refused."""
+    upstreams = torch.tensor([1.0, -3.0, 0.5])
+    arguments = (1, 1, 7, 6, 5), dtype, upstreams
+    for first, single, again, error in ranks.run(sharding.gradients_again, *arguments):
+        assert single.abs().amax((1, 2, 3, 4, 5)).min() > 0
+        for batched in (first, again):
+            assert batched.dtype == dtype
+            torch.testing.assert_close(batched, single)
+        if dtype == torch.float32:  # a half is rounded at every scale
+            scaled = torch.stack([single[0] * upstream for upstream in upstreams])
+            torch.testing.assert_close(single, scaled, rtol=1e-6, atol=1e-9)
         assert "cannot be differentiated" in error
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-def test_batched_gradients(ranks: Ranks, dtype: torch.dtype) -> None:
-    """Before, between and after gradients that are asked for one by one."""
-    upstreams = torch.stack([random_upstream(()), torch.tensor(1.0), -2 * random_upstream(())])
-    for found in ranks.run(sharding.batched_gradients, (1, 1, 7, 6, 5), dtype, upstreams):
-        single = torch.stack(found[1])
-        assert single.abs().amax((1, 2, 3, 4, 5)).min() > 0
-        for batched in (found[0], found[2]):
-            assert batched.dtype == dtype
-            torch.testing.assert_close(batched, single)
-
-
-@pytest.mark.parametrize("times", [1, 2])
-def test_nothing_is_held_after_backward(ranks: Ranks, times: int) -> None:
-    assert ranks.run(sharding.held_after_backward, (1, 2, 4, 5, 6), times) == [[False] * 3] * 3
-
-
-# -------------------------------------------------------------------------------------------------
-# What is refused, by all
-# -------------------------------------------------------------------------------------------------
-
-SAME = "must be the same on every rank"
-SHAPE = (1, 2, 4, 5, 6)
-IMAGE = torch.linspace(-1, 1, 240).view(SHAPE)
-SUBCLASS = IMAGE.as_subclass(sharding.Subclass)
-Arguments = tuple[Any, Any, dict[str, Any]]
-
-
-def own_arguments(*, rank: int = 1, **changed: Any) -> list[Arguments]:
-    """Good arguments for three ranks, but for one of them."""
-    images = changed.pop("input", IMAGE), changed.pop("target", IMAGE)
-    arguments: list[Arguments] = [(IMAGE, IMAGE, {})] * 3
-    arguments[rank] = (*images, changed)
-    return arguments
-
-
-def both(image: Tensor) -> list[Arguments]:
-    return own_arguments(input=image, target=image)
-
-
-WRONG = {
-    "an option": (own_arguments(operator="prewitt"), "operator must be one of"),
-    "an option beyond ASCII": (own_arguments(operator="\u2192" * 300), "operator must be one of"),
-    "an axis of a fraction": (own_arguments(dim=2.0), "dim must be an int, got float"),
-    "a type": (own_arguments(input=3.0, rank=0), "input must be a torch.Tensor"),
-    "no planes": (both(IMAGE[:, :, :0]), "input must not be empty"),
-    "images that differ": (own_arguments(target=IMAGE[:, :, :3]), "must have the shape of input"),
-    "per voxel": (own_arguments(reduction="none"), "reduction must be 'mean' or 'sum'"),
-    "an axis": (own_arguments(dim=1, rank=2), "dim must be a spatial axis, 2 to 4, got 1"),
-    "another axis": (own_arguments(dim=3), f"split axis {SAME}: rank 0 has 2"),
-    "a shape": (both(IMAGE[..., :5]), f"shape of input along the other axes {SAME}"),
-    "dimensions": (both(IMAGE[..., 0]), SAME),
-    "a dtype": (own_arguments(input=IMAGE.double()), f"dtype of input {SAME}"),
-    "eps": (own_arguments(eps=0.2, rank=2), f"eps {SAME}: rank 0 has 0.15, rank 2 has 0.2"),
-    "an eps map": (own_arguments(eps=IMAGE.abs() + 1), f"eps {SAME}"),
-    "a mask": (own_arguments(mask=IMAGE > 0), f"mask {SAME}"),
-    "spacing": (own_arguments(spacing=2.0), f"spacing {SAME}"),
-    "weight": (own_arguments(weight=2.0), f"weight {SAME}"),
-    "reduction": (own_arguments(reduction="sum"), f"reduction {SAME}"),
-    "mode": (own_arguments(eps_mode="quadrature"), f"eps_mode {SAME}"),
-    "a mask that is split on one rank": (
-        [(IMAGE, IMAGE, {"mask": IMAGE[:, :, :n] ** 2}) for n in (4, 1, 4)],
-        f"whether mask is split {SAME}",
-    ),
-    "a negative mask": (
-        [(IMAGE, IMAGE, {"mask": sign * IMAGE.abs()}) for sign in (1, -1, 1)],
-        "mask must not be negative",
-    ),
-    "a negative mask, and a tensor of another class": (
-        [(image, IMAGE, {"mask": -IMAGE.abs()}) for image in (IMAGE, SUBCLASS, IMAGE)],
-        "mask must not be negative",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_all_ranks_refuse(ranks: Ranks, name: str) -> None:
-    arguments, sentence = WRONG[name]
-    for error in ranks.errors(sharding.call_with, arguments):
-        assert error.startswith(("ValueError", "TypeError"))
-        assert re.search(sentence, error), error
-        assert "\n" not in error
-    # And go on.
-    good = ranks.run(sharding.call_with, own_arguments())
-    assert good == [pytest.approx(good[0])] * 3
-
-
-@pytest.mark.parametrize("transform", ["vmap", "grad", "jvp"])
-def test_transforms_of_functions_are_refused(ranks: Ranks, transform: str) -> None:
-    for check in (True, False):
-        for error in ranks.errors(sharding.transformed, SHAPE, transform, check):
-            assert error == (
-                "RuntimeError: nec_ext.distributed.ngf_loss has no vmap, grad or other transform "
-                "of torch.func"
-            )
-
-
-def test_one_plane_without_a_check(ranks: Ranks) -> None:
-    thin = IMAGE[:, :, :1]
-    arguments = [(thin, thin, {"check": False})] * 3
-    for error in ranks.errors(sharding.call_with, arguments):
-        assert "two planes" in error
-
-
-@pytest.mark.parametrize(("how", "outcome"), [("dies", "died"), ("raises", "raised")])
-def test_nobody_waits_for_a_rank_that_has_failed(how: str, outcome: str, tmp_path: Path) -> None:
-    with started(2, tmp_path) as two:
-        waiting, failed = two.outcomes(sharding.fail_in_rank_1, SHAPE, how)
-    assert waiting[0] == "raised"
-    assert failed[0] == outcome
+def test_nothing_is_held_after_backward(ranks: Ranks) -> None:
+    for times in (1, 2):
+        assert ranks.run(sharding.held_after_backward, SHAPE, times) == [[False] * 3] * 3
 
 
 def test_is_found_without_an_import() -> None:

@@ -11,23 +11,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from covering import covering
 from helpers import (
     EPS_MODES,
     OPERATORS,
     WANTED,
     Result,
-    allocations,
     assert_result_close,
     assert_same_bits,
     evaluate,
     expected_result,
     threads,
 )
-from inputs import Case, channels_last, contiguous, cropped, generator, transposed
+from inputs import Case, channels_last, contiguous, cropped, transposed
+from tiles import WAYS, options_of, tiled_result
 from torch import Tensor
 
 import nec_ext
-from nec_ext import _reading, tiled
+from nec_ext import tiled
 
 CASES = [
     Case("tiled_2d", (2, 2, 40, 21)),
@@ -37,67 +38,39 @@ CASES = [
     Case("tiled_wide_3d", (1, 1, 6, 300, 20)),
     Case("tiled_flat_3d", (1, 2, 1, 9, 10)),
 ]
-cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 TILES = (1, 2, 5, None)
 
 
-@pytest.fixture(params=["in place", "through copies"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """As on the device of the images, or as on another one: tiles are copied there and back."""
-    if request.param == "through copies":
-        copy_tiles(monkeypatch)
-    return str(request.param)
+@covering(
+    case=CASES,
+    way=WAYS,
+    reduction=["mean", "sum"],
+    dtype=[torch.float32, torch.float64],
+    mapped=[False, True],
+    indirect=["way"],
+)
+def test_bits_of_the_plain_loss(
+    case: Case, way: str, reduction: str, dtype: torch.dtype, mapped: bool
+) -> None:
+    images, options = case.images(dtype), options_of(case) if mapped else {}
+    expected = evaluate(nec_ext.ngf_loss, *images, 1.0, reduction=reduction, **options)
+    for tiles in TILES:
+        for count in (1, 2):
+            with threads(count):
+                found = tiled_result(*images, reduction=reduction, tiles=tiles, **options)
+            assert_same_bits(found, expected)
 
 
-def copy_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (tiled, _reading):
-        monkeypatch.setattr(module, "is_same", lambda wanted, own: False)
-
-
-def options_of(case: Case) -> dict[str, Any]:
-    rng = generator("tiled")
-    return {
-        "eps": 0.1 + torch.rand(case.shape, generator=rng),
-        "target_eps": 0.1 + torch.rand(case.shape[1:], generator=rng)[:, :1],
-        "mask": torch.rand(case.shape, generator=rng, dtype=torch.float64),
-        "spacing": [0.7, 1.3, 2.5][: len(case.shape) - 2],
-        "weight": 1.7,
-    }
-
-
-def tiled_result(
-    input: Tensor, target: Tensor, wanted: str = "both", dtype: Any = None, **options: Any
-) -> Result:
-    """Loss and gradients, the memory of which begins as NaN."""
-    gradients = {
-        f"grad_{name}": torch.full_like(image, torch.nan, dtype=dtype)
-        for name, image in (("input", input), ("target", target))
-        if wanted in (name, "both")
-    }
-    loss = nec_ext.tiled.ngf_loss(input, target, **gradients, **options)
-    return Result(loss, gradients.get("grad_input"), gradients.get("grad_target"))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-@cases
-def test_bits_of_the_plain_loss(case: Case, reduction: str, dtype: torch.dtype, way: str) -> None:
-    images = case.images(dtype)
-    for options in ({}, options_of(case)):
-        expected = evaluate(nec_ext.ngf_loss, *images, 1.0, reduction=reduction, **options)
-        for tiles in TILES:
-            for count in (1, 2):
-                with threads(count):
-                    found = tiled_result(*images, reduction=reduction, tiles=tiles, **options)
-                assert_same_bits(found, expected)
-
-
-@pytest.mark.parametrize("wanted", WANTED)
-@pytest.mark.parametrize("eps_mode", EPS_MODES)
-@pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("case", CASES[:2], ids=lambda case: case.name)
+@covering(
+    operator=OPERATORS,
+    wanted=WANTED,
+    eps_mode=EPS_MODES,
+    case=CASES[:2],
+    way=WAYS,
+    indirect=["way"],
+)
 def test_loss_and_gradients(
-    case: Case, operator: str, eps_mode: str, wanted: str, way: str
+    operator: str, wanted: str, eps_mode: str, case: Case, way: str
 ) -> None:
     images = case.images(torch.float64)
     options = {**options_of(case), "operator": operator, "eps_mode": eps_mode}
@@ -105,66 +78,59 @@ def test_loss_and_gradients(
     assert_result_close(found, expected_result(*images, 1.0, wanted, **options))
 
 
-@pytest.mark.parametrize("layout", [transposed, channels_last, cropped])
-@pytest.mark.parametrize("case", CASES[:2], ids=lambda case: case.name)
-def test_layouts(case: Case, layout: Any, way: str) -> None:
+@covering(layout=[transposed, channels_last, cropped], case=CASES[:2], way=WAYS, indirect=["way"])
+def test_layouts(layout: Any, case: Case, way: str) -> None:
     """Tiles follow the memory, and the spacing its axes."""
-    images = case._replace(layout=layout).images()
-    options = options_of(case)
-    results = [tiled_result(*images, tiles=tiles, **options) for tiles in TILES]
-    for result in results:
-        assert_same_bits(result, results[0])
-    assert_result_close(results[0], expected_result(*images, 1.0, **options))
-    assert_same_bits(results[0], evaluate(nec_ext.ngf_loss, *images, 1.0, **options))
+    images, options = case._replace(layout=layout).images(), options_of(case)
+    plain = evaluate(nec_ext.ngf_loss, *images, 1.0, **options)
+    assert_result_close(plain, expected_result(*images, 1.0, **options))
+    for tiles in TILES:
+        assert_same_bits(tiled_result(*images, tiles=tiles, **options), plain)
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 90, 7), (1, 1, 90, 11, 7)], ids=["2d", "3d"])
 def test_rows_that_the_plain_loss_takes_across_planes(shape: tuple[int, ...], way: str) -> None:
     case = Case("tiled_small_planes", shape)
-    results = [tiled_result(*case.images(), tiles=tiles, **options_of(case)) for tiles in TILES]
-    assert_same_bits(results[0], results[2])
+    results = [tiled_result(*case.images(), tiles=tiles, **options_of(case)) for tiles in (1, 5)]
+    assert_same_bits(*results)
     assert_result_close(results[0], expected_result(*case.images(), 1.0, **options_of(case)))
 
 
-@pytest.mark.parametrize("layout", [contiguous, transposed, channels_last])
-@pytest.mark.parametrize("case", CASES[:2], ids=lambda case: case.name)
-def test_planes_are_added_in_their_order(case: Case, layout: Any, way: str) -> None:
+@covering(
+    layout=[contiguous, transposed, channels_last], case=CASES[:2], way=WAYS, indirect=["way"]
+)
+def test_planes_are_added_in_their_order(layout: Any, case: Case, way: str) -> None:
     """It shows in the last bits of a loss that is far from 1."""
     input = case._replace(layout=layout).images(torch.float64)[0]
     options = {"eps": 1e-6, "spacing": [0.7, 1.3, 2.5][: input.dim() - 2]}
-    images = input, 1.3 * input
-    losses = [nec_ext.tiled.ngf_loss(*images, tiles=tiles, **options) for tiles in TILES]
-    assert losses[0] < 0.6
-    assert all(torch.equal(loss, losses[0]) for loss in losses)
-    assert torch.equal(losses[0], nec_ext.ngf_loss(*images, **options))
+    expected = nec_ext.ngf_loss(input, 1.3 * input, **options)
+    assert expected < 0.6
+    for tiles in TILES:
+        found = nec_ext.tiled.ngf_loss(input, 1.3 * input, tiles=tiles, **options)
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize(
     "dtypes", [(torch.float16, torch.float16), (torch.bfloat16, torch.float32)], ids=str
 )
 def test_half_types(dtypes: tuple[torch.dtype, torch.dtype], way: str) -> None:
-    case = CASES[1]
-    images = case.images(*dtypes)
-    options = {**options_of(case), "reduction": "sum"}
+    images = CASES[1].images(*dtypes)
+    options = {**options_of(CASES[1]), "reduction": "sum"}
     expected = expected_result(*images, 1.0, **options)
-    results = [tiled_result(*images, tiles=tiles, **options) for tiles in TILES]
-    for result in results:
-        assert_same_bits(result, results[0])
-        assert_result_close(result, expected)
+    first, *others = [tiled_result(*images, tiles=tiles, **options) for tiles in TILES]
+    assert_result_close(first, expected)
+    for other in others:
+        assert_same_bits(other, first)
     # The gradient need not be a half, which a mean over many voxels needs.
     wide = tiled_result(*images, dtype=torch.float32, tiles=2, **options)
     assert_result_close(wide, expected)
 
 
-def test_masks_of_zeros(way: str) -> None:
-    images = CASES[1].images()
+def test_masks_of_zeros_and_small_weights(way: str) -> None:
+    """The sum of the small weights is below 1."""
+    images = CASES[1].images(torch.float64)
     found = tiled_result(*images, tiles=2, mask=torch.zeros(CASES[1].shape, dtype=torch.bool))
     assert all(tensor.count_nonzero() == 0 for tensor in found.tensors)
-
-
-def test_masks_of_small_weights(way: str) -> None:
-    """Whose sum is below 1."""
-    images = CASES[1].images(torch.float64)
     mask = 1e-6 * options_of(CASES[1])["mask"]
     found = tiled_result(*images, tiles=2, mask=mask)
     assert_same_bits(found, evaluate(nec_ext.ngf_loss, *images, 1.0, mask=mask))
@@ -194,61 +160,7 @@ def test_files(tmp_path: Path, order: Any, way: str) -> None:
     assert_same_bits(found, expected)
 
 
-MEMORY = Case("tiled_memory", (1, 1, 64, 64, 64))
-PLANE = 64 * 64 * 4
-
-
-@pytest.mark.parametrize("masked", [False, True])
-def test_memory_is_that_of_a_tile(
-    masked: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Nothing in place; else what was asked for, whether as planes or as bytes."""
-    images = MEMORY.images()
-    gradient = torch.zeros(MEMORY.shape)
-    options = {"mask": torch.ones(MEMORY.shape)} if masked else {}
-
-    def peak(**how: Any) -> int:
-        def call() -> Tensor:
-            loss: Tensor = nec_ext.tiled.ngf_loss(*images, grad_input=gradient, **options, **how)
-            return loss
-
-        return allocations(call)[0]
-
-    small = 64 * 1024
-    assert peak(tiles=16) <= small
-    copy_tiles(monkeypatch)
-    tensors = len(images) + masked
-    for planes in (1, 4, 16):
-        held = ((planes + 4) * tensors + planes) * PLANE
-        assert held - PLANE <= peak(tiles=64 // planes) <= held + small
-        assert held - (tensors + 1) * PLANE < peak(max_memory=held) <= held + small
-        assert peak(max_memory=held + (tensors + 1) * PLANE - 1) <= held + small
-    with pytest.raises(
-        ValueError, match=f"max_memory must be at least {(5 * tensors + 1) * PLANE}"
-    ):
-        peak(max_memory=(5 * tensors + 1) * PLANE - 1)
-    assert peak(max_memory=(5 * tensors + 1) * PLANE) <= (5 * tensors + 1) * PLANE + small
-
-
-def test_memory_of_what_few_or_all_planes_need(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside a plane of three lie two others; a map that is the same for all is there once."""
-    copy_tiles(monkeypatch)
-    images = [image[:, :, :3] for image in MEMORY.images()]
-    gradient, mask = torch.zeros_like(images[0]), torch.ones(64, 64)
-    for options, planes in (({}, 2 * 3 + 1), ({"mask": mask}, 2 * 3 + 1 + 1)):
-        with pytest.raises(ValueError, match=f"at least {planes * PLANE} bytes"):
-            nec_ext.tiled.ngf_loss(
-                *images, grad_input=gradient, max_memory=planes * PLANE - 1, **options
-            )
-        nec_ext.tiled.ngf_loss(*images, grad_input=gradient, max_memory=planes * PLANE, **options)
-
-
-@pytest.mark.parametrize(
-    ("tiles", "expected"), [(1, 1), (2, 2), (4, 3), (5, 5), (8, 5), (9, 9), (99, 9)]
-)
-def test_no_more_tiles_than_asked_for(
-    tiles: int, expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_more_tiles_than_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nine planes; all tiles but the last are of one size."""
     sizes: list[int] = []
     original = tiled.sums
@@ -258,9 +170,11 @@ def test_no_more_tiles_than_asked_for(
         return original(*arguments, **options)
 
     monkeypatch.setattr(tiled, "sums", counted)
-    nec_ext.tiled.ngf_loss(*CASES[1].images(), tiles=tiles)
-    assert len(sizes) == expected
-    assert sum(sizes) == 9 and set(sizes[:-1]) <= {sizes[0]}
+    for tiles, count in ((1, 1), (2, 2), (4, 3), (5, 5), (8, 5), (9, 9), (99, 9)):
+        sizes.clear()
+        nec_ext.tiled.ngf_loss(*CASES[1].images(), tiles=tiles)
+        assert len(sizes) == count
+        assert sum(sizes) == 9 and set(sizes[:-1]) <= {sizes[0]}
 
 
 def test_nothing_is_refused_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,20 +218,6 @@ def test_memory_of_one_buffer(order: int) -> None:
     image, gradient = (first, second)[::order]
     with pytest.raises(ValueError, match="grad_input must not share memory"):
         nec_ext.tiled.ngf_loss(image, target, grad_input=gradient)
-
-
-@pytest.mark.parametrize("name", ["eps", "target_eps", "mask"])
-def test_a_bad_value_in_the_last_tile(name: str) -> None:
-    """It is looked for tile by tile too."""
-    images = MEMORY.images()
-    bad = torch.ones(MEMORY.shape)
-    bad[..., -1, -1, -1] = -2
-
-    def call() -> None:
-        with pytest.raises(ValueError, match=f"{name} must .* got a value of -2.0"):
-            nec_ext.tiled.ngf_loss(*images, tiles=16, **{name: bad})
-
-    assert allocations(call)[0] <= 80 * 1024
 
 
 IMAGE = CASES[1].images()[0]

@@ -11,51 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import Result, allocations, assert_result_close, assert_same_bits, evaluate, run_python
-from test_tiled import IMAGE, copy_tiles
+from covering import covering
+from helpers import Result, assert_result_close, assert_same_bits, evaluate, run_python
+from test_tiled import IMAGE
+from tiles import SHAPE, WAYS, Slices, floats, stored
 from torch import Tensor
 
 import nec_ext
 from nec_ext import _reading
 
-SHAPE = (9, 7, 8)
 OPTIONS = {"eps": 40.0, "spacing": (0.7, 1.3, 2.5)}
 INTEGERS = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
-
-
-class Slices:
-    """Like a proxy or a data set: values in a file, of which slices are read and scaled."""
-
-    def __init__(self, stored: Any, order: str = "C", slope: float = 1.0, inter: float = 0.0):
-        self._stored, self.order, self._scale = stored, order, (slope, inter)
-        self.shape, self.dtype = stored.shape, stored.dtype
-        self.sizes: list[tuple[int, ...]] = []  # of what was read
-
-    def __getitem__(self, index: tuple[slice, ...]) -> Any:
-        part = self._stored[index]
-        self.sizes.append(part.shape)
-        slope, inter = self._scale
-        return part if self._scale == (1, 0) else part * slope + inter
-
-    def whole(self) -> Any:
-        return self[(slice(None),) * len(self.shape)]
-
-
-def stored(seed: int, dtype: str = "int16", order: Any = "C", shape: Any = SHAPE) -> Any:
-    found = np.random.default_rng(seed).integers(0, 127, shape).astype(dtype)
-    return np.asarray(found, order=order)
-
-
-def floats(array: Any) -> Tensor:
-    """The float32 tensor of its values, in the same order of memory."""
-    tensor = torch.from_numpy(np.asarray(array).astype("float32"))
-    return tensor[(None,) * (5 - tensor.dim())]
 
 
 def check(
     input: Any, target: Any, as_floats: list[Tensor], masks: tuple[Any, Any] = (None, None)
 ) -> None:
-    """For any tiles the bits of the loss of the whole; gradients have their images' own shapes."""
+    """Check that any tiles have the bits of the loss of the whole, and gradients their shapes."""
     expected = evaluate(nec_ext.ngf_loss, *as_floats, 1.0, mask=masks[1], **OPTIONS)
     for tiles in (1, 2, 5):
         gradients = [torch.full(tuple(image.shape), torch.nan) for image in (input, target)]
@@ -67,18 +39,9 @@ def check(
         assert_same_bits(Result(loss, *shown), expected)
 
 
-@pytest.fixture(params=[False, True], ids=["in place", "through copies"])
-def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on the device of the images, or as on another one."""
-    if request.param:
-        copy_tiles(monkeypatch)
-
-
-@pytest.mark.usefixtures("both_ways")
-@pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("dtype", INTEGERS)
-def test_integers(dtype: str, order: str) -> None:
-    """Tensors and arrays of numpy, with a mask of another type; large ones are rounded."""
+@covering(dtype=INTEGERS, order=["C", "F"], way=WAYS, indirect=["way"])
+def test_integers(dtype: str, order: str, way: str) -> None:
+    """The mask has another type; large integers are rounded."""
     arrays = [stored(seed, dtype, order)[None, None] for seed in range(2)]
     if dtype.endswith("64"):
         arrays = [(2**40 + 1) * array for array in arrays]
@@ -89,9 +52,8 @@ def test_integers(dtype: str, order: str) -> None:
     check(tensors[0], floats(arrays[1]), [*map(floats, arrays)])
 
 
-@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("turn", [".newbyteorder", "backwards"])
-def test_arrays_that_torch_refuses(turn: str) -> None:
+def test_arrays_that_torch_refuses(turn: str, way: str) -> None:
     arrays = [stored(seed)[None, None] for seed in range(2)]
     if turn == "backwards":
         turned = [array[..., ::-1, :] for array in arrays]
@@ -104,18 +66,9 @@ def test_arrays_that_torch_refuses(turn: str) -> None:
         nec_ext.tiled.ngf_loss(image[..., ::-1], floats(arrays[1]), grad_input=gradient)
 
 
-@pytest.mark.usefixtures("both_ways")
-@pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("shape", [SHAPE, (2, 3, *SHAPE), (2, 1, 20, 11)], ids=str)
-def test_what_is_read_by_slices(shape: tuple[int, ...], order: str) -> None:
-    """Scaled, of any shape, with a mask that is read so too; no more at once than a tile."""
-    if len(shape) == 4:
-        options = {"tiles": 3, "eps": 40.0}
-        pair = [Slices(stored(seed, shape=shape, order=order), order) for seed in range(2)]
-        tensors = [torch.from_numpy(image.whole()).float() for image in pair]
-        loss = nec_ext.tiled.ngf_loss(*pair, **options)
-        assert torch.equal(loss, nec_ext.ngf_loss(*tensors, eps=40.0))
-        return
+@covering(order=["C", "F"], shape=[SHAPE, (2, 3, *SHAPE)], way=WAYS, indirect=["way"])
+def test_what_is_read_by_slices(order: str, shape: tuple[int, ...], way: str) -> None:
+    """Images are scaled, a mask is read so too, and no more is read at once than a tile."""
     images = [Slices(stored(k, order=order, shape=shape), order, 0.37, -5.1) for k in range(2)]
     mask = Slices(stored(3, "bool", order), order)
     as_floats = [floats(image.whole()) for image in images]
@@ -130,10 +83,17 @@ def test_what_is_read_by_slices(shape: tuple[int, ...], order: str) -> None:
     assert len(rest) == 1  # whole planes
 
 
-@pytest.mark.usefixtures("both_ways")
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_images_that_are_read_by_slices(order: str, way: str) -> None:
+    pair = [Slices(stored(seed, shape=(2, 1, 20, 11), order=order), order) for seed in range(2)]
+    tensors = [torch.from_numpy(image.whole()).float() for image in pair]
+    loss = nec_ext.tiled.ngf_loss(*pair, tiles=3, eps=40.0)
+    assert torch.equal(loss, nec_ext.ngf_loss(*tensors, eps=40.0))
+
+
 @pytest.mark.parametrize("eps", [0.5, 1e-6])
-def test_a_tensor_follows_what_is_read_by_slices(eps: float) -> None:
-    """A generated image in another order of memory than the file that is its target."""
+def test_a_tensor_follows_what_is_read_by_slices(eps: float, way: str) -> None:
+    """A generated image has another order of memory than the file that is its target."""
     image = torch.rand(1, 1, *SHAPE, dtype=torch.float64)
     target = 1.3 * image
     file = Slices(np.asarray(target[0, 0].numpy(), order="F"), "F")
@@ -151,49 +111,6 @@ def test_a_tensor_follows_what_is_read_by_slices(eps: float) -> None:
         assert_result_close(results[0], expected)
     else:
         assert results[0].loss < 0.6  # where the order of a sum shows
-
-
-def test_tiles_take_the_same_memory() -> None:
-    """New memory for each of them would lie in pieces, and grow."""
-    source = _reading.Source("input", torch.ones(1, 1, *SHAPE, dtype=torch.int16), is_map=False)
-    source.turn(range(5), in_place=True)
-    source.expect(4)
-    first, other = (source.planes(k, 9, torch.device("cpu")) for k in (5, 6))
-    assert first.shape[2] == 4 and other.shape[2] == 3
-    assert first.data_ptr() == other.data_ptr()
-
-
-@pytest.mark.parametrize("kind", ["tensors", "slices", "scaled slices"])
-def test_memory_of_converted_tiles(kind: str) -> None:
-    """What max_memory allows is enough, and is used; numpy's own memory is not counted here."""
-    shape = (64, 64, 64)
-    arrays = [stored(seed, shape=shape) for seed in range(2)]
-    images: list[Any] = [array[None, None] for array in arrays]
-    read = 0  # bytes per voxel besides a float32
-    if "slices" in kind:
-        slope = 0.5 if "scaled" in kind else 1.0
-        images = [Slices(array, slope=slope) for array in arrays]
-        read = 2 + 2 * 8 if "scaled" in kind else 2
-    gradient = torch.zeros(images[0].shape)
-    plane = 64 * 64
-    least = 5 * plane * (2 * 4 + read) + plane * 4
-    with pytest.raises(ValueError, match=f"max_memory must be at least {least} bytes"):
-        nec_ext.tiled.ngf_loss(*images, grad_input=gradient, max_memory=least - 1)
-
-    for planes in (1, 16):
-        memory = (planes + 4) * plane * (2 * 4 + read) + planes * plane * 4
-
-        def call(memory: int = memory) -> Tensor:
-            loss: Tensor = nec_ext.tiled.ngf_loss(*images, grad_input=gradient, max_memory=memory)
-            return loss
-
-        if kind == "tensors":  # of which torch allocates all
-            peak = allocations(call)[0]
-            assert 2 * (planes + 4) * plane * 4 <= peak <= memory + 64 * 1024
-        else:
-            images[0].sizes.clear()
-            call()
-            assert max(size[0] for size in images[0].sizes) == planes + 4
 
 
 DTYPES = "float32, float64, float16, bfloat16 or an integer type"
@@ -244,7 +161,7 @@ def test_where_images_are_is_in_place() -> None:
 
 
 def test_nec_ext_imports_neither_numpy_nor_nibabel() -> None:
-    """Beyond what torch does on its own."""
+    """Modules that torch imports on its own do not count."""
     code = (
         "import sys, torch; before = set(sys.modules); import nec_ext; "
         "print({'numpy', 'nibabel'} & (set(sys.modules) - before))"
@@ -257,10 +174,16 @@ def test_nec_ext_imports_neither_numpy_nor_nibabel() -> None:
 # ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize(
-    ("dtype", "ending"),
-    [("int16", "nii"), ("uint16", "nii.gz"), ("uint8", "nii"), ("float32", "nii"), (">i2", "nii")],
+    ("dtype", "ending", "scaled"),
+    [
+        ("int16", "nii", False),
+        ("int16", "nii.gz", True),
+        ("uint16", "nii.gz", False),
+        ("uint8", "nii", True),
+        ("float32", "nii", False),
+        (">i2", "nii", True),
+    ],
 )
 def test_proxies_of_nibabel(tmp_path: Path, dtype: str, ending: str, scaled: bool) -> None:
     nibabel = pytest.importorskip("nibabel")
@@ -282,20 +205,7 @@ def test_proxies_of_nibabel(tmp_path: Path, dtype: str, ending: str, scaled: boo
         check(*images, [*map(floats, whole)], (mask, weights))
 
 
-def test_files_of_numpy(tmp_path: Path) -> None:
-    """Integers that are mapped, and gradients too."""
-    for seed in range(2):
-        np.save(tmp_path / f"{seed}.npy", stored(seed, "uint16"))
-    mapped = [np.load(tmp_path / f"{seed}.npy", mmap_mode="r")[None, None] for seed in range(2)]
-    check(*mapped, [floats(array) for array in mapped])
-    written = np.lib.format.open_memmap(tmp_path / "g.npy", "w+", "float32", SHAPE)[None, None]
-    nec_ext.tiled.ngf_loss(*mapped, grad_target=written, tiles=3, **OPTIONS)
-    as_floats = [floats(array) for array in mapped]
-    expected = evaluate(nec_ext.ngf_loss, *as_floats, 1.0, "target", **OPTIONS).grad_target
-    assert torch.equal(torch.from_numpy(written), expected)
-
-
-@pytest.mark.parametrize("numpy_scalar", [np.float32(0.2), np.float64(0.2)])
-def test_numbers_of_numpy(numpy_scalar: Any) -> None:
-    loss = nec_ext.tiled.ngf_loss(IMAGE, IMAGE.flip(2), eps=numpy_scalar)
-    assert torch.equal(loss, nec_ext.ngf_loss(IMAGE, IMAGE.flip(2), eps=float(numpy_scalar)))
+def test_numbers_of_numpy() -> None:
+    expected = nec_ext.ngf_loss(IMAGE, IMAGE.flip(2), eps=0.25)
+    for number in (np.float32(0.25), np.float64(0.25)):
+        assert torch.equal(nec_ext.tiled.ngf_loss(IMAGE, IMAGE.flip(2), eps=number), expected)

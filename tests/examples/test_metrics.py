@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""examples/brats: the metrics against what they are by hand, and what costs nothing."""
+"""examples/brats/report/metrics.py: the metrics by hand, and the predictions that cost nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from brats_runs import random_volumes
 from scipy.ndimage import gaussian_filter
+from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from examples.brats.data.images import ImageSet
@@ -32,7 +34,7 @@ RAW = MetricOptions(histogram="none", blur=0)
 
 
 def images(t2: Any, t1: Any = None, brain: Any = None, **changes: Any) -> ImageSet:
-    """A group from arrays ``(N, H, W)``; without T1 it is the T2, without a brain everything is."""
+    """Make a group of ``(N, H, W)``; without T1 it is the T2, without a brain everything is."""
     t2 = torch.as_tensor(t2, dtype=torch.float32)[:, None]
     t1 = t2 if t1 is None else torch.as_tensor(t1, dtype=torch.float32)[:, None]
     brain = torch.ones_like(t2, dtype=torch.bool) if brain is None else torch.as_tensor(brain)
@@ -63,7 +65,7 @@ def test_psnr_of_a_known_error() -> None:
 
 
 def ssim_by_hand(a: np.ndarray, b: np.ndarray, weights: np.ndarray, sample: bool) -> float:
-    """Of one window, Wang et al. 2004, with a data range of 2."""
+    """Compute the SSIM of one window, Wang et al. 2004, with a data range of 2."""
     weights = weights / weights.sum()
     mean_a, mean_b = (weights * a).sum(), (weights * b).sum()
     unbiased = a.size / (a.size - 1) if sample else 1.0
@@ -125,13 +127,13 @@ def test_histogram_is_of_the_whole_image_or_of_the_brain() -> None:
     np.testing.assert_array_equal(again, inside)
 
 
-@pytest.mark.parametrize(("unit", "sigma"), [("mm", 0.4), ("px", 0.8)])
-def test_only_the_synthetic_image_is_smoothed(unit: str, sigma: float) -> None:
+def test_only_the_synthetic_image_is_smoothed() -> None:
     real, fake = noise(1, 16, 16), noise(1, 16, 16, seed=1)
     group = images(real, spacing=2.0)
-    row = one(fake, group, MetricOptions(histogram="none", blur=0.8, blur_unit=unit))
-    error = np.square(gaussian_filter(fake[0].astype(float), sigma) - real[0]).mean()
-    assert row["psnr"] == pytest.approx(10 * math.log10(4 / error), abs=1e-4)
+    for unit, sigma in (("mm", 0.4), ("px", 0.8)):
+        row = one(fake, group, MetricOptions(histogram="none", blur=0.8, blur_unit=unit))
+        error = np.square(gaussian_filter(fake[0].astype(float), sigma) - real[0]).mean()
+        assert row["psnr"] == pytest.approx(10 * math.log10(4 / error), abs=1e-4)
 
 
 def test_correlation_and_faith() -> None:
@@ -216,7 +218,7 @@ def test_slices_and_seeds_count_once_per_subject() -> None:
 
 
 def curve(t1: Tensor) -> Tensor:
-    """Rises and falls."""
+    """Compute a curve that rises and falls."""
     return 0.8 * torch.cos(4 * t1)
 
 
@@ -233,3 +235,17 @@ def test_intensity_map_finds_a_known_curve() -> None:
     found = free_predictions(group, images(0 * t1, t1))["best intensity map"]
     np.testing.assert_allclose(found[:, 0], torch.where(t1 > -1, curve(t1), -1.0), atol=0.01)
     assert (found[t1[:, None] == -1] == -1).all()
+
+
+def test_volumes_are_scored_one_by_one() -> None:
+    group = random_volumes().test
+    fakes = [0.5 * image for image in group.t1]
+    rows = score(fakes, group, RAW)
+    for row, fake, real, brain in zip(rows, fakes, group.t2, group.brain, strict=True):
+        error = (fake - real)[brain].square().mean().item()
+        assert row["psnr_brain"] == pytest.approx(10 * np.log10(4 / error), rel=1e-5)
+        pair = fake[0].numpy(), real[0].numpy()
+        _, similar = structural_similarity(*pair, data_range=2, full=True)
+        assert row["ssim_brain"] == pytest.approx(similar[brain[0].numpy()].mean())
+    for fake in free_predictions(group, group).values():
+        assert len(score(fake, group, RAW)) == 2

@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""The brain phantom, and the demo from its input files to its table and figure."""
+"""examples/common and the demo: the phantom, and from input files to a table and a figure."""
 
 from __future__ import annotations
 
 import functools
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
 import torch
+from helpers import ROOT
 
 from examples import demo
 from examples.common.eager import eager_ngf_loss
@@ -22,21 +21,19 @@ from examples.common.measure import loss_and_gradient, peak_memory
 from examples.common.phantom import TISSUES, brain_phantom
 from nec_ext import reference
 
-ROOT = Path(__file__).parents[2]
 SIZE = (40, 48, 40)
 # Axes that point posterior, left and superior, with voxels of 2 x 1 x 4 mm along them.
 AFFINE = np.array([[0, -1, 0, 30], [-2, 0, 0, 50], [0, 0, 4, -20], [0, 0, 0, 1.0]])
 
 
 def test_phantom_is_determined_by_seed_and_index() -> None:
-    first, again = (
-        brain_phantom((48, 48), seed=3, index=5),
-        brain_phantom((48, 48), seed=3, index=5),
+    first, again, *others = (
+        brain_phantom((48, 48), seed=seed, index=index)
+        for seed, index in ((3, 5), (3, 5), (4, 5), (3, 6))
     )
-    for a, b in zip(first[:3], again[:3], strict=True):
-        np.testing.assert_array_equal(a, b)
-    for other in ({"seed": 4, "index": 5}, {"seed": 3, "index": 6}):
-        assert (brain_phantom((48, 48), **other).labels != first.labels).mean() > 0.05
+    np.testing.assert_array_equal(first[:3], again[:3])
+    for other in others:
+        assert (other.labels != first.labels).mean() > 0.05
 
 
 def test_phantom_looks_like_two_mr_contrasts() -> None:
@@ -67,10 +64,10 @@ def test_tumour_leaves_the_rest_of_the_brain() -> None:
     assert (healthy.labels == ill.labels)[elsewhere].mean() > 0.98
 
 
-@pytest.mark.parametrize("options", [{"size": (64,)}, {"size": (64, 4)}, {"spacing": (1, 1, 0)}])
-def test_phantom_refuses(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(options))):
-        brain_phantom(**options)
+def test_phantom_refuses() -> None:
+    for options in ({"size": (64,)}, {"size": (64, 4)}, {"spacing": (1, 1, 0)}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            brain_phantom(**options)
 
 
 def test_eager_formula_is_the_loss() -> None:
@@ -93,7 +90,7 @@ def test_peak_memory_counts_what_lives_at_once() -> None:
 
 @pytest.fixture(autouse=True)
 def quick_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo without the half minute that a compiler takes."""
+    """Spare the demo the half minute that a compiler takes."""
     monkeypatch.setattr(demo, "ROUNDS", 1)
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
 
@@ -144,38 +141,32 @@ def test_demo_on_files_without_a_compiler(
     assert facts["rows"][0]["loss"] == pytest.approx(exact.item(), rel=1e-6)
 
 
-def missing(folder: Path) -> list[str]:
-    return ["--t1", write(folder / "t1.nii", voxels()), "--t2", str(folder / "none.nii")]
+def test_demo_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    t1, out = write(tmp_path / "t1.nii", voxels()), tmp_path / "out"
 
+    def pair(voxels: np.ndarray, affine: np.ndarray = AFFINE) -> list[str]:
+        return [
+            "--t1",
+            t1,
+            "--t2",
+            write(tmp_path / f"{len(list(tmp_path.iterdir()))}.nii", voxels, affine),
+        ]
 
-def alone(folder: Path) -> list[str]:
-    return ["--t1", write(folder / "t1.nii", voxels())]
-
-
-def second(voxels: np.ndarray, affine: np.ndarray = AFFINE) -> Callable[[Path], list[str]]:
-    return lambda folder: [*alone(folder), "--t2", write(folder / "t2.nii", voxels, affine)]
-
-
-BAD = {
-    "missing": (missing, "none.nii does not exist"),
-    "alone": (alone, "give both --t1 and --t2"),
-    "shape": (second(voxels((9, 8, 6))), "t2.nii has shape"),
-    "affine": (second(voxels(), 2 * AFFINE), "their affines differ"),
-    "zero": (second(0 * voxels()), "t2.nii has no contrast"),
-    "NaN": (second(np.where(voxels() > 500, np.nan, voxels())), "t2.nii contains NaN"),
-    "phantom size": (lambda _: ["--size", "4", "4", "4"], "size must be"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_demo_refuses(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments, sentence = BAD[case]
-    assert demo.main([*arguments(tmp_path), "--out", str(tmp_path / "out")]) == 2
-    printed = capsys.readouterr()
-    assert sentence in printed.err
-    assert printed.err.count("\n") == 1
-    assert printed.out == ""
-    assert not (tmp_path / "out").exists()
+    for words, sentence in (
+        (["--t1", t1, "--t2", str(tmp_path / "none.nii")], "none.nii does not exist"),
+        (["--t1", t1], "give both --t1 and --t2"),
+        (pair(voxels((9, 8, 6))), ".nii has shape"),
+        (pair(voxels(), 2 * AFFINE), "their affines differ"),
+        (pair(0 * voxels()), ".nii has no contrast"),
+        (pair(np.where(voxels() > 500, np.nan, voxels())), ".nii contains NaN"),
+        (["--size", "4", "4", "4"], "size must be"),
+    ):
+        assert demo.main([*words, "--out", str(out)]) == 2
+        printed = capsys.readouterr()
+        assert sentence in printed.err
+        assert printed.err.count("\n") == 1
+        assert printed.out == ""
+        assert not out.exists()
 
 
 def test_demo_fails_if_the_fused_loss_is_not_exact(
@@ -187,7 +178,7 @@ def test_demo_fails_if_the_fused_loss_is_not_exact(
 
 
 def test_imports_point_one_way() -> None:
-    """The benchmarks import the examples; these share one room, and lean on it alone."""
+    """Let benchmarks import examples, and the examples nothing but the room that they share."""
     forbidden = {
         "examples": r"\bbenchmarks\b",
         "examples/registration": r"\bbrats\b",
