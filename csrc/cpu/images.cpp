@@ -35,13 +35,6 @@ PieceRows<T>::PieceRows(const Problem& of_problem, const Piece& of_piece, int ma
 }
 
 template <typename T>
-char* PieceRows<T>::address(const View& v, int64_t z, int64_t y, int64_t x) const {
-  const int64_t element = piece.first[0] * v.stride[0] + piece.first[1] * v.stride[1] +
-                          z * v.stride[2] + y * v.stride[3] + x * v.stride[4];
-  return static_cast<char*>(v.data) + element * element_bytes(v.dtype);
-}
-
-template <typename T>
 void PieceRows<T>::load(const View& view, int64_t z, int64_t y, T* row) const {
   const char* from = address(view, z, y, around.lo[2]);
   for (int64_t i = 0; i < piece.images; ++i, row += image_pitch, from += image_stride(view))
@@ -76,7 +69,8 @@ double PieceRows<T>::weighted_sum(T* values, const T* weight) const {
 // -------------------------------------------------------------------------------------------------
 
 template <typename T>
-Images<T>::Images(const PieceRows<T>& rows, T* scratch) : rows_(rows), scratch_(scratch) {
+Images<T>::Images(const PieceRows<T>& rows, T* scratch)
+    : rows_(rows), depth_(rows.problem.size[2]), height_(rows.problem.size[3]), scratch_(scratch) {
   const Box& around = rows.around;
   staged_[0] = around.lo[2] > 0 ? -1 : 0;
   staged_[1] = around.hi[2] < rows.problem.size[4] ? rows.width + 1 : rows.width;
@@ -95,14 +89,13 @@ Images<T>::Images(const PieceRows<T>& rows, T* scratch) : rows_(rows), scratch_(
 
 template <typename T>
 T* Images<T>::plane(int image, int64_t z) const {
-  const int slot = int(std::clamp<int64_t>(z, 0, rows_.problem.size[2] - 1) % kRing);
+  const int slot = int(std::clamp<int64_t>(z, 0, depth_ - 1) % kRing);
   return scratch_ + (image * kRing + slot) * rows_.plane_rows * rows_.pitch;
 }
 
 template <typename T>
 int64_t Images<T>::row_in_plane(int64_t y) const {
-  return (std::clamp<int64_t>(y, 0, rows_.problem.size[3] - 1) - rows_.around.lo[1] + 1) *
-         rows_.pitch;
+  return (std::clamp<int64_t>(y, 0, height_ - 1) - rows_.around.lo[1] + 1) * rows_.pitch;
 }
 
 template <typename T>
@@ -112,15 +105,26 @@ void Images<T>::point_at_plane(int64_t z) {
 }
 
 template <typename T>
+void Images<T>::point_at_row(int64_t y, const T* (&input)[3][3], const T* (&target)[3][3]) const {
+  for (int dy = 0; dy < 3; ++dy) {
+    const int64_t row = row_in_plane(y + dy - 1);
+    for (int dz = 0; dz < 3; ++dz) {
+      input[dz][dy] = planes_[0][dz] + row;
+      target[dz][dy] = planes_[1][dz] + row;
+    }
+  }
+}
+
+template <typename T>
 void Images<T>::stage_row(int64_t z, int64_t y) {
-  const int64_t depth = rows_.problem.size[2], width = rows_.width;
-  if (z >= depth || y < 0 || y >= rows_.problem.size[3]) return;
+  const int64_t width = rows_.width;
+  if (z >= depth_ || y < 0 || y >= height_) return;
   for (int image = 0; image < 2; ++image) {
     const Source& s = sources_[image];
     const char* from = s.origin + z * s.plane + y * s.row;
     T* row = plane(image, z) + row_in_plane(y);
     for (int64_t left = rows_.piece.images;; row += rows_.image_pitch, from += s.image) {
-      if (z + 1 < depth) {
+      if (z + 1 < depth_) {
         // The row that follows at this place, a plane later: it arrives while this one is computed.
         const char* next = from + s.plane;
         for (int64_t k = 0; k < s.prefetched; k += kCacheLine) __builtin_prefetch(next + k);

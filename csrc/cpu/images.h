@@ -29,7 +29,11 @@ struct PieceRows {
   T* take_scratch(int64_t rows) const { return thread_scratch().get<T>(rows * pitch) + kPad; }
 
   // The address of a voxel of the first image, and the bytes from there to the next image.
-  char* address(const View& view, int64_t z, int64_t y, int64_t x) const;
+  char* address(const View& v, int64_t z, int64_t y, int64_t x) const {
+    const int64_t element = piece.first[0] * v.stride[0] + piece.first[1] * v.stride[1] +
+                            z * v.stride[2] + y * v.stride[3] + x * v.stride[4];
+    return static_cast<char*>(v.data) + element * element_bytes(v.dtype);
+  }
   int64_t image_stride(const View& view) const {
     return view.stride[piece.joining] * element_bytes(view.dtype);
   }
@@ -69,10 +73,8 @@ class Images {
   void stage_row(int64_t z, int64_t y);
   // From here on `row` counts planes from plane z.
   void point_at_plane(int64_t z);
-  // A row at dz = -1, 0 or 1 from the plane that is pointed at.
-  const T* row(int image, int dz, int64_t y) const {
-    return planes_[image][dz + 1] + row_in_plane(y);
-  }
+  // Rows y - 1, y and y + 1 of the planes around, [dz + 1][dy + 1], as CotangentRow has them.
+  void point_at_row(int64_t y, const T* (&input)[3][3], const T* (&target)[3][3]) const;
 
  private:
   T* plane(int image, int64_t z) const;
@@ -88,7 +90,8 @@ class Images {
   };
 
   const PieceRows<T>& rows_;
-  T* const scratch_;   // [image][z % kRing][y + 1 - around.lo[1]], rows
+  const int64_t depth_, height_;  // of the array
+  T* const scratch_;              // [image][z % kRing][y + 1 - around.lo[1]], rows
   int64_t staged_[2];  // x that are read: one voxel more on each side, where the array has it
   Source sources_[2];
   const T* planes_[2][3];  // [image][dz + 1], around the plane that is swept

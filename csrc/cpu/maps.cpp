@@ -12,6 +12,9 @@ namespace nec::cpu {
 
 template <typename T>
 Maps<T>::Maps(const PieceRows<T>& rows, T* scratch) : rows_(rows) {
+  const Problem& p = rows.problem;
+  varies_ =
+      p.mask || p.upstream || p.eps_map[0].varies_in_space() || p.eps_map[1].varies_in_space();
   for (T** row : {&eps_[0], &eps_[1], &weight_, &upstream_}) {
     *row = scratch;
     scratch += rows.pitch;
@@ -29,7 +32,7 @@ void Maps<T>::load_constant(T eps_scale) {
 }
 
 template <typename T>
-bool Maps<T>::load_row(int64_t z, int64_t y) {
+bool Maps<T>::load_varying(int64_t z, int64_t y) {
   const Problem& p = rows_.problem;
   bool in_range = constant_in_range_;
   for (int image = 0; image < 2; ++image) {

@@ -19,18 +19,20 @@ class Maps {
   // Loads what is the same for all rows: eps in units of `eps_scale`, weights of 1.
   void load_constant(T eps_scale);
   // Loads what is not. False where an eps is outside of Range<T>.
-  bool load_row(int64_t z, int64_t y);
+  bool load_row(int64_t z, int64_t y) { return varies_ ? load_varying(z, y) : constant_in_range_; }
   void load_weight(int64_t z, int64_t y);
 
   const T* eps(int image) const { return eps_[image]; }
   const T* weight() const { return weight_; }
 
  private:
+  bool load_varying(int64_t z, int64_t y);
   bool load_eps(int image, int64_t z, int64_t y);
 
   const PieceRows<T>& rows_;
   T eps_scale_ = 1;
   bool constant_in_range_ = true;
+  bool varies_;                      // something has to be loaded for every row
   T *eps_[2], *weight_, *upstream_;  // a row each
 };
 

@@ -28,10 +28,14 @@ March<T>::March(const Problem& problem, const Piece& piece)
       gradients_(int(problem.wanted_gradients())),
       rows_(problem, piece, gradients_ == 0 ? 0 : 1),
       taps_(taps_of<T>(problem.op)),
-      scratch_(rows_.take_scratch(Maps<T>::kRows + Images<T>::scratch_rows(rows_) +
-                                  gradient_rows() + cotangent_rows() + 2)),
-      maps_(rows_, scratch_),
-      images_(rows_, scratch_ + Maps<T>::kRows * rows_.pitch) {
+      scratch_(rows_.take_scratch(Images<T>::scratch_rows(rows_) + gradient_rows() +
+                                  cotangent_rows() + Maps<T>::kRows + 2)),
+      images_(rows_, scratch_),
+      gradients_under_way_(scratch_ + Images<T>::scratch_rows(rows_) * rows_.pitch),
+      cotangents_(gradients_under_way_ + gradient_rows() * rows_.pitch),
+      maps_(rows_, cotangents_ + cotangent_rows() * rows_.pitch),
+      squared_alignment_(cotangents_ + (cotangent_rows() + Maps<T>::kRows) * rows_.pitch),
+      output_(squared_alignment_ + rows_.pitch) {
   const int dim = p_.dim - 2, op = int(p_.op), mode = int(p_.mode);
   const bool isotropic = p_.is_isotropic();
   cotangent_kernel_ = rows_.kernels.cotangent[dim][op][mode][gradients_][isotropic];
@@ -41,12 +45,6 @@ March<T>::March(const Problem& problem, const Piece& piece)
   int64_t bytes = sizeof(T);
   for (const int64_t size : p_.size) bytes *= size;
   stream_ = bytes >= kStreamBytes;
-
-  const int64_t pitch = rows_.pitch;
-  gradients_under_way_ = scratch_ + (Maps<T>::kRows + Images<T>::scratch_rows(rows_)) * pitch;
-  cotangents_ = gradients_under_way_ + gradient_rows() * pitch;
-  squared_alignment_ = cotangents_ + cotangent_rows() * pitch;
-  output_ = squared_alignment_ + pitch;
 
   const DifferenceUnits units = difference_units(p_.op, p_.dim, p_.axis_scale);
   maps_.load_constant(T(units.eps_scale));
@@ -87,12 +85,7 @@ void March<T>::point_at_plane(int64_t z) {
 template <typename T>
 void March<T>::compute_cotangents(int64_t z, int64_t y) {
   CotangentRow<T>& r = cotangent_arguments_;
-  for (int dy = 0; dy < 3; ++dy) {
-    for (int dz = 0; dz < 3; ++dz) {
-      r.input[dz][dy] = images_.row(0, dz - 1, y + dy - 1);
-      r.target[dz][dy] = images_.row(1, dz - 1, y + dy - 1);
-    }
-  }
+  images_.point_at_row(y, r.input, r.target);
   for (int axis = 0; axis < p_.dim; ++axis) {
     r.cotangent_input[axis] = cotangent_row(0, axis, y);
     r.cotangent_target[axis] = cotangent_row(1, axis, y);

@@ -46,15 +46,15 @@ class March {
   const int gradients_;  // 0, 1 or 2
   const PieceRows<T> rows_;
   const AdjointTaps<T> taps_;
-  T* const scratch_;  // rows of: maps, images, gradients under way, cotangents, two of values
-  Maps<T> maps_;
+  T* const scratch_;  // rows, in the order of the members below
   Images<T> images_;
+  T* const gradients_under_way_;  // [gradient][carried, running][y - around.lo[1]], rows
+  T* const cotangents_;           // [gradient][axis][y % kRing], rows
+  Maps<T> maps_;
+  T *const squared_alignment_, *const output_;  // a row each
   typename RowKernels<T>::Cotangent cotangent_kernel_, wide_kernel_;
   typename RowKernels<T>::Adjoint adjoint_kernel_;
-  bool stream_;                     // the gradients are too large to be found in a cache later
-  T* gradients_under_way_;          // [gradient][carried, running][y - around.lo[1]], rows
-  T* cotangents_;                   // [gradient][axis][y % kRing], rows
-  T *squared_alignment_, *output_;  // a row each
+  bool stream_;  // the gradients are too large to be found in a cache later
   CotangentRow<T> cotangent_arguments_;
   AdjointRow<T> adjoint_arguments_;
 };

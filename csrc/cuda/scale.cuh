@@ -18,7 +18,7 @@ struct ScaleArguments {
 template <typename T>
 struct Scale {
   using Arguments = ScaleArguments;
-  // A scalar in device memory, which a cache line brings to all threads of a warp.
+  // A scalar in device memory, of float32 or float64.
   static NEC_DEVICE T scalar(const Array& a) {
     return a.dtype == DType::float64 ? T(*reinterpret_cast<const double*>(a.data))
                                      : T(*reinterpret_cast<const float*>(a.data));

@@ -81,14 +81,13 @@ def test_a_bad_image_leaves_the_others_alone(bad: float) -> None:
 @covering(case=SMALL, operator=OPERATORS)
 def test_masked_voxels_two_away_do_not_matter(case: Case, operator: str) -> None:
     input, target = case.images()
-    mask = torch.ones(case.shape)
-    mask[..., 2:, :] = 0
-    changed = input.clone()
-    changed[..., 3:, :] += torch.rand(changed[..., 3:, :].shape, generator=generator("changed"))
-    actual = fused(changed, target, mask=mask, operator=operator)
-    assert_same_bits(actual, fused(input, target, mask=mask, operator=operator))
-    assert actual.grad_input[..., 3:, :].count_nonzero() == 0
-    assert actual.grad_input[..., 2, :].count_nonzero() > 0
+    rows = torch.arange(case.shape[-2])[:, None]
+    mask, far, beside = (rows == 2), (rows - 2).abs() > 1, (rows - 2).abs() == 1
+    changed = input + far * torch.rand(case.shape, generator=generator("changed"))
+    actual = fused(changed, target, upstream=1.0, mask=mask, operator=operator)
+    assert_same_bits(actual, fused(input, target, upstream=1.0, mask=mask, operator=operator))
+    assert (far * actual.grad_input).count_nonzero() == 0
+    assert (beside * actual.grad_input).count_nonzero() > 0
 
 
 def test_direction_of_descent() -> None:
