@@ -11,7 +11,7 @@ from . import reference, tiled
 from ._build_info import __version__, build_info
 from .functional import ngf_loss
 from .loss import NGFLoss
-from .reference import estimate_eps, ngf_field
+from .reference import estimate_eps, interior_mask, ngf_field
 
 if TYPE_CHECKING:
     from . import distributed
@@ -22,6 +22,7 @@ __all__ = [
     "build_info",
     "distributed",
     "estimate_eps",
+    "interior_mask",
     "ngf_field",
     "ngf_loss",
     "reference",

@@ -15,11 +15,13 @@ from torch.nn import Parameter
 
 from ._torch import is_eager
 
-# The position of a name is its number in the op schema (csrc/math/common.h, csrc/ops/arguments.h).
+# The position of a name is its number in the op schema (csrc/math/common.h, csrc/ops/arguments.h),
+# which has no "sample": each sample's mean is a call of its own.
 CHOICES = {
     "eps_mode": ("additive", "quadrature"),
     "operator": ("central", "forward", "sobel"),
-    "reduction": ("none", "mean", "sum"),
+    "reduction": ("none", "mean", "sum", "sample"),
+    "statistic": ("mean", "median", "rms"),
 }
 IMAGE_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 DEFAULT_EPS = 0.15
@@ -79,6 +81,22 @@ class Options(NamedTuple):
             self.spacing,
             self.weight,
         )
+
+    def by_sample(self, count: int) -> list[Options]:
+        """Return the options of each sample's mean: tensors along the batch axis are split."""
+        of_maps = [
+            [m] * count
+            if m is None or m.dim() < self.ndim + 2 or m.shape[0] == 1
+            else m.chunk(count)
+            for m in self.tensors()
+        ]
+        mean = self.without_tensors()._replace(reduction="mean")
+        return [mean.with_tensors(maps) for maps in zip(*of_maps, strict=True)]
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial axes."""
+        return len(self.spacing)
 
     @property
     def has_maps(self) -> bool:
@@ -181,6 +199,13 @@ def parse_eps(name: str, eps: float | Tensor, image: Tensor) -> float | Tensor:
     return parse_eps_value(name, eps)
 
 
+def parse_mask(mask: Tensor, image: Tensor) -> Tensor:
+    """Return a mask that fits the image, whose values :func:`check_maps` looks at."""
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"mask must be a torch.Tensor, got {type(mask).__name__}")
+    return _check_map("mask", mask, image)
+
+
 def _as_float(value: Any) -> float:
     """Convert a number to float; an int that is too large becomes infinite."""
     if isinstance(value, (bool, str)):  # Python would convert these too
@@ -261,9 +286,7 @@ def parse_options(
     target_eps = eps if target_eps is None else parse_eps("target_eps", target_eps, input)
     steps = parse_spacing(spacing, input.dim() - 2)
     if mask is not None:
-        if not isinstance(mask, Tensor):
-            raise TypeError(f"mask must be a torch.Tensor, got {type(mask).__name__}")
-        mask = _check_map("mask", mask, input)
+        mask = parse_mask(mask, input)
     weight = parse_weight(weight)
     options = Options(eps, target_eps, eps_mode, operator, steps, mask, weight, reduction)
     return input, target, options

@@ -29,10 +29,12 @@ def volume_tensors(input: Tensor, target: Tensor, o: Options) -> list[Tensor | N
 
 
 def check_scalar_reduction(reduction: str) -> None:
-    """Raise ValueError for the reduction "none", which parts do not have."""
+    """Raise ValueError for a reduction to more than one number, which parts do not have."""
     check_option("reduction", reduction)
-    if reduction == "none":
-        raise ValueError("reduction must be 'mean' or 'sum' for a volume in parts, got 'none'")
+    if reduction not in ("mean", "sum"):
+        raise ValueError(
+            f"reduction must be 'mean' or 'sum' for a volume in parts, got {reduction!r}"
+        )
 
 
 def check_device(name: str, device: torch.device) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
+import torch
 from torch import Tensor
 
 from . import _autograd, _ops, reference
@@ -63,11 +64,12 @@ def ngf_loss(
             0 everywhere.
         weight: multiplies the loss and its gradient, for the lambda of a compound loss: in contrast
             to a multiplication afterwards it costs nothing.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        reduction: ``"mean"``, ``"sum"``, ``"none"``, or ``"sample"``: the mean of each sample on
+            its own, 0 where its mask is 0 everywhere.
 
     Returns:
-        A scalar, or with ``reduction="none"`` the losses in the images' shape. float64 if an image
-        is, else float32.
+        A scalar; with ``reduction="none"`` the losses in the images' shape; with ``"sample"``
+        ``(B,)``. float64 if an image is, else float32.
 
     Raises:
         TypeError: an image is not a floating-point tensor; an option is of the wrong type.
@@ -102,9 +104,20 @@ def ngf_loss(
     if input.device.type not in _ops.FUSED_DEVICES or is_forward_mode():
         warn_of_reference(input.device.type)
         return reference.loss_from_options(input, target, options)
-    loss = _autograd.fused_loss(input, target, options)
+    if options.reduction == "sample":
+        count = input.shape[0]
+        samples = zip(
+            input.chunk(count), target.chunk(count), options.by_sample(count), strict=True
+        )
+        loss = torch.stack([_autograd.fused_loss(*sample) for sample in samples])
+    else:
+        loss = _autograd.fused_loss(input, target, options)
     # A bad value in a map makes the loss NaN: only then are the maps searched for it.
-    if options.has_maps and has_values(loss) and (options.reduction == "none" or loss.isnan()):
+    if (
+        options.has_maps
+        and has_values(loss)
+        and (options.reduction == "none" or loss.isnan().any())
+    ):
         check_maps(options)
     return loss
 

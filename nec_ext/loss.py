@@ -28,7 +28,7 @@ class NGFLoss(_Loss):
 
     Args:
         eps, target_eps, eps_mode, operator, spacing, weight: see :func:`nec_ext.ngf_loss`.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``, or the member of MONAI's ``LossReduction``.
+        reduction: as in :func:`nec_ext.ngf_loss`, or the member of MONAI's ``LossReduction``.
 
     Raises:
         TypeError, ValueError: an option is not valid.
@@ -81,7 +81,14 @@ class NGFLoss(_Loss):
         else:
             super().__setattr__(name, value)
 
-    def forward(self, input: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        input: Tensor,
+        target: Tensor,
+        mask: Tensor | None = None,
+        *,
+        reduction: str | None = None,
+    ) -> Tensor:
         """Compute :func:`nec_ext.ngf_loss` with the options of the module.
 
         Args:
@@ -89,6 +96,8 @@ class NGFLoss(_Loss):
                 batch axis: ``(C, D, H, W)`` is taken for 2D images with D channels.
             target: the source image, of the same shape.
             mask: weights of the voxels, broadcastable to the images.
+            reduction: of this call, in place of the module's, as hosts ask for it that reduce the
+                losses themselves.
         """
         return ngf_loss(
             input,
@@ -100,7 +109,7 @@ class NGFLoss(_Loss):
             spacing=self.spacing,
             mask=mask,
             weight=self.weight,
-            reduction=self.reduction,
+            reduction=self.reduction if reduction is None else reduction,
         )
 
     def __prepare_scriptable__(self) -> NoReturn:

@@ -17,17 +17,20 @@ from torch import Tensor
 from ._arguments import (
     DEFAULT_EPS,
     Options,
+    check_constant,
     check_images,
     check_maps,
     check_option,
     has_values,
     parse_eps,
+    parse_mask,
     parse_options,
     parse_positive,
     parse_spacing,
+    plain,
 )
 
-__all__ = ["estimate_eps", "ngf_field", "ngf_loss"]
+__all__ = ["estimate_eps", "interior_mask", "ngf_field", "ngf_loss"]
 
 
 def image_gradient(
@@ -142,33 +145,104 @@ def estimate_eps(
     eta: float = 1.0,
     operator: str = "central",
     spacing: float | Sequence[float] | None = None,
+    *,
+    mask: Tensor | None = None,
+    statistic: str = "mean",
 ) -> Tensor:
-    """Estimate the noise level ``eps``: ``eta`` times the mean length of the gradient.
+    """Estimate the noise level ``eps``: ``eta`` times the typical length of the gradient.
 
-    This is the threshold of E. Haber and J. Modersitzki, MICCAI 2006.
+    With the mean this is the threshold of E. Haber and J. Modersitzki, MICCAI 2006.
 
     Args:
         image: ``(B, C, H, W)`` or ``(B, C, D, H, W)``. No gradient flows to it. A volume needs its
             batch axis: ``(C, D, H, W)`` is taken for 2D images with D channels.
-        eta: how many times the mean counts as noise; positive.
+        eta: the multiple of the typical length that counts as noise; positive.
         operator, spacing: see :func:`nec_ext.ngf_loss`.
+        mask: weights of the voxels, as in :func:`nec_ext.ngf_loss`: a brain without its background,
+            say, which would pull the mean down. Default: all voxels count alike.
+        statistic: the typical length: ``"mean"``, ``"median"`` or ``"rms"`` (the root of the mean
+            square).
 
     Returns:
         ``(B, C, 1, 1)`` or ``(B, C, 1, 1, 1)``: one number per image, ready to be the ``eps`` of
-        :func:`nec_ext.ngf_loss`. For a constant image, which has no gradient, the smallest step of
-        the dtype above 1.
+        :func:`nec_ext.ngf_loss`. For an image that is constant in the mask, and for an empty mask,
+        the smallest step of the dtype above 1.
 
     Raises:
         TypeError, ValueError: see :func:`nec_ext.ngf_loss`.
     """
     check_option("operator", operator)
+    check_option("statistic", statistic)
     image = check_images(image=image)["image"]
     eta = parse_positive("eta", eta)
     gradient = image_gradient(_upcast(image.detach()), operator, spacing)
-    length = torch.linalg.vector_norm(gradient, dim=2)
-    mean = length.mean(tuple(range(2, length.dim())), keepdim=True)
-    smallest = torch.finfo(mean.dtype).eps
-    return torch.clamp(eta * mean, min=smallest)
+    length = torch.linalg.vector_norm(gradient, dim=2).flatten(2)
+    weight = torch.ones_like(length)
+    if mask is not None:
+        mask = parse_mask(mask, image)
+        if has_values(image):
+            check_maps(Options(mask=mask))
+        weight = mask.detach().to(length.dtype).broadcast_to(image.shape).flatten(2)
+    total = weight.sum(2, keepdim=True)
+    total = torch.where(total == 0, 1.0, total)
+    if statistic == "median":  # the shortest length that half of the weight does not exceed
+        length, order = length.sort(2)
+        share = weight.double().gather(2, order).cumsum(2) / total
+        typical = length.gather(
+            2, (share < 0.5).sum(2, keepdim=True).clamp(max=length.shape[2] - 1)
+        )
+        typical = typical * (weight.amax(2, keepdim=True) > 0)
+    elif statistic == "rms":
+        typical = ((weight * length.square()).sum(2, keepdim=True) / total).sqrt()
+    else:
+        typical = (weight * length).sum(2, keepdim=True) / total
+    eps: Tensor = (eta * typical).clamp(min=torch.finfo(length.dtype).eps)
+    return eps.view(*image.shape[:2], *(1,) * (image.dim() - 2))
+
+
+def interior_mask(mask: Tensor, operator: str = "central") -> Tensor:
+    """Return the mask without the voxels whose differences reach outside of it.
+
+    With the result as its ``mask``, the loss and its gradient depend on no image value outside of
+    ``mask``: neither a false edge at the mask's border nor a value beyond it counts. A NaN or an
+    infinity beyond it shows in the loss all the same, which hides none; replace it first, as in the
+    example. Images that are multiplied by a mask have a false edge along its border instead.
+
+    Args:
+        mask: ``(B, C, H, W)`` or ``(B, C, D, H, W)``, bool or non-negative weights; positive ones
+            are inside. Axes of length 1 broadcast. The borders of the image are no borders of the
+            mask, because images are continued there.
+        operator: the operator of the loss.
+
+    Returns:
+        A mask of the same shape and dtype: 0 where a difference reaches outside, else ``mask``.
+
+    Raises:
+        TypeError, ValueError: the mask is not a real tensor of 4 or 5 axes; an unknown operator.
+
+    Example:
+        >>> inside = nec_ext.interior_mask(brain)
+        >>> mr = torch.where(brain, mr, 0.0)  # the scanner wrote NaN outside
+        >>> loss = nec_ext.ngf_loss(generated, mr, mask=inside)
+    """
+    check_option("operator", operator)
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"mask must be a torch.Tensor, got {type(mask).__name__}")
+    check_constant("mask", mask)
+    if mask.dim() not in (4, 5):
+        raise ValueError(
+            "mask must have shape (B, C, H, W) or (B, C, D, H, W), "
+            f"got {mask.dim()} dimensions: {tuple(mask.shape)}"
+        )
+    mask = plain(mask)
+    positive = mask > 0
+    inside = positive
+    for axis in range(mask.dim() - 2):
+        # Sobel's smoothing looks along all axes at once.
+        source = inside if operator == "sobel" else positive
+        for offset in (1,) if operator == "forward" else (-1, 1):
+            inside = inside & _neighbor(source, axis, offset)
+    return torch.where(inside, mask, torch.zeros((), dtype=mask.dtype, device=mask.device))
 
 
 def ngf_loss(input: Tensor, target: Tensor, **options: object) -> Tensor:
@@ -196,12 +270,13 @@ def loss_from_options(input: Tensor, target: Tensor, o: Options) -> Tensor:
         loss = mask * loss
     if o.reduction == "none":
         return o.weight * loss
+    axes = tuple(range(1 if o.reduction == "sample" else 0, loss.dim()))
     if o.reduction == "sum":
         return o.weight * loss.sum()
     if o.mask is None:
-        return o.weight * loss.mean()
-    total = mask.sum()
-    return o.weight * loss.sum() / torch.where(total == 0, 1.0, total)
+        return o.weight * loss.mean(axes)
+    total = mask.sum(axes)
+    return o.weight * loss.sum(axes) / torch.where(total == 0, 1.0, total)
 
 
 def _upcast(image: Tensor) -> Tensor:
