@@ -78,7 +78,7 @@ def describe(tensors: Sequence[Tensor | None], o: Options, dim: int) -> Record:
     for name in ("eps", "target_eps"):
         value = getattr(o, name)
         record[name] = "a tensor" if isinstance(value, Tensor) else value
-    for name in ("eps_mode", "operator", "spacing", "weight", "reduction"):
+    for name in ("eps_mode", "operator", "spacing", "weight", "reduction", "form"):
         record[name] = getattr(o, name)
     record["mask"] = None if o.mask is None else "a tensor"
     return record

@@ -18,13 +18,15 @@ from ._torch import is_eager
 # The position of a name is its number in the op schema (csrc/math/common.h, csrc/ops/arguments.h),
 # which has no "sample": each sample's mean is a call of its own.
 CHOICES = {
-    "eps_mode": ("additive", "quadrature"),
+    "eps_mode": ("additive", "quadrature", "augmented"),
+    "form": ("squared", "signed", "absolute", "cross"),
     "operator": ("central", "forward", "sobel"),
     "reduction": ("none", "mean", "sum", "sample"),
     "statistic": ("mean", "median", "rms"),
 }
 IMAGE_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 DEFAULT_EPS = 0.15
+LINEAR_FORMS = ("signed", "absolute")  # in the alignment
 
 
 # eps, target_eps and mask, where they are tensors.
@@ -44,6 +46,7 @@ class Options(NamedTuple):
     mask: Tensor | None = None
     weight: float = 1.0
     reduction: str = "mean"
+    form: str = "squared"
 
     def tensors(self) -> Maps:
         """Return eps, target_eps and mask where they are tensors, in the order of the schema."""
@@ -78,6 +81,7 @@ class Options(NamedTuple):
             0.0 if isinstance(self.target_eps, Tensor) else self.target_eps,
             CHOICES["eps_mode"].index(self.eps_mode),
             CHOICES["operator"].index(self.operator),
+            CHOICES["form"].index(self.form),
             self.spacing,
             self.weight,
         )
@@ -92,6 +96,11 @@ class Options(NamedTuple):
         ]
         mean = self.without_tensors()._replace(reduction="mean")
         return [mean.with_tensors(maps) for maps in zip(*of_maps, strict=True)]
+
+    @property
+    def base_and_scale(self) -> tuple[float, float]:
+        """Numbers of the loss ``base - scale * value`` of a voxel, or of a sum (math/form.h)."""
+        return 0.0 if self.form == "cross" else 1.0, 1.0 if self.form in LINEAR_FORMS else 0.5
 
     @property
     def ndim(self) -> int:
@@ -119,6 +128,17 @@ def check_option(name: str, value: object) -> None:
     if not isinstance(value, str) or value not in CHOICES[name]:
         valid = ", ".join(repr(choice) for choice in CHOICES[name])
         raise ValueError(f"{name} must be one of {valid}, got {shown(value)}")
+
+
+def check_form(form: object, eps_mode: object) -> None:
+    """Raise ValueError unless form and eps_mode are valid choices that go together."""
+    check_option("form", form)
+    check_option("eps_mode", eps_mode)
+    if form == "cross" and eps_mode == "augmented":
+        raise ValueError(
+            "form 'cross' must have eps_mode 'additive' or 'quadrature', got 'augmented', "
+            "whose fields have no cross product"
+        )
 
 
 def plain(tensor: Tensor) -> Tensor:
@@ -276,10 +296,11 @@ def parse_options(
     mask: Tensor | None = None,
     weight: float = 1.0,
     reduction: str = "mean",
+    form: str = "squared",
 ) -> tuple[Tensor, Tensor, Options]:
     """Check all arguments of :func:`nec_ext.ngf_loss` and unwrap the images."""
     input, target = check_images(input=input, target=target).values()
-    check_option("eps_mode", eps_mode)
+    check_form(form, eps_mode)
     check_option("operator", operator)
     check_option("reduction", reduction)
     eps = parse_eps("eps", eps, input)
@@ -288,7 +309,7 @@ def parse_options(
     if mask is not None:
         mask = parse_mask(mask, input)
     weight = parse_weight(weight)
-    options = Options(eps, target_eps, eps_mode, operator, steps, mask, weight, reduction)
+    options = Options(eps, target_eps, eps_mode, operator, steps, mask, weight, reduction, form)
     return input, target, options
 
 

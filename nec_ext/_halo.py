@@ -78,7 +78,7 @@ class Shard:
         self._works = dist.batch_isend_irecv(operations) if operations else []
 
     def sum(self, options: Options, gradients: Gradients) -> Tensor:
-        """Return the sum of ``mask * t^2`` over the rank's planes, and write their gradients.
+        """Return the sum of ``mask * value`` over the rank's planes, and write their gradients.
 
         The inner planes need no halo: they are computed in place while it is under way. The two
         planes at each face are computed from a copy of these planes with their halo.

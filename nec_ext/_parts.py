@@ -62,7 +62,7 @@ def sums(
     per_plane: bool = False,
     of_mask: bool = False,
 ) -> Tensor:
-    """Sum ``mask * t^2``, or the mask, over the planes from begin to end.
+    """Sum ``mask * value``, or the mask, over the planes from begin to end.
 
     The op writes the gradients of these planes into ``gradients``. The tensors must hold two more
     planes on each side on which the volume goes on.

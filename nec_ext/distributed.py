@@ -40,6 +40,7 @@ def ngf_loss(
     mask: Tensor | None = None,
     weight: float = 1.0,
     reduction: str = "mean",
+    form: str = "squared",
 ) -> Tensor:
     """Compute :func:`nec_ext.ngf_loss` of images that are split across ranks along a spatial axis.
 
@@ -77,7 +78,8 @@ def ngf_loss(
             arguments may make ranks wait for ever, and every rank needs two planes or more.
         eps, target_eps, mask: as in :func:`nec_ext.ngf_loss`; a tensor that varies along ``dim`` is
             split as the images are, any other is the same on every rank.
-        eps_mode, operator, spacing, weight: as in :func:`nec_ext.ngf_loss`, the same on every rank.
+        eps_mode, operator, spacing, weight, form: as in :func:`nec_ext.ngf_loss`, the same on every
+            rank.
         reduction: ``"mean"`` over the voxels (or the mask) of all ranks, or ``"sum"``.
 
     Returns:
@@ -105,6 +107,7 @@ def ngf_loss(
         "mask": mask,
         "weight": weight,
         "reduction": reduction,
+        "form": form,
     }
     splits = [Split(group, dim)]
     if isinstance(input, DTensor):
@@ -233,15 +236,15 @@ class _ShardedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, target: Tensor, plan: _Plan) -> Tensor:
         shard = plan.shard()
-        gradients, squares = _sweep(shard, input, target, plan.options, plan.wanted)
+        gradients, values = _sweep(shard, input, target, plan.options, plan.wanted)
         if plan.masked:
             count = shard.mask_sum(plan.options)
         else:
-            count = torch.full_like(squares, plan.voxels)
-        total = torch.cat([count, squares])
+            count = torch.full_like(values, plan.voxels)
+        total = torch.cat([count, values])
         for group in plan.groups:
             dist.all_reduce(total, group=group)
-        count, squares = total.unbind()
+        count, values = total.unbind()
         factor = torch.full_like(count, plan.options.weight)
         if plan.options.reduction == "mean":  # over no voxel it is 0 with gradient 0
             factor = torch.where(count == 0, 0.0, factor / count)
@@ -250,7 +253,8 @@ class _ShardedLoss(torch.autograd.Function):
         ctx.save_for_backward(*gradients, factor.to(dtype), *shard.release())
         ctx.shard, ctx.consumed = shard, False
         ctx.options, ctx.wanted = plan.options, plan.wanted
-        return (factor * (count - 0.5 * squares)).to(dtype)
+        base, scale = plan.options.base_and_scale
+        return (factor * (base * count - scale * values)).to(dtype)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -271,7 +275,7 @@ class _ShardedLoss(torch.autograd.Function):
 def _sweep(
     shard: Shard, input: Tensor, target: Tensor, options: Options, wanted: Wanted
 ) -> tuple[Gradients, Tensor]:
-    """Compute the gradients of the sum over voxels, and the sum of ``mask * t^2``."""
+    """Compute the gradients of the sum over voxels, and the sum of ``mask * value``."""
     gradients = (
         torch.empty_like(input) if wanted[0] else None,
         torch.empty_like(target) if wanted[1] else None,

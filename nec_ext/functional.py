@@ -30,6 +30,7 @@ def ngf_loss(
     mask: Tensor | None = None,
     weight: float = 1.0,
     reduction: str = "mean",
+    form: str = "squared",
 ) -> Tensor:
     r"""Compute the normalized gradient field loss, and its gradient in the same sweep.
 
@@ -38,7 +39,9 @@ def ngf_loss(
     contrast, equation (3) of [1]_. With ``d`` the spatial gradient of an image,
 
     * ``"additive"``: ``n(I) = d / (|d| + eps)``, equation (4) of [1]_,
-    * ``"quadrature"``: ``n(I) = d / sqrt(|d|^2 + eps^2)``, [2]_ and the code of [1]_.
+    * ``"quadrature"``: ``n(I) = d / sqrt(|d|^2 + eps^2)``, [2]_ and the code of [1]_,
+    * ``"augmented"``: ``n(I) = (d, eps) / sqrt(|d|^2 + eps^2)``, with eps as one more component:
+      flat regions of both images agree, and an edge that the other image lacks costs something.
 
     Gradients reach ``input`` and ``target``, each where it is required. Where an image is constant
     its gradient is 0, not NaN. A NaN or an infinity in an image shows in the loss, also under a
@@ -54,7 +57,7 @@ def ngf_loss(
             edges. A positive float, or a tensor broadcastable to the images: per sample, per
             channel or per voxel. The default is the paper's, for images scaled to [-1, 1].
         target_eps: the same for ``target``. Default: as ``eps``.
-        eps_mode: ``"additive"`` or ``"quadrature"``.
+        eps_mode: ``"additive"``, ``"quadrature"`` or ``"augmented"``.
         operator: ``"central"`` differences, ``"forward"`` differences, or ``"sobel"``: central
             differences, smoothed by [1, 2, 1] / 4 along the other axes. Borders are replicated.
         spacing: voxel size, a number or one per spatial axis in the tensor's order (D, H, W).
@@ -66,6 +69,14 @@ def ngf_loss(
             to a multiplication afterwards it costs nothing.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or ``"sample"``: the mean of each sample on
             its own, 0 where its mask is 0 everywhere.
+        form: the loss of a voxel, with ``t`` the scalar product of both fields:
+
+            * ``"squared"``: ``1 - t^2 / 2``, in [1/2, 1],
+            * ``"signed"``: ``1 - t``, in [0, 2]: edges must point in the same direction,
+            * ``"absolute"``: ``1 - t`` with the absolute value of the gradients' scalar product, in
+              [0, 1],
+            * ``"cross"``: half the squared length of the fields' cross product, in [0, 1/2]; not
+              in augmented mode.
 
     Returns:
         A scalar; with ``reduction="none"`` the losses in the images' shape; with ``"sample"``
@@ -99,6 +110,7 @@ def ngf_loss(
         mask=mask,
         weight=weight,
         reduction=reduction,
+        form=form,
     )
     # Forward-mode derivatives have no kernel, and would silently be 0.
     if input.device.type not in _ops.FUSED_DEVICES or is_forward_mode():

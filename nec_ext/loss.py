@@ -13,6 +13,7 @@ from torch.nn.modules.loss import _Loss
 from ._arguments import (
     DEFAULT_EPS,
     check_constant,
+    check_form,
     check_option,
     parse_eps_value,
     parse_spacing,
@@ -27,7 +28,7 @@ class NGFLoss(_Loss):
     """Normalized gradient field loss: :func:`nec_ext.ngf_loss` with its options set once.
 
     Args:
-        eps, target_eps, eps_mode, operator, spacing, weight: see :func:`nec_ext.ngf_loss`.
+        eps, target_eps, eps_mode, operator, spacing, weight, form: see :func:`nec_ext.ngf_loss`.
         reduction: as in :func:`nec_ext.ngf_loss`, or the member of MONAI's ``LossReduction``.
 
     Raises:
@@ -48,14 +49,15 @@ class NGFLoss(_Loss):
         spacing: float | Sequence[float] | None = None,
         weight: float = 1.0,
         reduction: str = "mean",
+        form: str = "squared",
     ) -> None:
         reduction = getattr(reduction, "value", reduction)
-        check_option("eps_mode", eps_mode)
+        check_form(form, eps_mode)
         check_option("operator", operator)
         check_option("reduction", reduction)
         super().__init__(reduction=reduction)
         self.eps, self.target_eps = eps, target_eps
-        self.eps_mode = eps_mode
+        self.eps_mode, self.form = eps_mode, form
         self.operator = operator
         try:
             axes = len(spacing)  # type: ignore[arg-type]
@@ -110,6 +112,7 @@ class NGFLoss(_Loss):
             mask=mask,
             weight=self.weight,
             reduction=self.reduction if reduction is None else reduction,
+            form=self.form,
         )
 
     def __prepare_scriptable__(self) -> NoReturn:
@@ -118,6 +121,8 @@ class NGFLoss(_Loss):
     def extra_repr(self) -> str:
         """Return the options that a printed module shows."""
         names = ["eps", "eps_mode", "operator", "reduction"]
+        if self.form != "squared":
+            names.append("form")
         if self.target_eps is not None:
             names.append("target_eps")
         if self.spacing is not None:

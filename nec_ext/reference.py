@@ -73,7 +73,7 @@ def _neighbor(image: Tensor, axis: int, offset: int) -> Tensor:
 
 
 def _normalize(gradient: Tensor, eps: float | Tensor, eps_mode: str) -> Tensor:
-    """Normalize a gradient ``(B, C, ndim, ...)`` by equation (4) of the paper or by quadrature.
+    """Normalize a gradient ``(B, C, ndim, ...)``; augmented, it gets eps as one more component.
 
     The field does not change when the gradient and eps are divided by the same number. Dividing by
     the larger of eps and the largest component keeps the squares from overflowing and from
@@ -86,7 +86,9 @@ def _normalize(gradient: Tensor, eps: float | Tensor, eps_mode: str) -> Tensor:
     scale = torch.maximum(scale, torch.as_tensor(eps, dtype=scale.dtype, device=scale.device))
     gradient, eps = gradient / scale, eps / scale
     squared = gradient.square().sum(2, keepdim=True)
-    if eps_mode == "quadrature":
+    if eps_mode == "augmented":
+        gradient = torch.cat([gradient, eps.expand_as(squared)], 2)
+    if eps_mode != "additive":
         return gradient / (squared + eps.square()).sqrt()
     # The derivative of a square root at 0 is infinite, and 0 times infinity is NaN: there the
     # length is taken as the constant 0 instead.
@@ -125,8 +127,9 @@ def ngf_field(
         eps, eps_mode, operator, spacing: see :func:`nec_ext.ngf_loss`.
 
     Returns:
-        ``(B, C, ndim, ...)``: one component per spatial axis, in the tensor's order; its length is
-        below 1. float64 for a float64 image, else float32.
+        ``(B, C, ndim, ...)``: one component per spatial axis, in the tensor's order, and in
+        augmented mode eps's own at the end. Its length is below 1, in augmented mode 1. float64 for
+        a float64 image, else float32.
 
     Raises:
         TypeError, ValueError: see :func:`nec_ext.ngf_loss`.
@@ -262,8 +265,7 @@ def loss_from_options(input: Tensor, target: Tensor, o: Options) -> Tensor:
     shared = (o.eps_mode, o.operator, o.spacing)
     n_input = _field(input.to(dtype), o.eps, *shared)
     n_target = _field(target.to(dtype), o.target_eps, *shared)
-    alignment = (n_input * n_target).sum(2)
-    loss = 1 - 0.5 * alignment.square()
+    loss = _voxel_loss(n_input, n_target, o)
     if o.mask is not None:
         mask = o.mask.to(dtype).broadcast_to(loss.shape)
         mask = torch.where(mask >= 0, mask, torch.nan)
@@ -277,6 +279,21 @@ def loss_from_options(input: Tensor, target: Tensor, o: Options) -> Tensor:
         return o.weight * loss.mean(axes)
     total = mask.sum(axes)
     return o.weight * loss.sum(axes) / torch.where(total == 0, 1.0, total)
+
+
+def _voxel_loss(n: Tensor, m: Tensor, o: Options) -> Tensor:
+    """Compute the loss of every voxel from two fields ``(B, C, components, ...)``."""
+    if o.form == "cross":
+        pairs = [(j, k) for k in range(n.shape[2]) for j in range(k)]
+        components = [n[:, :, j] * m[:, :, k] - n[:, :, k] * m[:, :, j] for j, k in pairs]
+        return 0.5 * torch.stack(components).square().sum(0)
+    product, ndim = n * m, len(o.spacing)
+    alignment = product[:, :, :ndim].sum(2)
+    if o.form == "absolute":
+        alignment = alignment.abs()
+    if o.eps_mode == "augmented":
+        alignment = alignment + product[:, :, ndim]
+    return 1 - (0.5 * alignment.square() if o.form == "squared" else alignment)
 
 
 def _upcast(image: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ def ngf_loss(
     mask: Any = None,
     weight: float = 1.0,
     reduction: str = "mean",
+    form: str = "squared",
 ) -> Tensor:
     """Compute :func:`nec_ext.ngf_loss` of large images, one tile of some planes after the other.
 
@@ -69,7 +70,7 @@ def ngf_loss(
         grad_input, grad_target: the memory for the gradient of the loss by an image: a tensor or a
             numpy array of the image's own shape and of any floating-point dtype, which shares no
             memory with the images. Default: the gradient is not computed.
-        eps, target_eps, eps_mode, operator, spacing, weight: as in :func:`nec_ext.ngf_loss`.
+        eps, target_eps, eps_mode, operator, spacing, weight, form: as in :func:`nec_ext.ngf_loss`.
         mask: as in :func:`nec_ext.ngf_loss`. Mask and eps may be any of the objects that an image
             may be.
         reduction: ``"mean"`` or ``"sum"``.
@@ -111,6 +112,7 @@ def ngf_loss(
         spacing=spacing,
         weight=weight,
         reduction=reduction,
+        form=form,
     )
     check_scalar_reduction(reduction)
     if torch.is_grad_enabled() and (input.requires_grad or target.requires_grad):
@@ -138,9 +140,12 @@ def ngf_loss(
     factor = options.weight
     if reduction == "mean":
         factor = 0.0 if voxels == 0 else factor / voxels
-    squares = volume.total(parts, partial(volume.sums, weight=factor))
+    values = volume.total(parts, partial(volume.sums, weight=factor))
+    base, scale = options.base_and_scale
     loss = torch.tensor(
-        factor * (voxels - 0.5 * squares), dtype=_ops.loss_dtype(input, target), device="cpu"
+        factor * (base * voxels - scale * values),
+        dtype=_ops.loss_dtype(input, target),
+        device="cpu",
     )
     # A bad value in a map makes the loss NaN: only then are the maps searched for it.
     if options.has_maps and loss.isnan():
@@ -225,7 +230,7 @@ class _Volume:
         return planes.cpu().cumsum(0)[-1].item()
 
     def sums(self, begin: int, end: int, weight: float) -> Tensor:
-        """Return a tile's sums of ``mask * t^2`` per plane; write its gradients times weight."""
+        """Return a tile's sums of ``mask * value`` per plane; write its gradients times weight."""
         first, last = max(begin - HALO, 0), min(end + HALO, self._count)
         gradients = cut(self._gradients, 2, begin, end)
         computed = [

@@ -34,12 +34,13 @@ March<T>::March(const Problem& problem, const Piece& piece)
       gradients_under_way_(scratch_ + Images<T>::scratch_rows(rows_) * rows_.pitch),
       cotangents_(gradients_under_way_ + gradient_rows() * rows_.pitch),
       maps_(rows_, cotangents_ + cotangent_rows() * rows_.pitch),
-      squared_alignment_(cotangents_ + (cotangent_rows() + Maps<T>::kRows) * rows_.pitch),
-      output_(squared_alignment_ + rows_.pitch) {
-  const int dim = p_.dim - 2, op = int(p_.op), mode = int(p_.mode);
+      value_(cotangents_ + (cotangent_rows() + Maps<T>::kRows) * rows_.pitch),
+      output_(value_ + rows_.pitch),
+      loss_(LossOfValue::of(problem.form)) {
+  const int dim = p_.dim - 2, op = int(p_.op), formula = int(p_.formula());
   const bool isotropic = p_.is_isotropic();
-  cotangent_kernel_ = rows_.kernels.cotangent[dim][op][mode][gradients_][isotropic];
-  wide_kernel_ = wide_cotangents<T>()[dim][op][mode][gradients_][isotropic];
+  cotangent_kernel_ = rows_.kernels.cotangent[dim][op][formula][gradients_][isotropic];
+  wide_kernel_ = wide_cotangents<T>()[dim][op][formula][gradients_][isotropic];
   adjoint_kernel_ = rows_.kernels.adjoint[dim][op];
 
   int64_t bytes = sizeof(T);
@@ -52,9 +53,10 @@ March<T>::March(const Problem& problem, const Piece& piece)
   r.eps_input = maps_.eps(0);
   r.eps_target = maps_.eps(1);
   r.weight = maps_.weight();
-  r.squared_alignment = squared_alignment_;
+  r.value = value_;
   r.length = rows_.length;
   r.gradient_scale = T(p_.gradient_scale);
+  r.form = FormFactors<T>::of(p_.mode, p_.form);
   for (int k = 0; k < 3; ++k) r.axis_scale[k] = T(units.axis_scale[k]);
 }
 
@@ -115,10 +117,10 @@ double March<T>::reduce_row(int64_t z, int64_t y) {
   const T* weight = maps_.weight();
   if (p_.loss_map) {
     for (int64_t x = 0; x < rows_.length; ++x)
-      output_[x] = voxel_loss(T(p_.weight) * weight[x], squared_alignment_[x]);
+      output_[x] = loss_.voxel(T(p_.weight) * weight[x], value_[x]);
     rows_.store(p_.loss_map, z, y, output_);
   }
-  return rows_.weighted_sum(squared_alignment_, weight);
+  return rows_.weighted_sum(value_, weight);
 }
 
 template <typename T>

@@ -24,7 +24,7 @@ template <typename T>
 class March {
  public:
   March(const Problem& problem, const Piece& piece);
-  // Adds the sum of mask * t^2 of plane k of the piece to partials[k * piece.partial_stride].
+  // Adds the sum of mask * value of plane k of the piece to partials[k * piece.partial_stride].
   void run(double* partials);
 
  private:
@@ -51,7 +51,8 @@ class March {
   T* const gradients_under_way_;  // [gradient][carried, running][y - around.lo[1]], rows
   T* const cotangents_;           // [gradient][axis][y % kRing], rows
   Maps<T> maps_;
-  T *const squared_alignment_, *const output_;  // a row each
+  T *const value_, *const output_;  // a row each
+  const LossOfValue loss_;
   typename RowKernels<T>::Cotangent cotangent_kernel_, wide_kernel_;
   typename RowKernels<T>::Adjoint adjoint_kernel_;
   bool stream_;  // the gradients are too large to be found in a cache later

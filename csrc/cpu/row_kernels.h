@@ -28,10 +28,11 @@ struct CotangentRow {
   const T* target[3][3];
   const T* eps_input;  // (x), in units of the last axis' differences
   const T* eps_target;
-  const T* weight;        // (x), mask times upstream
-  T axis_scale[3];        // of a stencil's difference, relative to that of the last axis
-  T gradient_scale;       // of the whole gradient
-  T* squared_alignment;   // (x), t^2
+  const T* weight;   // (x), mask times upstream
+  T axis_scale[3];   // of a stencil's difference, relative to that of the last axis
+  T gradient_scale;  // of the whole gradient
+  FormFactors<T> form;
+  T* value;               // (x), of which the loss is made (math/form.h)
   T* cotangent_input[3];  // [axis], (x): dl/dd times weight, gradient_scale and axis_scale
   T* cotangent_target[3];
   int64_t length;  // a multiple of kLanes
@@ -61,15 +62,15 @@ struct RowKernels {
   using WeightedSum = double (*)(const T* values, const T* weight, int64_t n);
 
   Load load[kDTypes];
-  Store store[kDTypes];                                       // uint8 has none
-  Cotangent cotangent[2][kOperators][kModes][kGradients][2];  // [dim - 2] ... [isotropic]
+  Store store[kDTypes];                                          // uint8 has none
+  Cotangent cotangent[2][kOperators][kFormulas][kGradients][2];  // [dim - 2] ... [isotropic]
   Adjoint adjoint[2][kOperators];
   WeightedSum weighted_sum;
 };
 
 // The same cotangent rows, computed in double for float and in long double for double.
 template <typename T>
-using WideCotangents = typename RowKernels<T>::Cotangent[2][kOperators][kModes][kGradients][2];
+using WideCotangents = typename RowKernels<T>::Cotangent[2][kOperators][kFormulas][kGradients][2];
 
 // The tables of the instruction set in use (capability.h).
 template <typename T>

@@ -57,15 +57,16 @@ struct RowPointers {
 // `A` is the type of the arithmetic: T, or a wider one for the rare row that needs it. Where all
 // axes have the same spacing, no difference needs a factor: t depends on the ratio of differences
 // to eps alone, so eps takes it.
-template <typename T, typename A, int Dim, Operator Op, EpsMode Mode, Gradients Wanted,
-          bool Isotropic>
+template <typename T, typename A, int Dim, Operator Op, Formula F, Gradients Wanted, bool Isotropic>
 bool cotangent_row(const CotangentRow<T>& r) {
   const RowPointers<T, 3> input(r.input), target(r.target);
   const T *eps_input = r.eps_input, *eps_target = r.eps_target, *weight = r.weight;
-  T* squared_alignment = r.squared_alignment;
+  T* value = r.value;
   T *cotangent_input[3], *cotangent_target[3];
   A axis_scale[3];
   const A gradient_scale = A(r.gradient_scale);
+  const FormFactors<A> form{A(r.form.square), A(r.form.linear), A(r.form.absolute),
+                            A(r.form.augmented), A(r.form.cross)};
   for (int k = 0; k < 3; ++k) {
     cotangent_input[k] = r.cotangent_input[k];
     cotangent_target[k] = r.cotangent_target[k];
@@ -89,9 +90,9 @@ bool cotangent_row(const CotangentRow<T>& r) {
       return g;
     };
     const Vec<Dim, A> d = gradient(input), e = gradient(target);
-    const Term<A> term = ngf_term<Mode>(d, e, A(eps_input[x]), A(eps_target[x]));
+    const Term<A> term = ngf_term<F>(d, e, A(eps_input[x]), A(eps_target[x]), form);
     outside |= term.in_range ? Flag(0) : Flag(1);
-    squared_alignment[x] = T(term.t * term.t);
+    value[x] = T(term.value);
     const A scale = A(weight[x]) * gradient_scale, cross = scale * term.cross;
     const A self_d = scale * term.self_d, self_e = scale * term.self_e;
 #pragma GCC unroll 3
@@ -147,32 +148,35 @@ double weighted_sum(const T* values, const T* weight, int64_t n) {
 // Tables
 // -------------------------------------------------------------------------------------------------
 
-// The wide rows, for which a multiplication by 1 is nothing, have no copy for equal spacings.
-template <typename T, typename A, int Dim, Operator Op, EpsMode Mode, Gradients Wanted>
+// A copy for equal spacings have only those rows for which a multiplication by 1 counts: neither
+// the wide ones nor those of any form.
+template <typename T, typename A, int Dim, Operator Op, Formula F, Gradients Wanted>
 void fill_spacings(typename RowKernels<T>::Cotangent (&cotangent)[2]) {
-  cotangent[0] = cotangent_row<T, A, Dim, Op, Mode, Wanted, false>;
-  cotangent[1] = cotangent_row<T, A, Dim, Op, Mode, Wanted, std::is_same_v<T, A>>;
+  constexpr bool has_copy =
+      std::is_same_v<T, A> && (F == Formula::additive || F == Formula::quadrature);
+  cotangent[0] = cotangent_row<T, A, Dim, Op, F, Wanted, false>;
+  cotangent[1] = cotangent_row<T, A, Dim, Op, F, Wanted, has_copy>;
 }
 
-template <typename T, typename A, int Dim, Operator Op, EpsMode Mode>
+template <typename T, typename A, int Dim, Operator Op, Formula F>
 void fill_gradients(typename RowKernels<T>::Cotangent (&cotangent)[kGradients][2]) {
-  fill_spacings<T, A, Dim, Op, Mode, Gradients::none>(cotangent[0]);
-  fill_spacings<T, A, Dim, Op, Mode, Gradients::input>(cotangent[1]);
-  fill_spacings<T, A, Dim, Op, Mode, Gradients::both>(cotangent[2]);
+  fill_spacings<T, A, Dim, Op, F, Gradients::none>(cotangent[0]);
+  fill_spacings<T, A, Dim, Op, F, Gradients::input>(cotangent[1]);
+  fill_spacings<T, A, Dim, Op, F, Gradients::both>(cotangent[2]);
 }
 
-template <typename T, typename A, int Dim, Operator Op, int... Modes>
-void fill_modes(typename RowKernels<T>::Cotangent (&cotangent)[kModes][kGradients][2],
-                std::integer_sequence<int, Modes...>) {
-  (fill_gradients<T, A, Dim, Op, EpsMode(Modes)>(cotangent[Modes]), ...);
+template <typename T, typename A, int Dim, Operator Op, int... Formulas>
+void fill_formulas(typename RowKernels<T>::Cotangent (&cotangent)[kFormulas][kGradients][2],
+                   std::integer_sequence<int, Formulas...>) {
+  (fill_gradients<T, A, Dim, Op, Formula(Formulas)>(cotangent[Formulas]), ...);
 }
 
 template <typename T, typename A, int Dim, int... Operators>
 void fill_cotangents(
-    typename RowKernels<T>::Cotangent (&cotangent)[kOperators][kModes][kGradients][2],
+    typename RowKernels<T>::Cotangent (&cotangent)[kOperators][kFormulas][kGradients][2],
     std::integer_sequence<int, Operators...>) {
-  (fill_modes<T, A, Dim, Operator(Operators)>(cotangent[Operators],
-                                              std::make_integer_sequence<int, kModes>()),
+  (fill_formulas<T, A, Dim, Operator(Operators)>(cotangent[Operators],
+                                                 std::make_integer_sequence<int, kFormulas>()),
    ...);
 }
 

@@ -9,7 +9,7 @@
 namespace nec::cpu {
 
 // Writes the gradients and the loss map that the problem asks for and returns the sums of mask *
-// t^2 over the window.
+// value over the window.
 PlaneSums sweep(const Problem& problem, const Threads& threads);
 
 }  // namespace nec::cpu

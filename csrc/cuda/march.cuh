@@ -77,7 +77,7 @@ class March {
   int step_ = 0;                 // of the march: the plane at hand is at_.z + step_
   int slot_ = 0;                 // of that plane, where the steps have no code of their own for it
   RunningGradients<T, Dim, S, Wanted, V> gradients_;
-  double sum_ = 0;  // of weight * t^2, over the thread's voxels
+  double sum_ = 0;  // of weight * value, over the thread's voxels
 
   // Reads the planes that the first step looks at.
   NEC_DEVICE March(const SweepArguments<T>& a, void* shared)
@@ -169,10 +169,17 @@ class March {
     }
 
     VoxelCotangents<Dim, T> voxels[kStrip];
-    if (a_.mode == EpsMode::additive) {
-      in_range &= voxel_cotangents<EpsMode::additive>(d[0], d[1], eps[0], eps[1], voxels);
-    } else {
-      in_range &= voxel_cotangents<EpsMode::quadrature>(d[0], d[1], eps[0], eps[1], voxels);
+    switch (a_.formula) {
+      case Formula::additive: in_range &= cotangents_by<Formula::additive>(d, eps, voxels); break;
+      case Formula::quadrature:
+        in_range &= cotangents_by<Formula::quadrature>(d, eps, voxels);
+        break;
+      case Formula::any_additive:
+        if constexpr (kGeneral) in_range &= cotangents_by<Formula::any_additive>(d, eps, voxels);
+        break;
+      case Formula::any_root:
+        if constexpr (kGeneral) in_range &= cotangents_by<Formula::any_root>(d, eps, voxels);
+        break;
     }
     // A strip is computed once more as a whole: extremes are rare, and come together.
     if (!in_range) {
@@ -180,9 +187,9 @@ class March {
       for (int m = 0; m < 2; ++m) images_.template differences<true>(a_, cells_, m, slot, d[m]);
       NEC_UNROLL
       for (int i = 0; i < kStrip; ++i) {
-        voxels[i] =
-            extreme_voxel_cotangents(a_.mode, d[0][i], d[1][i], images_.kExtremeScale * eps[0].v[i],
-                                     images_.kExtremeScale * eps[1].v[i], images_.kExtremeScale);
+        voxels[i] = extreme_voxel_cotangents(
+            is_additive(a_.formula), a_.form, d[0][i], d[1][i], images_.kExtremeScale * eps[0].v[i],
+            images_.kExtremeScale * eps[1].v[i], images_.kExtremeScale);
       }
     }
 
@@ -193,6 +200,12 @@ class March {
       along_z[1] = publish_cotangents(slot, 1, weight, voxels, &VoxelCotangents<Dim, T>::by_e);
   }
 
+  template <Formula F>
+  NEC_DEVICE bool cotangents_by(const Vec<Dim, T> (&d)[2][kStrip], const Strip<T> (&eps)[2],
+                                VoxelCotangents<Dim, T> (&voxels)[kStrip]) const {
+    return voxel_cotangents<F>(d[0], d[1], eps[0], eps[1], a_.form, voxels);
+  }
+
   // Adds the voxels that are the thread's to the sum, and writes their losses.
   NEC_DEVICE void reduce(int z, const VoxelCotangents<Dim, T> (&voxels)[kStrip],
                          const Strip<T>& weight) {
@@ -200,7 +213,7 @@ class March {
     NEC_UNROLL
     for (int i = 0; i < kStrip; ++i) {
       const bool counts = kPlain || (at_.x + i >= a_.window.lo[2] && at_.x + i < a_.window.hi[2]);
-      if (counts) sum += weight.v[i] * voxels[i].squared_alignment;
+      if (counts) sum += weight.v[i] * voxels[i].value;
     }
     sum_ += double(sum);
     if constexpr (kGeneral && G == 0) {
@@ -208,7 +221,7 @@ class March {
       Strip<T> loss;
       NEC_UNROLL
       for (int i = 0; i < kStrip; ++i) {
-        loss.v[i] = voxel_loss(a_.weight * weight.v[i], voxels[i].squared_alignment);
+        loss.v[i] = a_.loss.voxel(a_.weight * weight.v[i], voxels[i].value);
       }
       store_strip(a_.loss_map, at_.row(a_.loss_map, z), at_.x, a_.window.lo[2], a_.window.hi[2],
                   loss);

@@ -24,7 +24,8 @@ struct Kernel {
 // step of float32 images gets.
 template <typename T>
 Variant variant_of(const Problem& p) {
-  if (!p.has_full_window() || p.eps_map[0] || p.eps_map[1] || p.mask || p.upstream || p.loss_map)
+  if (!p.has_full_window() || p.eps_map[0] || p.eps_map[1] || p.mask || p.upstream || p.loss_map ||
+      p.formula() == Formula::any_additive || p.formula() == Formula::any_root)
     return Variant::general;
   bool plain = p.is_isotropic() && p.size[4] % Strip<T>::size == 0;
   for (const View& view : {p.image[0], p.image[1], p.gradient[0], p.gradient[1]}) {
@@ -95,7 +96,9 @@ SweepArguments<T> make_sweep_arguments(const Problem& p, const Tiling& tiling) {
   a.height = int(p.size[3]);
   a.width = int(p.size[4]);
   a.window = int_box(p.window);
-  a.mode = p.mode;
+  a.formula = p.formula();
+  a.form = FormFactors<T>::of(p.mode, p.form);
+  a.loss = LossOfValue::of(p.form);
   a.mask = make_array(p.mask, strip);
   a.upstream = make_array(p.upstream, strip);
   a.loss_map = make_array(p.loss_map, strip);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright (c) 2026 The nec_ext authors
-
 //
 // The launches around a sweep. With a mask: its partial sums, and from them the factor of the mean;
 // the sweep, with partial sums of its own; one block that adds them up. All partial sums are in the
@@ -113,9 +112,10 @@ void launch_loss(const Problem& problem, const Plan& plan, const Total& total, d
   const bool known = total.normalize && !scalars;
   plan.launch(plan, problem, known ? factor.value(total.voxels) : 1.0,
               total.normalize && scalars ? scalars + 1 : nullptr, partials, stream);
-  launch_finish<FinishLoss>({partials, plan.tiling.blocks, scalars, total.voxels, factor,
-                             total.wide_scalars, total.loss, total.factor},
-                            stream, "launch of the loss's total failed");
+  launch_finish<FinishLoss>(
+      {partials, plan.tiling.blocks, scalars, total.voxels, factor, LossOfValue::of(problem.form),
+       total.wide_scalars, total.loss, total.factor},
+      stream, "launch of the loss's total failed");
 }
 
 void launch_sum(const Problem& problem, const Plan& plan, bool of_mask, double* workspace,

@@ -28,22 +28,11 @@ NEC_INLINE T checked_mask(T weight) {
   return weight >= 0 ? weight : not_a_number<T>();
 }
 
-// Equation (3) of the paper, times a weight.
-template <typename T>
-NEC_INLINE T voxel_loss(T weight, T squared_alignment) {
-  return weight * (T(1) - T(0.5) * squared_alignment);
-}
-
 // d loss / d (sum over voxels). `voxels` is their number, or the sum of the mask. A mean over none
 // is 0 with gradient 0: a patch without brain must not stop a training.
 NEC_INLINE double loss_factor(double weight, bool mean, double voxels) {
   if (!mean) return weight;
   return voxels == 0 ? 0 : weight / voxels;
-}
-
-// The loss, from the sum of mask * t^2 over its voxels.
-NEC_INLINE double loss_of_sum(double factor, double voxels, double squares) {
-  return factor * (voxels - 0.5 * squares);
 }
 
 }  // namespace nec

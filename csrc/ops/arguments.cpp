@@ -64,6 +64,7 @@ Arguments Reader::take_arguments() {
           take<double>(),
           take<int64_t>(),
           take<int64_t>(),
+          take<int64_t>(),
           take<std::vector<double>>(),
           take<double>()};
 }
@@ -137,13 +138,15 @@ Problem make_problem(const Arguments& a, const ImageAxes& axes) {
   }
   STD_TORCH_CHECK(int(a.spacing.size()) == dim,
                   "nec_ext: spacing must have one number per spatial axis");
-  STD_TORCH_CHECK(a.op >= 0 && a.op < kOperators && a.eps_mode >= 0 && a.eps_mode < kModes,
-                  "nec_ext: unknown operator or eps mode");
+  STD_TORCH_CHECK(a.op >= 0 && a.op < kOperators && a.eps_mode >= 0 && a.eps_mode < kModes &&
+                      a.form >= 0 && a.form < kForms,
+                  "nec_ext: unknown operator, eps mode or form");
 
   Problem p{};
   p.dim = dim;
   p.op = Operator(a.op);
   p.mode = EpsMode(a.eps_mode);
+  p.form = Form(a.form);
   std::copy_n(axes.size, kAxes, p.size);
   double* axis_scale = p.axis_scale;
   for (int k = 0; k < 3; ++k) {

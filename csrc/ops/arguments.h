@@ -28,7 +28,7 @@ struct Arguments {
   Tensor input, target;                                 // [B, C, (D,) H, W]
   std::optional<Tensor> eps_map, target_eps_map, mask;  // broadcastable to the images
   double eps, target_eps;
-  int64_t eps_mode, op;
+  int64_t eps_mode, op, form;
   std::vector<double> spacing;  // one per spatial axis
   double weight;
 };

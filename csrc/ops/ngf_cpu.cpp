@@ -49,7 +49,7 @@ struct Cpu {
     const double factor = loss_factor(p.weight, r.mean, voxels);
     p.gradient_scale = r.normalize ? factor : 1.0;
     const double sum = cpu::total(cpu::sweep(p, torch_threads()));
-    set_scalar(r.loss, loss_of_sum(factor, voxels, sum));
+    set_scalar(r.loss, LossOfValue::of(p.form).sum(factor, voxels, sum));
     set_scalar(r.factor, factor);
   }
 

@@ -15,12 +15,12 @@
 // ngf_backward is the gradient of the losses per voxel, weighted by `upstream` (broadcastable to
 // the images).
 //
-// ngf_sums_ is for a volume in parts: the sum of mask * t^2 over a window, the voxels begin to end
-// along the axis dim, in float64, and beside it the gradients of `weight` times the sum of the
-// losses of all voxels, written into given tensors of the window's shape. `per_plane` returns one
-// sum for each plane of the window along the axis of the largest stride, which does not depend on
-// where the window begins and ends along it; `of_mask` the sum of the mask instead, and writes
-// nothing.
+// ngf_sums_ is for a volume in parts: the sum of mask * value (math/form.h) over a window, the
+// voxels begin to end along the axis dim, in float64, and beside it the gradients of `weight` times
+// the sum of the losses of all voxels, written into given tensors of the window's shape.
+// `per_plane` returns one sum for each plane of the window along the axis of the largest stride,
+// which does not depend on where the window begins and ends along it; `of_mask` the sum of the mask
+// instead, and writes nothing.
 //
 // ngf_scale_ multiplies a gradient by upstream and factor, which are scalars that the host need not
 // know. Where their product is 1 it touches nothing.
@@ -29,7 +29,7 @@
 #define NEC_ARGUMENTS                                                                          \
   "Tensor input, Tensor target, Tensor? eps_map, Tensor? target_eps_map, Tensor? mask, float " \
   "eps, "                                                                                      \
-  "float target_eps, int eps_mode, int operator, float[] spacing, float weight"
+  "float target_eps, int eps_mode, int operator, int form, float[] spacing, float weight"
 
 STABLE_TORCH_LIBRARY(nec_ext, m) {
   m.def("ngf_forward(" NEC_ARGUMENTS
