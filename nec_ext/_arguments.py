@@ -182,19 +182,24 @@ def check_images(**images: Tensor) -> dict[str, Tensor]:
     return checked
 
 
-def check_constant(name: str, tensor: Tensor) -> None:
+def check_real(name: str, tensor: Tensor) -> None:
     """Check a map of eps or mask, apart from its fit to the images."""
     if tensor.is_complex():
         raise TypeError(f"{name} must be real, got {str(tensor.dtype)[6:]}")
     if tensor.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor, got layout {tensor.layout}")
-    if tensor.requires_grad:
-        raise ValueError(f"{name} must not require a gradient, none is computed for it: detach it")
+
+
+def check_no_gradient(o: Options, what: str) -> None:
+    """Raise ValueError if a tensor of eps or mask requires a gradient, which ``what`` lacks."""
+    for name, tensor in zip(("eps", "target_eps", "mask"), o.tensors(), strict=True):
+        if tensor is not None and tensor.requires_grad and torch.is_grad_enabled():
+            raise ValueError(f"{name} must not require a gradient, {what} has none: detach it")
 
 
 def _check_map(name: str, tensor: Tensor, image: Tensor) -> Tensor:
     """Check that a map of eps or mask fits the images; convert it to a dtype of the kernels."""
-    check_constant(name, tensor)
+    check_real(name, tensor)
     if tensor.device != image.device:
         raise ValueError(
             f"{name} must be on the device of the images, {image.device}, got {tensor.device}"

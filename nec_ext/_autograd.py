@@ -12,7 +12,6 @@ gradient goes through the reference.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -33,8 +32,8 @@ def fused_loss(input: Tensor, target: Tensor, o: Options) -> Tensor:
         target = target.view_as(target)
         maps = tuple(m if m is None else m.view_as(m) for m in maps)  # type: ignore[assignment]
     # A graph that outlives this call holds the bare op, whose gradient is in _direct_calls.py.
-    wants_gradient = torch.is_grad_enabled() and (input.requires_grad or target.requires_grad)
-    if wants_gradient and not is_recording():
+    needs = [t is not None and t.requires_grad for t in (input, target, *maps)]
+    if any(needs) and torch.is_grad_enabled() and not is_recording():
         loss: Tensor = _apply(input, target, *maps, o, (input.requires_grad, target.requires_grad))
         return loss
     return _forward(input, target, maps, o, (False, False))[0]
@@ -88,23 +87,86 @@ class _FusedLoss(torch.autograd.Function):
             return (None,) * 7
         input, target, *saved, grad_input, grad_target, factor = ctx.saved_tensors
         o, wanted, maps = ctx.options, ctx.wanted, (saved[0], saved[1], saved[2])
-        gradients: Gradients
+        by_maps = ctx.needs_input_grad[2:5]
+        gradients: Gradients = (None, None)
+        of_maps: Maps = (None, None, None)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            loss = partial(reference.loss_from_options, o=o.with_tensors(maps))
-            gradients = _only(wanted, torch.func.vjp(loss, input, target)[1](upstream))
-        elif o.reduction == "none":
+            return (*_by_reference(ctx, upstream, (input, target, *maps)), None, None)
+        if any(by_maps):
+            of_maps = _map_gradients(upstream, input, target, maps, o, factor, by_maps)
+        if o.reduction == "none" and any(wanted):
             computed = _ops.call(
                 _ops.ngf_backward, upstream, input, target, *maps, *o.numbers(), *wanted
             )
             gradients = _only(wanted, computed)
-        else:
+        elif any(wanted):
             if ctx.consumed:
                 _, grad_input, grad_target, _ = _forward(input, target, maps, o, wanted)
             unscaled_by = None if _is_normalized(input, target, wanted) else factor
             gradients = scale_stored(
                 _only(wanted, (grad_input, grad_target)), upstream, unscaled_by, ctx
             )
-        return (*gradients, *(None,) * 5)
+        return (*gradients, *of_maps, None, None)
+
+
+def _by_reference(
+    ctx: Any, upstream: Tensor, tensors: tuple[Tensor | None, ...]
+) -> list[Tensor | None]:
+    """Compute the gradients of images and maps in a graph that can be differentiated again."""
+    needs = ctx.needs_input_grad[: len(tensors)]
+    leaves = [t for t, is_needed in zip(tensors, needs, strict=True) if is_needed]
+
+    def loss(*given: Tensor) -> Tensor:
+        left = iter(given)
+        input, target, *maps = (next(left) if n else t for t, n in zip(tensors, needs, strict=True))
+        o = ctx.options.with_tensors(tuple(maps))
+        return reference.loss_from_options(input, target, o)  # type: ignore[arg-type]
+
+    computed = iter(torch.func.vjp(loss, *leaves)[1](upstream))
+    return [next(computed) if is_needed else None for is_needed in needs]
+
+
+def _map_gradients(
+    upstream: Tensor,
+    input: Tensor,
+    target: Tensor,
+    maps: Maps,
+    o: Options,
+    factor: Tensor,
+    needs: Sequence[bool],
+) -> Maps:
+    """Compute the gradients of eps, target_eps and mask, summed over what they broadcast."""
+    eps, target_eps, mask = maps
+    by_eps: list[Tensor | None] = [None, None]
+    if any(needs[:2]):
+        per_voxel = upstream if o.reduction == "none" else upstream * factor
+        weight = o.weight if o.reduction == "none" else 1.0  # the factor has it
+        numbers = o._replace(weight=weight).numbers()
+        computed = _ops.call(
+            _ops.ngf_eps_backward, per_voxel, input, target, *maps, *numbers, *needs[:2]
+        )
+        pairs = zip((eps, target_eps), computed, strict=True)
+        by_eps = [_sum_to(g, m) if m is not None and g.numel() else None for m, g in pairs]
+    by_mask = None
+    if mask is not None and needs[2]:
+        unweighted = o._replace(reduction="none")
+        losses = _forward(input, target, (eps, target_eps, None), unweighted, (False, False))[0]
+        if o.reduction == "mean":
+            weights = mask.to(losses.dtype)
+            total = weights.broadcast_to(losses.shape).sum(dtype=torch.float64)
+            mean = (weights * losses).sum(dtype=torch.float64) / total
+            losses = torch.where(total == 0, 0.0, (losses - mean) / total)
+        by_mask = _sum_to(upstream * losses, mask)
+    return by_eps[0], by_eps[1], by_mask
+
+
+def _sum_to(gradient: Tensor, map: Tensor) -> Tensor:
+    """Sum a gradient per voxel over the axes along which a map was broadcast."""
+    missing = gradient.dim() - map.dim()
+    axes = [k for k, n in enumerate(gradient.shape) if k < missing or map.shape[k - missing] < n]
+    if axes:  # in float64, as every sum over voxels
+        gradient = gradient.sum(axes, dtype=torch.float64, keepdim=True)
+    return gradient.reshape(map.shape).to(map.dtype)
 
 
 _apply_eagerly = eager_apply(_FusedLoss)

@@ -91,5 +91,5 @@ def _call_undifferentiated(op: Any, keys: Keys, *arguments: Any) -> Any:
 _make_library: Any = torch.library.Library
 _library = _make_library("nec_ext", "IMPL")
 _library.impl("ngf_forward", _call_loss, "Autograd", with_keyset=True)
-for _op in (_ops.ngf_backward, _ops.ngf_sums_, _ops.ngf_scale_):
+for _op in (_ops.ngf_backward, _ops.ngf_eps_backward, _ops.ngf_sums_, _ops.ngf_scale_):
     _library.impl(_op, partial(_call_undifferentiated, _op), "Autograd", with_keyset=True)

@@ -19,6 +19,7 @@ from ._torch import call_below_autograd, is_transforming
 extension = load()  # registers torch.ops.nec_ext
 ngf_forward = torch.ops.nec_ext.ngf_forward.default
 ngf_backward = torch.ops.nec_ext.ngf_backward.default
+ngf_eps_backward = torch.ops.nec_ext.ngf_eps_backward.default
 ngf_sums_ = torch.ops.nec_ext.ngf_sums_.default
 ngf_scale_ = torch.ops.nec_ext.ngf_scale_.default
 
@@ -75,6 +76,17 @@ def _(upstream: Tensor, input: Tensor, target: Tensor, *options: Any) -> tuple[T
     return _gradients(input, target, input_grad, target_grad)
 
 
+@torch.library.register_fake("nec_ext::ngf_eps_backward")  # type: ignore[untyped-decorator]
+def _(upstream: Tensor, input: Tensor, target: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
+    *_, eps_grad, target_eps_grad = options
+    dtype = loss_dtype(input, target)
+    grad_eps, grad_target_eps = (
+        input.new_empty(input.shape if wanted else (0,), dtype=dtype)
+        for wanted in (eps_grad, target_eps_grad)
+    )
+    return grad_eps, grad_target_eps
+
+
 @torch.library.register_fake("nec_ext::ngf_sums_")  # type: ignore[untyped-decorator]
 def _(input: Tensor, target: Tensor, *options: Any) -> Tensor:
     *_, begin, end, per_plane, _, _, _ = options
@@ -97,5 +109,5 @@ def _one_by_one(op: Any, info: Any, in_dims: tuple[int | None, ...], *args: Any)
     return outputs, (0,) * len(outputs)
 
 
-for _op in (ngf_forward, ngf_backward):
+for _op in (ngf_forward, ngf_backward, ngf_eps_backward):
     torch.library.register_vmap(_op._schema.name, partial(_one_by_one, _op))

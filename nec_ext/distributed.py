@@ -15,7 +15,15 @@ from torch.distributed.tensor import DTensor
 
 from . import _ops
 from ._agreement import Record, agree, backends_of, check_backend, describe
-from ._arguments import DEFAULT_EPS, Gradients, Options, Wanted, check_maps, parse_options
+from ._arguments import (
+    DEFAULT_EPS,
+    Gradients,
+    Options,
+    Wanted,
+    check_maps,
+    check_no_gradient,
+    parse_options,
+)
 from ._autograd import scale_stored
 from ._dtensor import Split, local_part, splits_of
 from ._halo import Shard
@@ -166,6 +174,7 @@ def _parse(
         input = local_part("input", input, input)
         input, target, o = parse_options(input, target, **options)
         check_scalar_reduction(o.reduction)
+        check_no_gradient(o, "a volume in parts")
         check_device("the device of input", input.device)
         for known in backends:
             check_backend(known, input.device)

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from torch import Tensor
+from torch.nn import Parameter
 from torch.nn.modules.loss import _Loss
 
 from ._arguments import (
     DEFAULT_EPS,
-    check_constant,
     check_form,
     check_option,
+    check_real,
     parse_eps_value,
     parse_spacing,
     parse_weight,
@@ -68,17 +69,17 @@ class NGFLoss(_Loss):
         self.weight = parse_weight(weight)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Check eps and target_eps, and register tensors as buffers, which follow the module."""
+        """Check eps and target_eps; a parameter is registered, another tensor becomes a buffer."""
         if name not in ("eps", "target_eps"):
             super().__setattr__(name, value)
             return
         if isinstance(value, Tensor):
-            check_constant(name, value)
+            check_real(name, value)
         elif value is not None or name == "eps":
             value = parse_eps_value(name, value)
-        self.__dict__.pop(name, None)
-        self._buffers.pop(name, None)
-        if isinstance(value, Tensor):
+        for place in (self.__dict__, self._buffers, self._parameters):
+            place.pop(name, None)
+        if isinstance(value, Tensor) and not isinstance(value, Parameter):
             self.register_buffer(name, value, persistent=False)
         else:
             super().__setattr__(name, value)

@@ -17,10 +17,10 @@ from torch import Tensor
 from ._arguments import (
     DEFAULT_EPS,
     Options,
-    check_constant,
     check_images,
     check_maps,
     check_option,
+    check_real,
     has_values,
     parse_eps,
     parse_mask,
@@ -83,7 +83,8 @@ def _normalize(gradient: Tensor, eps: float | Tensor, eps_mode: str) -> Tensor:
         eps = eps.broadcast_to(gradient[:, :, 0].shape).unsqueeze(2)
         eps = torch.where((eps > 0) & (eps < torch.inf), eps, torch.nan)
     scale = gradient.detach().abs().amax(2, keepdim=True)
-    scale = torch.maximum(scale, torch.as_tensor(eps, dtype=scale.dtype, device=scale.device))
+    level = torch.as_tensor(eps, dtype=scale.dtype, device=scale.device).detach()
+    scale = torch.maximum(scale, level)
     gradient, eps = gradient / scale, eps / scale
     squared = gradient.square().sum(2, keepdim=True)
     if eps_mode == "augmented":
@@ -231,7 +232,7 @@ def interior_mask(mask: Tensor, operator: str = "central") -> Tensor:
     check_option("operator", operator)
     if not isinstance(mask, Tensor):
         raise TypeError(f"mask must be a torch.Tensor, got {type(mask).__name__}")
-    check_constant("mask", mask)
+    check_real("mask", mask)
     if mask.dim() not in (4, 5):
         raise ValueError(
             "mask must have shape (B, C, H, W) or (B, C, D, H, W), "

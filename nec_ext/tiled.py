@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from . import _ops
-from ._arguments import DEFAULT_EPS, IMAGE_DTYPES, Options, check_maps, parse_options, shown
+from ._arguments import (
+    DEFAULT_EPS,
+    IMAGE_DTYPES,
+    Options,
+    check_maps,
+    check_no_gradient,
+    parse_options,
+    shown,
+)
 from ._parts import HALO, TENSORS, check_device, check_scalar_reduction, cut, sums
 from ._reading import Source, as_tensor, is_same, overlap
 
@@ -115,6 +123,7 @@ def ngf_loss(
         form=form,
     )
     check_scalar_reduction(reduction)
+    check_no_gradient(options, "a volume in parts")
     if torch.is_grad_enabled() and (input.requires_grad or target.requires_grad):
         raise ValueError(
             "input and target must not require a gradient: "

@@ -29,13 +29,14 @@ March<T>::March(const Problem& problem, const Piece& piece)
       rows_(problem, piece, gradients_ == 0 ? 0 : 1),
       taps_(taps_of<T>(problem.op)),
       scratch_(rows_.take_scratch(Images<T>::scratch_rows(rows_) + gradient_rows() +
-                                  cotangent_rows() + Maps<T>::kRows + 2)),
+                                  cotangent_rows() + Maps<T>::kRows + 4)),
       images_(rows_, scratch_),
       gradients_under_way_(scratch_ + Images<T>::scratch_rows(rows_) * rows_.pitch),
       cotangents_(gradients_under_way_ + gradient_rows() * rows_.pitch),
       maps_(rows_, cotangents_ + cotangent_rows() * rows_.pitch),
       value_(cotangents_ + (cotangent_rows() + Maps<T>::kRows) * rows_.pitch),
       output_(value_ + rows_.pitch),
+      by_eps_(output_ + rows_.pitch),
       loss_(LossOfValue::of(problem.form)) {
   const int dim = p_.dim - 2, op = int(p_.op), formula = int(p_.formula());
   const bool isotropic = p_.is_isotropic();
@@ -57,6 +58,8 @@ March<T>::March(const Problem& problem, const Piece& piece)
   r.length = rows_.length;
   r.gradient_scale = T(p_.gradient_scale);
   r.form = FormFactors<T>::of(p_.mode, p_.form);
+  r.eps_scale = T(p_.gradient_scale * units.eps_scale);
+  for (int k = 0; k < 2; ++k) r.by_eps[k] = by_eps_ + k * rows_.pitch;
   for (int k = 0; k < 3; ++k) r.axis_scale[k] = T(units.axis_scale[k]);
 }
 
@@ -120,6 +123,8 @@ double March<T>::reduce_row(int64_t z, int64_t y) {
       output_[x] = loss_.voxel(T(p_.weight) * weight[x], value_[x]);
     rows_.store(p_.loss_map, z, y, output_);
   }
+  for (int k = 0; k < 2; ++k)
+    if (p_.eps_gradient[k]) rows_.store(p_.eps_gradient[k], z, y, by_eps_ + k * rows_.pitch);
   return rows_.weighted_sum(value_, weight);
 }
 

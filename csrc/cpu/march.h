@@ -52,6 +52,7 @@ class March {
   T* const cotangents_;           // [gradient][axis][y % kRing], rows
   Maps<T> maps_;
   T *const value_, *const output_;  // a row each
+  T* const by_eps_;                 // [image], rows
   const LossOfValue loss_;
   typename RowKernels<T>::Cotangent cotangent_kernel_, wide_kernel_;
   typename RowKernels<T>::Adjoint adjoint_kernel_;

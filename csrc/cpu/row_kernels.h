@@ -35,6 +35,8 @@ struct CotangentRow {
   T* value;               // (x), of which the loss is made (math/form.h)
   T* cotangent_input[3];  // [axis], (x): dl/dd times weight, gradient_scale and axis_scale
   T* cotangent_target[3];
+  T* by_eps[2];    // (x), dl/deps of both images times weight and eps_scale; formulas of any form
+  T eps_scale;     // of a derivative by eps
   int64_t length;  // a multiple of kLanes
 };
 

@@ -61,10 +61,11 @@ template <typename T, typename A, int Dim, Operator Op, Formula F, Gradients Wan
 bool cotangent_row(const CotangentRow<T>& r) {
   const RowPointers<T, 3> input(r.input), target(r.target);
   const T *eps_input = r.eps_input, *eps_target = r.eps_target, *weight = r.weight;
-  T* value = r.value;
+  T *value = r.value, *by_eps_input = r.by_eps[0], *by_eps_target = r.by_eps[1];
   T *cotangent_input[3], *cotangent_target[3];
   A axis_scale[3];
   const A gradient_scale = A(r.gradient_scale);
+  [[maybe_unused]] const A eps_scale = A(r.eps_scale);
   const FormFactors<A> form{A(r.form.square), A(r.form.linear), A(r.form.absolute),
                             A(r.form.augmented), A(r.form.cross)};
   for (int k = 0; k < 3; ++k) {
@@ -93,6 +94,11 @@ bool cotangent_row(const CotangentRow<T>& r) {
     const Term<A> term = ngf_term<F>(d, e, A(eps_input[x]), A(eps_target[x]), form);
     outside |= term.in_range ? Flag(0) : Flag(1);
     value[x] = T(term.value);
+    if constexpr (F == Formula::any_additive || F == Formula::any_root) {
+      const A scale = A(weight[x]) * eps_scale;
+      by_eps_input[x] = T(scale * term.by_eps_d);
+      by_eps_target[x] = T(scale * term.by_eps_e);
+    }
     const A scale = A(weight[x]) * gradient_scale, cross = scale * term.cross;
     const A self_d = scale * term.self_d, self_e = scale * term.self_e;
 #pragma GCC unroll 3

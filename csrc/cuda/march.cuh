@@ -206,7 +206,7 @@ class March {
     return voxel_cotangents<F>(d[0], d[1], eps[0], eps[1], a_.form, voxels);
   }
 
-  // Adds the voxels that are the thread's to the sum, and writes their losses.
+  // Adds the voxels that are the thread's to the sum, and writes what is asked for of each.
   NEC_DEVICE void reduce(int z, const VoxelCotangents<Dim, T> (&voxels)[kStrip],
                          const Strip<T>& weight) {
     T sum = 0;
@@ -217,15 +217,27 @@ class March {
     }
     sum_ += double(sum);
     if constexpr (kGeneral && G == 0) {
-      if (!a_.loss_map) return;
-      Strip<T> loss;
-      NEC_UNROLL
-      for (int i = 0; i < kStrip; ++i) {
-        loss.v[i] = a_.loss.voxel(a_.weight * weight.v[i], voxels[i].value);
+      if (a_.loss_map) {
+        store_map(a_.loss_map, z,
+                  [&](int i) { return a_.loss.voxel(a_.weight * weight.v[i], voxels[i].value); });
       }
-      store_strip(a_.loss_map, at_.row(a_.loss_map, z), at_.x, a_.window.lo[2], a_.window.hi[2],
-                  loss);
+      NEC_UNROLL
+      for (int m = 0; m < 2; ++m) {
+        if (!a_.by_eps[m]) continue;
+        const T scale = T(a_.gradient_scale) * a_.eps_scale;
+        store_map(a_.by_eps[m], z,
+                  [&](int i) { return scale * weight.v[i] * voxels[i].by_eps[m]; });
+      }
     }
+  }
+
+  // Writes a value for each voxel of the strip that is the thread's.
+  template <typename F>
+  NEC_DEVICE void store_map(const Array& map, int z, const F& value_at) const {
+    Strip<T> strip;
+    NEC_UNROLL
+    for (int i = 0; i < kStrip; ++i) strip.v[i] = value_at(i);
+    store_strip(map, at_.row(map, z), at_.x, a_.window.lo[2], a_.window.hi[2], strip);
   }
 
   // Puts the cotangents of an image into shared memory and returns their component along z.

@@ -102,6 +102,7 @@ SweepArguments<T> make_sweep_arguments(const Problem& p, const Tiling& tiling) {
   a.mask = make_array(p.mask, strip);
   a.upstream = make_array(p.upstream, strip);
   a.loss_map = make_array(p.loss_map, strip);
+  for (int k = 0; k < 2; ++k) a.by_eps[k] = make_array(p.eps_gradient[k], strip);
   a.weight = T(p.weight);
   const DifferenceUnits units = difference_units(p.op, p.dim, p.axis_scale);
   for (int k = 0; k < p.dim; ++k) a.axis_scale[k] = T(units.axis_scale[k]);

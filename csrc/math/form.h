@@ -21,9 +21,10 @@ namespace nec {
 enum class Formula : int { additive = 0, quadrature = 1, any_additive = 2, any_root = 3 };
 constexpr int kFormulas = 4;
 
-NEC_INLINE Formula formula_of(EpsMode mode, Form form) {
+// `by_eps`: derivatives by eps are wanted too.
+NEC_INLINE Formula formula_of(EpsMode mode, Form form, bool by_eps) {
   const bool additive = mode == EpsMode::additive;
-  if (form != Form::squared || mode == EpsMode::augmented)
+  if (form != Form::squared || mode == EpsMode::augmented || by_eps)
     return additive ? Formula::any_additive : Formula::any_root;
   return additive ? Formula::additive : Formula::quadrature;
 }

@@ -194,10 +194,7 @@ Tensor new_scalar(const Arguments& a) { return new_like(a, {}); }
 std::pair<Tensor, Tensor> add_gradients(const Arguments& a, const ImageAxes& axes, bool input_grad,
                                         bool target_grad, Problem& p) {
   const auto add = [&](const Tensor& image, bool wanted, View& view) {
-    if (!wanted) {
-      const int64_t zero = 0;
-      return new_like(a, {&zero, 1});
-    }
+    if (!wanted) return add_map(a, axes, false, view);
     Tensor gradient = torch::stable::empty_like(image);
     view = axes.view(gradient);
     return gradient;
@@ -215,12 +212,13 @@ void set_gradients(const ImageAxes& axes, const std::optional<Tensor>& grad_inpu
   put_wanted_first(p);
 }
 
-Tensor add_loss_map(const Arguments& a, const ImageAxes& axes, Problem& p) {
+Tensor add_map(const Arguments& a, const ImageAxes& axes, bool wanted, View& view) {
   std::vector<int64_t> shape;
-  for (int64_t k = 0; k < a.input.dim(); ++k) shape.push_back(a.input.size(k));
-  Tensor loss_map = new_like(a, shape);
-  p.loss_map = axes.view(loss_map);
-  return loss_map;
+  if (!wanted) shape.push_back(0);
+  for (int64_t k = 0; wanted && k < a.input.dim(); ++k) shape.push_back(a.input.size(k));
+  Tensor map = new_like(a, shape);
+  if (wanted) view = axes.view(map);
+  return map;
 }
 
 }  // namespace nec

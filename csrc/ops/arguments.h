@@ -95,7 +95,8 @@ std::pair<Tensor, Tensor> add_gradients(const Arguments& arguments, const ImageA
 void set_gradients(const ImageAxes& axes, const std::optional<Tensor>& grad_input,
                    const std::optional<Tensor>& grad_target, Problem& problem);
 
-// Allocates the map of the losses, of the images' shape, and makes it an output of the problem.
-Tensor add_loss_map(const Arguments& arguments, const ImageAxes& axes, Problem& problem);
+// Allocates a map of the images' shape and makes it the output that `view` describes; without
+// elements where it is not wanted.
+Tensor add_map(const Arguments& arguments, const ImageAxes& axes, bool wanted, View& view);
 
 }  // namespace nec

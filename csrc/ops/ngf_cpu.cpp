@@ -74,6 +74,7 @@ struct Cpu {
 STABLE_TORCH_LIBRARY_IMPL(nec_ext, CPU, m) {
   m.impl("ngf_forward", &ngf_forward<Cpu>);
   m.impl("ngf_backward", &ngf_backward<Cpu>);
+  m.impl("ngf_eps_backward", &ngf_eps_backward<Cpu>);
   m.impl("ngf_sums_", &ngf_sums_<Cpu>);
   m.impl("ngf_scale_", TORCH_BOX(&ngf_scale_<Cpu>));
 }

@@ -91,6 +91,7 @@ class Cuda {
 STABLE_TORCH_LIBRARY_IMPL(nec_ext, CUDA, m) {
   m.impl("ngf_forward", &ngf_forward<Cuda>);
   m.impl("ngf_backward", &ngf_backward<Cuda>);
+  m.impl("ngf_eps_backward", &ngf_eps_backward<Cuda>);
   m.impl("ngf_sums_", &ngf_sums_<Cuda>);
   m.impl("ngf_scale_", TORCH_BOX(&ngf_scale_<Cuda>));
 }

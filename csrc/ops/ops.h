@@ -38,7 +38,7 @@ void ngf_forward(StableIValue* stack, uint64_t, uint64_t) {
   Problem p = make_problem(a, axes);
   Device device(a.input);
   const bool is_map = reduction == Reduction::none;
-  const Tensor loss = is_map ? add_loss_map(a, axes, p) : new_scalar(a);
+  const Tensor loss = is_map ? add_map(a, axes, true, p.loss_map) : new_scalar(a);
   const Tensor factor = new_scalar(a);
   const auto [grad_input, grad_target] =
       add_gradients(a, axes, input_grad && !is_map, target_grad && !is_map, p);
@@ -65,6 +65,23 @@ void ngf_backward(StableIValue* stack, uint64_t, uint64_t) {
   const auto [grad_input, grad_target] = add_gradients(a, axes, input_grad, target_grad, p);
   device.maps(p);
   give(stack, grad_input, grad_target);
+}
+
+template <class Device>
+void ngf_eps_backward(StableIValue* stack, uint64_t, uint64_t) {
+  Reader in(stack);
+  const Tensor upstream = in.take<Tensor>();
+  const Arguments a = in.take_arguments();
+  const bool eps_grad = in.take<bool>(), target_eps_grad = in.take<bool>();
+  const ImageAxes axes(a.input, Device::kRowAxes);
+  Problem p = make_problem(a, axes);
+  p.upstream = axes.view(upstream);
+  p.gradient_scale = a.weight;
+  Device device(a.input);
+  const Tensor grad_eps = add_map(a, axes, eps_grad, p.eps_gradient[0]);
+  const Tensor grad_target_eps = add_map(a, axes, target_eps_grad, p.eps_gradient[1]);
+  device.maps(p);
+  give(stack, grad_eps, grad_target_eps);
 }
 
 template <class Device>

@@ -15,6 +15,9 @@
 // ngf_backward is the gradient of the losses per voxel, weighted by `upstream` (broadcastable to
 // the images).
 //
+// ngf_eps_backward is the same by the eps of each image, per voxel; without elements where not
+// asked for.
+//
 // ngf_sums_ is for a volume in parts: the sum of mask * value (math/form.h) over a window, the
 // voxels begin to end along the axis dim, in float64, and beside it the gradients of `weight` times
 // the sum of the losses of all voxels, written into given tensors of the window's shape.
@@ -37,6 +40,8 @@ STABLE_TORCH_LIBRARY(nec_ext, m) {
         " -> (Tensor loss, Tensor grad_input, Tensor grad_target, Tensor factor)");
   m.def("ngf_backward(Tensor upstream, " NEC_ARGUMENTS
         ", bool input_grad, bool target_grad) -> (Tensor grad_input, Tensor grad_target)");
+  m.def("ngf_eps_backward(Tensor upstream, " NEC_ARGUMENTS
+        ", bool eps_grad, bool target_eps_grad) -> (Tensor grad_eps, Tensor grad_target_eps)");
   m.def("ngf_sums_(" NEC_ARGUMENTS
         ", int dim, int begin, int end, bool per_plane, bool of_mask, Tensor(a!)? grad_input,"
         " Tensor(b!)? grad_target) -> Tensor sums");
