@@ -25,7 +25,6 @@ from examples.brats.report.metrics import (
     post_process,
     score,
     summary,
-    tissue_masks,
     wilcoxon_p,
 )
 from examples.common.anatomy import CORE, CSF, GM, OEDEMA, RIM, WM
@@ -58,7 +57,6 @@ def test_psnr_of_a_known_error() -> None:
     brain[0, 4:12, 4:12] = True  # a quarter
     fake = real + np.where(brain, 0.2, 0.1).astype(np.float32)
     row = one(fake, images(real, brain=brain))
-    assert row["id"] == "s0"
     assert row["psnr_brain"] == pytest.approx(10 * math.log10(4 / 0.2**2), abs=1e-4)
     mean = (3 * 0.1**2 + 0.2**2) / 4
     assert row["psnr"] == pytest.approx(10 * math.log10(4 / mean), abs=1e-4)
@@ -97,16 +95,6 @@ def test_ssim_by_hand() -> None:
     assert one(fake, images(real), gaussian)["ssim"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_histogram_matching_undoes_a_rising_map() -> None:
-    real = noise(1, 16, 16)
-    fake = 0.1 * np.exp(real) + 5
-    assert one(fake, images(real))["psnr"] < 0
-    matched = MetricOptions(blur=0)
-    assert one(fake, images(real), matched)["psnr"] > 100
-    # No map that rises makes up for a falling one.
-    assert one(-fake, images(real), matched)["psnr"] < 15
-
-
 def test_histogram_is_of_the_whole_image_or_of_the_brain() -> None:
     real = noise(16, 16)
     brain = np.zeros_like(real, bool)
@@ -122,9 +110,6 @@ def test_histogram_is_of_the_whole_image_or_of_the_brain() -> None:
     np.testing.assert_allclose(whole[~brain], np.quantile(real[brain], 1 / 8), atol=0.05)
     assert (inside[~brain] == -1).all()
     np.testing.assert_allclose(inside[5:12].max(), real[brain].max())
-    fake[0] = 3  # outside of the brain it is not looked at
-    again = post_process(fake, real, brain, 1.0, MetricOptions(histogram="foreground", blur=0))
-    np.testing.assert_array_equal(again, inside)
 
 
 def test_only_the_synthetic_image_is_smoothed() -> None:
@@ -146,11 +131,6 @@ def test_correlation_and_faith() -> None:
     for fake in (other, 0 * ramp):  # edges across them, and none
         assert one(fake, group)["faith"] == pytest.approx(0, abs=1e-6)
         assert one(fake, group)["correlation"] == pytest.approx(0, abs=1e-6)
-    # Half the slope s: (s s/2)^2 / (s^2 + e^2) / (s^2 / 4 + e^2) to s^4 / (s^2 + e^2)^2.
-    s, e = 2 / 15, 0.05
-    expected = s**4 / 4 / (s**2 + e**2) / (s**2 / 4 + e**2) / (s**4 / (s**2 + e**2) ** 2)
-    inner = one(0.5 * ramp, group)["faith"]
-    assert inner == pytest.approx(expected, abs=0.02)  # but for the two borders
 
 
 def test_contrasts_of_known_tissues() -> None:
@@ -167,24 +147,8 @@ def test_contrasts_of_known_tissues() -> None:
     assert first["csf_ratio"] == pytest.approx(0.7 / 1.4)
     assert first["tumour_ratio"] == pytest.approx(-0.2 / 1.0)
     assert second["csf_inverted"] == 0
-    assert second["csf_ratio"] == pytest.approx(-0.1 / 1.4)
     assert second["tumour_ratio"] is None
-    means = summary([first, second])
-    assert means["csf_inverted"] == (0.5, 0.5)
-    assert means["tumour_ratio"] == pytest.approx((-0.2, 0))
-
-
-def test_without_labels_csf_is_dark_in_t1_and_bright_in_t2() -> None:
-    t1 = np.arange(64.0).reshape(1, 8, 8) / 32 - 1
-    t2 = -t1
-    t2[0, 7, 4:] = 1  # bright in both: neither
-    masks = tissue_masks(images(t2, t1), 0)
-    assert masks["csf"][0].all() and masks["csf"].sum() == 12  # the four push out the last four
-    assert masks["wm"][7, :4].all() and masks["wm"].sum() == 12
-    row = one(torch.from_numpy(t1).float(), images(t2, t1))
-    assert row["csf_inverted"] == 0 and row["csf_ratio"] < -0.9
-    assert row["tumour_ratio"] is None
-    assert "tumour_ratio" not in summary([row])
+    assert summary([first, second])["tumour_ratio"] == pytest.approx((-0.2, 0))
 
 
 def test_a_diverged_image_shows() -> None:
@@ -198,11 +162,6 @@ def test_a_diverged_image_shows() -> None:
 
 
 def test_wilcoxon() -> None:
-    first = {str(k): 2.0 + k for k in range(6)}
-    second = {str(k): 1.0 + 0.5 * k for k in range(6)}
-    # All six differences of one sign: the most extreme of 2^6 cases, on either side.
-    assert wilcoxon_p(first, second) == pytest.approx(2 / 2**6)
-    assert wilcoxon_p(first, first) == 1
     # Ranks of -1 +2 +3 +4: the smaller sum is 1, which 2 of 16 cases reach, on either side.
     mixed = {"a": -1.0, "b": 2.0, "c": 3.0, "d": 4.0}
     assert wilcoxon_p(mixed, dict.fromkeys(mixed, 0.0)) == pytest.approx(4 / 16)
@@ -217,12 +176,10 @@ def test_slices_and_seeds_count_once_per_subject() -> None:
     assert by_subject(rows, "psnr", subjects) == {"a": 2.0, "b": 9.0}
 
 
-def curve(t1: Tensor) -> Tensor:
-    """Compute a curve that rises and falls."""
-    return 0.8 * torch.cos(4 * t1)
-
-
 def test_intensity_map_finds_a_known_curve() -> None:
+    def curve(t1: Tensor) -> Tensor:
+        return 0.8 * torch.cos(4 * t1)  # rises and falls
+
     t1 = torch.from_numpy(noise(4, 64, 64))
     t1[:, :20] = -1
     group = images(torch.where(t1 > -1, curve(t1), -1.0), t1)
@@ -234,7 +191,6 @@ def test_intensity_map_finds_a_known_curve() -> None:
     t1[:, :10] = -1
     found = free_predictions(group, images(0 * t1, t1))["best intensity map"]
     np.testing.assert_allclose(found[:, 0], torch.where(t1 > -1, curve(t1), -1.0), atol=0.01)
-    assert (found[t1[:, None] == -1] == -1).all()
 
 
 def test_volumes_are_scored_one_by_one() -> None:
@@ -247,5 +203,3 @@ def test_volumes_are_scored_one_by_one() -> None:
         pair = fake[0].numpy(), real[0].numpy()
         _, similar = structural_similarity(*pair, data_range=2, full=True)
         assert row["ssim_brain"] == pytest.approx(similar[brain[0].numpy()].mean())
-    for fake in free_predictions(group, group).values():
-        assert len(score(fake, group, RAW)) == 2
