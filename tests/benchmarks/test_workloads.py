@@ -38,10 +38,8 @@ def registration(dtype: torch.dtype = torch.float32) -> Registration:
 
 @pytest.mark.parametrize("build", [synthesis, registration])
 def test_nothing_but_the_loss_is_swapped(build: Callable[..., Workload]) -> None:
-    """Compare in float64: Adam takes whole steps where a gradient is but rounding errors."""
-
+    # In float64: Adam takes whole steps where a gradient is but rounding errors.
     def way_of(function: LossFunction) -> Tensor:
-        """Say how far two steps take the parameters."""
         workload = build(torch.float64)
         parameters = [tensor for tensor in workload.lasting() if tensor.requires_grad]
         before = torch.cat([p.detach().flatten() for p in parameters])
@@ -71,11 +69,8 @@ def test_a_registration_descends_loss_and_bending_energy() -> None:
     torch.testing.assert_close(10 * state["exp_avg"], expected)
 
 
-@pytest.mark.parametrize("budget", [8e5, 3e6, 1e8])
-@pytest.mark.parametrize("further", [8.0, 20.0])
+@pytest.mark.parametrize(("budget", "further"), [(8e5, 8.0), (3e6, 20.0), (1e8, 8.0)])
 def test_largest_edge(budget: float, further: float) -> None:
-    """Find it where a further voxel needs more, or less, than between the probes."""
-
     def needed(edge: int) -> float:
         return 1e5 + 10 * min(edge, 40) ** 3 + further * max(edge**3 - 40**3, 0)
 
