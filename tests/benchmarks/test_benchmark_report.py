@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from matplotlib.figure import Figure
 
 from benchmarks import check, plots, report
 
@@ -128,13 +127,6 @@ def test_page_and_plots(tmp_path: Path) -> None:
     assert {path.stem for path in tmp_path.glob("machine/*.png")} == set(plots.PLOTS)
 
 
-def test_what_a_plot_shows() -> None:
-    axes = Figure().add_subplot()
-    assert plots.PLOTS["size"].fill({**CPU, "rows": every_row()}, axes)
-    (line,) = (c.lines[0] for c in axes.containers if c.get_label().startswith("fused"))
-    assert [*line.get_ydata()] == pytest.approx([2e6 / n**3 for n in EDGES])
-
-
 def test_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,16 +159,3 @@ def test_check(
     assert code == 0
     assert "in one file only: test_step[cube]" in last
     assert "WARNING, measured with different threads 2 and 4" in last
-
-
-def test_bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "bad.json"
-    for main, text in (
-        (report.main, None),
-        (check.main, "no JSON"),
-        (check.main, '{"rows": []}'),
-    ):
-        if text is not None:
-            path.write_text(text)
-        with pytest.raises(SystemExit, match=r"^\S+bad\.json (cannot be read:|is not) .*\.$"):
-            run(monkeypatch, main, path, path)

@@ -18,7 +18,6 @@ import pytest
 import torch
 from brats_files import NAMES, by_hand, options, save, volume
 from brats_runs import assert_equal
-from monai.transforms import Compose, Resize, ScaleIntensityRangePercentiles
 
 from examples.brats.data import sources, split
 from examples.brats.data.images import load_data
@@ -57,16 +56,6 @@ def test_percentiles_of_a_volume_of_the_foreground_and_others(root: Path) -> Non
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_resizing_is_monais(root: Path) -> None:
-    scaling = ScaleIntensityRangePercentiles(1, 99, -1, 1, clip=True)
-    oracle = Compose([scaling, Resize((40, 40), mode="bilinear", align_corners=False)])
-    images = load_data(options(root, size=40)).source
-    expected = oracle(volume(0)[None, :, :, 2].astype(np.float32))
-    np.testing.assert_allclose(images.t1[0], expected, atol=1e-5)
-    assert images.brain.shape == images.t1.shape
-    assert images.spacing == 0.4
-
-
 def test_crop_is_the_centre_after_the_percentiles(root: Path) -> None:
     whole, part = (load_data(options(root, crop=n, size=n or 16)).source for n in (0, 8))
     assert torch.equal(part.t1, whole.t1[..., 4:12, 4:12])
@@ -77,8 +66,7 @@ def test_crop_is_the_centre_after_the_percentiles(root: Path) -> None:
 
 def test_slices_of_a_range_without_the_empty_ones(root: Path) -> None:
     voxels = volume(1)
-    voxels[:, :, [3, 5]] = 0
-    voxels[8, 8, 5] = 1  # less than the percentiles see
+    voxels[:, :, 3:] = 0
     save(root / T2, voxels)
     with pytest.warns(UserWarning, match=r"train_t1: 2 slices.*slice 3 of .*00003.*-t1n.nii.gz"):
         data = load_data(options(root, slices="1:6:2"))
@@ -106,15 +94,6 @@ def test_images_come_from_the_cache(root: Path, monkeypatch: pytest.MonkeyPatch)
     os.utime(root / NAMES[4] / f"{NAMES[4]}-t2w.nii.gz")  # a newer file of the same size
     load_data(options(root))
     assert read[5:] == [Path(T1).name, f"{NAMES[4]}-t1n.nii.gz"]
-
-
-def test_damaged_cache_is_made_again(root: Path, own_cache: Path) -> None:
-    first = asdict(load_data(options(root)))
-    for path in own_cache.iterdir():
-        damaged = path.read_bytes()[:1000]
-        path.unlink()  # the images above are mapped to it
-        path.write_bytes(damaged)
-    assert_equal(asdict(load_data(options(root))), first)
 
 
 def test_phantom_is_the_default_and_normalized_alike() -> None:

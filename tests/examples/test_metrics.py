@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from brats_runs import random_volumes
 from scipy.ndimage import gaussian_filter
-from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from examples.brats.data.images import ImageSet
@@ -78,15 +76,14 @@ def ssim_by_hand(a: np.ndarray, b: np.ndarray, weights: np.ndarray, sample: bool
 
 def test_ssim_by_hand() -> None:
     # Images as large as one window: the only pixel that counts is the middle.
-    real, fake = noise(1, 7, 7), noise(1, 7, 7, seed=1) + 0.5 * noise(1, 7, 7)
+    # Little contrast, so that the constants, and with them the factor of the variances, count.
+    real, fake = 0.1 * noise(1, 7, 7), 0.1 * noise(1, 7, 7, seed=1)
     middle = np.zeros_like(real, bool)
     middle[0, 3, 3] = True
     row = one(fake, images(real, brain=middle))
     expected = ssim_by_hand(real[0], fake[0], np.ones((7, 7)), sample=True)
-    assert row["ssim"] == pytest.approx(expected, abs=1e-5)
-    assert row["ssim_brain"] == pytest.approx(expected, abs=1e-5)
+    assert (row["ssim"], row["ssim_brain"]) == pytest.approx((expected, expected), abs=1e-5)
 
-    # Little contrast, so that the constants, and with them the factor of the variances, count.
     real, fake = 0.1 * noise(1, 11, 11), 0.1 * noise(1, 11, 11, seed=1)
     distance = np.arange(-5, 6) ** 2
     weights = np.exp(-(distance[:, None] + distance) / (2 * 1.5**2))
@@ -123,12 +120,10 @@ def test_only_the_synthetic_image_is_smoothed() -> None:
 
 def test_correlation_and_faith() -> None:
     ramp = np.tile(np.linspace(-1, 1, 16, dtype=np.float32), (1, 16, 1))
-    other = ramp.transpose(0, 2, 1)
     group = images(t2=-ramp, t1=ramp)
     assert one(ramp, group)["correlation"] == pytest.approx(-1)
-    for fake in (ramp, -ramp):  # the edges of the source, whatever the contrast
-        assert one(fake, group)["faith"] == pytest.approx(1)
-    for fake in (other, 0 * ramp):  # edges across them, and none
+    assert one(-ramp, group)["faith"] == pytest.approx(1)  # whatever the contrast
+    for fake in (ramp.transpose(0, 2, 1), 0 * ramp):  # edges across them, and none
         assert one(fake, group)["faith"] == pytest.approx(0, abs=1e-6)
         assert one(fake, group)["correlation"] == pytest.approx(0, abs=1e-6)
 
@@ -191,15 +186,3 @@ def test_intensity_map_finds_a_known_curve() -> None:
     t1[:, :10] = -1
     found = free_predictions(group, images(0 * t1, t1))["best intensity map"]
     np.testing.assert_allclose(found[:, 0], torch.where(t1 > -1, curve(t1), -1.0), atol=0.01)
-
-
-def test_volumes_are_scored_one_by_one() -> None:
-    group = random_volumes().test
-    fakes = [0.5 * image for image in group.t1]
-    rows = score(fakes, group, RAW)
-    for row, fake, real, brain in zip(rows, fakes, group.t2, group.brain, strict=True):
-        error = (fake - real)[brain].square().mean().item()
-        assert row["psnr_brain"] == pytest.approx(10 * np.log10(4 / error), rel=1e-5)
-        pair = fake[0].numpy(), real[0].numpy()
-        _, similar = structural_similarity(*pair, data_range=2, full=True)
-        assert row["ssim_brain"] == pytest.approx(similar[brain[0].numpy()].mean())

@@ -21,7 +21,7 @@ from monai.losses import PatchAdversarialLoss
 from torch import Tensor, nn
 
 from examples.brats.data.options import DataOptions
-from examples.brats.model.inference import predict, synthesize
+from examples.brats.model.inference import synthesize
 from examples.brats.model.networks import (
     ResNetGenerator,
     make_discriminator,
@@ -176,8 +176,6 @@ def test_a_synthetic_volume_is_on_the_grid_of_its_file(choice: DataOptions, tmp_
     voxels = volume(4)
     voxels[:, :, 4] = 0
     image = nibabel.Nifti1Image(voxels, AFFINE)
-    image.header["descrip"] = b"made by hand"
-    image.set_qform(AFFINE, code=4)
     nibabel.save(image, tmp_path / "t1.nii.gz")
 
     generator = Negation()
@@ -185,8 +183,6 @@ def test_a_synthetic_volume_is_on_the_grid_of_its_file(choice: DataOptions, tmp_
     synthesize(tmp_path / "t1.nii.gz", out, generator, choice)
     result = nibabel.load(out)
     np.testing.assert_array_equal(result.affine, AFFINE)
-    assert bytes(result.header["descrip"]).startswith(b"made by hand")
-    assert int(result.header["qform_code"]) == 4
     expected = np.full(SHAPE, -1.0)
     if choice.dimensions == 3:
         expected[BRAIN] = -by_hand(voxels, voxels)[BRAIN]
@@ -226,11 +222,3 @@ def test_volume_in_another_orientation_and_resized(dimensions: int, tmp_path: Pa
     if dimensions == 2:
         error = np.abs(lps.get_fdata() + by_hand(voxels, voxels))[1:-1, 1:-1]
         assert error.max() < 0.03  # a shift by half a pixel would make it 0.1
-
-
-def test_windows_of_volumes_that_are_no_multiples() -> None:
-    images = [torch.rand(1, 21, 13, 9), torch.rand(1, 5, 8, 30)]
-    generator = Negation()
-    for fake, image in zip(predict(generator, images, patch=8), images, strict=True):
-        torch.testing.assert_close(fake, -image)
-    assert {tuple(seen.shape[1:]) for seen in generator.seen} == {(1, 8, 8, 8)}
