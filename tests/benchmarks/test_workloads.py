@@ -67,12 +67,3 @@ def test_a_registration_descends_loss_and_bending_energy() -> None:
     (state,) = workload.optimizers[0].state.values()
     # The first step makes Adam's mean of the gradients a tenth of the first one.
     torch.testing.assert_close(10 * state["exp_avg"], expected)
-
-
-@pytest.mark.parametrize(("budget", "further"), [(8e5, 8.0), (3e6, 20.0), (1e8, 8.0)])
-def test_largest_edge(budget: float, further: float) -> None:
-    def needed(edge: int) -> float:
-        return 1e5 + 10 * min(edge, 40) ** 3 + further * max(edge**3 - 40**3, 0)
-
-    found = bench_training.largest_edge(needed, budget, (16, 32))
-    assert needed(found) <= budget < needed(found + 16)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -51,38 +50,30 @@ def test_resume_takes_the_options_of_the_run(tmp_path: Path) -> None:
         parse(["nec", "--resume", str(tmp_path)])
 
 
-SENTENCES = {
-    main: [
-        (["munit"], "the system must be one of nec, pix2pix, cyclegan, cut, got 'munit'"),
-        (["nec", "lamda_ngf=1"], "there is no option 'lamda_ngf': did you mean lambda_ngf or"),
-        (["nec", "eps=nan"], "eps must be a positive number, got 'nan'"),
-        (["nec", "--loss-backend", "slow"], "loss_backend must be one of fused, eager, compiled"),
-        (["nec", "unet_channels=8"], "unet_channels must name the channels of two levels or more"),
-        (["nec", "data.phantom_spacing=x"], "data.phantom_spacing must be a number or none, got"),
-        (["--resume", "x", "epochs=3"], "a run goes on to a step: give steps in place of epochs"),
-        (["nec", "--speed", "3"], "unrecognized arguments: --speed"),
-        (["nec", "--config", "nowhere.json"], "nowhere.json cannot be read as JSON: "),
-    ],
-    paper.main: [
-        (["--jobs", "0"], "jobs must be at least 1, got 0"),
-        (["data.size=30"], "the ResNet needs a data.size that is a multiple of 4, got 30"),
-    ],
-    swap.main: [
-        (["--steps", "0"], "steps must be at least 1, got 0"),
-        (["generator=resnet"], "the ResNet is for slices: "),
-    ],
-}
+SENTENCES = (
+    (main, ["munit"], "the system must be one of nec, pix2pix, cyclegan, cut, got 'munit'"),
+    (main, ["nec", "lamda_ngf=1"], "there is no option 'lamda_ngf': did you mean lambda_ngf or"),
+    (main, ["nec", "eps=nan"], "eps must be a positive number, got 'nan'"),
+    (main, ["nec", "--loss-backend", "slow"], "loss_backend must be one of fused, eager, compiled"),
+    (
+        main,
+        ["nec", "unet_channels=8"],
+        "unet_channels must name the channels of two levels or more",
+    ),
+    (main, ["--resume", "x", "epochs=3"], "a run goes on to a step: give steps in place of epochs"),
+    (main, ["nec", "--config", "nowhere.json"], "nowhere.json cannot be read as JSON: "),
+    (paper.main, ["--jobs", "0"], "jobs must be at least 1, got 0"),
+    (paper.main, ["data.size=30"], "the ResNet needs a data.size that is a multiple of 4, got 30"),
+    (swap.main, ["--steps", "0"], "steps must be at least 1, got 0"),
+    (swap.main, ["generator=resnet"], "the ResNet is for slices: "),
+)
 
 
-@pytest.mark.parametrize("command", SENTENCES, ids=["train", "paper", "swap"])
 def test_what_is_wrong_is_one_sentence(
-    command: Callable[[list[str]], int],
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for words, sentence in SENTENCES[command]:
+    for command, words, sentence in SENTENCES:
         assert command(words) == 1
         printed = capsys.readouterr().err
         assert printed.startswith(f"error: {sentence}"), printed

@@ -25,19 +25,15 @@ AFFINE = np.array([[0, -1, 0, 30], [-2, 0, 0, 50], [0, 0, 4, -20], [0, 0, 0, 1.0
 
 def test_phantom_is_determined_by_seed_and_index() -> None:
     first, again, *others = (
-        brain_phantom((48, 48), seed=seed, index=index)
+        brain_phantom((48, 48), seed=seed, index=index).labels
         for seed, index in ((3, 5), (3, 5), (4, 5), (3, 6))
     )
-    np.testing.assert_array_equal(first[:3], again[:3])
-    for other in others:
-        assert (other.labels != first.labels).mean() > 0.05
+    np.testing.assert_array_equal(first, again)
+    assert all((other != first).mean() > 0.05 for other in others)
 
 
 def test_phantom_looks_like_two_mr_contrasts() -> None:
     phantom = brain_phantom((40, 48, 40), index=2, tumour=True)
-    assert set(np.unique(phantom.labels)) == set(range(len(TISSUES)))
-    for image in phantom[:2]:
-        np.testing.assert_array_equal(image > 0, phantom.labels > 0)
     t1, t2 = (
         {name: image[phantom.labels == k].mean() for k, name in enumerate(TISSUES)}
         for image in phantom[:2]
@@ -94,19 +90,11 @@ def test_demo_on_the_phantom(tmp_path: Path) -> None:
     assert (tmp_path / "ngf.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_demo_on_files_without_a_compiler(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def no_compiler(*_: object) -> None:
-        raise FileNotFoundError("g++")
-
-    monkeypatch.setattr(torch, "compile", lambda _: no_compiler)
+def test_demo_on_files(tmp_path: Path) -> None:
     images = voxels(), voxels()[::-1].copy()
     t1, t2 = (write(tmp_path / f"{k}.nii.gz", image) for k, image in enumerate(images))
-    assert demo.main(["--t1", t1, "--t2", t2, "--out", str(tmp_path / "a" / "b")]) == 0
-    assert "torch.compile failed: FileNotFoundError" in capsys.readouterr().out
-
-    facts = json.loads((tmp_path / "a" / "b" / "result.json").read_text())
+    assert demo.main(["--t1", t1, "--t2", t2, "--out", str(tmp_path / "out")]) == 0
+    facts = json.loads((tmp_path / "out" / "result.json").read_text())
     assert facts["shape"] == [8, 9, 7]
     assert facts["spacing_mm"] == [1, 2, 4]
     # The loss does not depend on how the axes are ordered and directed in the file.

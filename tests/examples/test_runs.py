@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from brats_runs import TINY, assert_equal, lines, make_trainer, run_file
+from brats_runs import TINY, assert_equal, make_trainer
 from helpers import ROOT, run_python, threads
 
 from examples.brats.data.images import load_data
@@ -32,9 +32,7 @@ def tiny_run(folder: Path, **changes: object) -> Run:
 
 
 @pytest.mark.slow
-def test_trains_once_goes_on_with_what_was_interrupted_and_names_what_fails(
-    tmp_path: Path,
-) -> None:
+def test_trains_once_goes_on_and_names_what_fails(tmp_path: Path) -> None:
     whole, half = tiny_run(tmp_path / "whole"), tiny_run(tmp_path / "half")
     bad = tiny_run(tmp_path / "bad", lr_generator=1e30, log_every=1)
 
@@ -97,31 +95,13 @@ def test_sigterm_stops_the_trainings_and_they_can_go_on(tmp_path: Path) -> None:
 
 TWO_PROCESSES = """
 import sys
-import time
 import torch
 from brats_runs import random_data, small_options
-from examples.brats.train.distributed import (
-    any_process,
-    average_gradients,
-    first_before_others,
-    joined,
-)
+from examples.brats.train.distributed import any_process, joined
 from examples.brats.train.loop import Trainer
 
 with joined("cpu") as process:
-    weight = torch.nn.Parameter(torch.zeros(2))
-    weight.grad = torch.tensor([0.0, 1.0]) + process.rank
-    average_gradients([weight, torch.nn.Parameter(torch.zeros(2))])
-    assert weight.grad.tolist() == [0.5, 1.5]
     assert any_process(process.rank == 1) and not any_process(False)
-
-    def call():
-        with open(f"{sys.argv[1]}/calls", "a") as file:
-            file.write(str(process.rank))
-        time.sleep(0.3)
-        return process.rank
-
-    assert first_before_others(call) == process.rank
     for system in ("nec", "cyclegan"):
         out = f"{sys.argv[1]}/{system}"
         options = small_options(system, out=out, batch=1, steps=2, pool=2, augment="none")
@@ -142,14 +122,10 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     launcher = "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"
     done = run_python(*launcher, str(script), str(tmp_path), PYTHONPATH=path, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "calls").read_text() == "01"
     for system in ("nec", "cyclegan"):
         run, alone = tmp_path / system, tmp_path / f"{system}-alone"
         first, second = (torch.load(run / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
         assert_equal(first, second)
-        assert run_file(run)["processes"] == 2
-        assert [row["step"] for row in lines(run)] == ["0", "1", "2"]
-
         trainer = make_trainer(alone, system, batch=2, steps=2, pool=4, augment="none")
         trainer.fit()
         for name, weight in trainer.learner.system.state_dict().items():

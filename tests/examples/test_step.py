@@ -102,21 +102,6 @@ def test_rates_are_constant_and_then_fall_to_zero() -> None:
     assert learner.optimizers["generator"].param_groups[0]["lr"] == pytest.approx(0.5)
 
 
-def test_delay_ramp_and_warmup_of_nec() -> None:
-    for changes, steps, expected in (
-        ({"delay": 0.3, "ramp": 0.5}, (0, 3, 4, 8, 9), [0, 0, 0.6, 3, 3]),
-        ({"delay": 0.3, "ramp": 0}, (2, 3, 9), [0, 3, 3]),
-    ):
-        system = make_learner(lambda_ngf=3, steps=10, **changes).system
-        assert [system.weights(step)["ngf"] for step in steps] == pytest.approx(expected)
-    learner = make_learner(warmup=0.2, steps=10)
-    assert [learner.system.weights(step)["l1"] for step in (0, 1, 2)] == [100, 100, 0]
-    source, target = next(pairs())
-    real = learner.system.discriminators["target"](source)  # the source is the target
-    expected = sum(F.softplus(-one).mean() for one in real) / len(real)
-    torch.testing.assert_close(learner.learn(0, source, target)["d_real"], expected)
-
-
 def test_average_of_the_generator() -> None:
     learner = make_learner(ema=0.9)
     first, second = pairs(2)
@@ -130,7 +115,7 @@ def test_average_of_the_generator() -> None:
 
 @pytest.mark.parametrize("system", ["cut", "cyclegan"])
 def test_a_learner_that_is_loaded_goes_on_as_the_one_that_was_saved(system: str) -> None:
-    learner, other = (make_learner(system, ema=0.9, pool=3, seed=seed) for seed in (0, 0))
+    learner, other = (make_learner(system, ema=0.9, pool=3) for _ in range(2))
     (first, second, third), steps = pairs(3), []
     for step, pair in enumerate((first, second)):
         learner.learn(step, *pair)
@@ -193,11 +178,9 @@ def test_half_precision_only_inside_the_networks() -> None:
 def test_an_overflow_in_fp16_changes_no_weight_but_the_scale() -> None:
     learner = make_learner(amp="fp16")
     learner.learn(0, *next(pairs()))
-    before, scale, state = weights(learner.system), learner.scaler.get_scale(), learner.state()
+    before, scale = weights(learner.system), learner.scaler.get_scale()
     for weight in learner.system.parameters():
         weight.register_hook(lambda gradient: gradient * math.inf)
     learner.learn(1, *next(pairs()))
     assert_equal(weights(learner.system), before)
     assert learner.scaler.get_scale() == scale / 2
-    learner.load(state)
-    assert learner.scaler.get_scale() == scale
