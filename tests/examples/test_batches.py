@@ -111,3 +111,8 @@ def test_batches_depend_on_their_numbers_only(paired: bool) -> None:
         for found, (source, target) in zip(batches, expected[2:], strict=True):
             assert torch.equal(found[0], source)
             assert torch.equal(found[1], target)
+    if paired:  # negated, a T1 gives itself away in a crop of its T2
+        again.target = [-image for image in again.source]
+        source, target = again.batch(0, "flip")
+        padding = (source == -1) & (target == -1)
+        assert torch.equal(target[~padding], -source[~padding])

@@ -35,8 +35,6 @@ from examples.brats.model.objectives import (
 )
 from examples.brats.options import make_options
 
-# --- Networks -------------------------------------------------------------------------------------
-
 
 def parameters(network: nn.Module) -> int:
     return sum(weight.numel() for weight in network.parameters())
@@ -53,22 +51,17 @@ def test_unet_has_the_papers_size() -> None:
         assert f"{parameters(generator) / 1e6:.2f}" == millions
 
 
-@pytest.mark.parametrize(
-    ("system", "channels", "sides"),
-    [
+def test_discriminators_of_the_papers() -> None:
+    for system, channels, sides in (
         ("nec", (1, 64, 128, 1), [126, 62, 30]),
         ("cyclegan", (1, 64, 128, 256, 512, 1), [30]),
-    ],
-)
-def test_discriminators_of_the_papers(
-    system: str, channels: tuple[int, ...], sides: list[int]
-) -> None:
-    discriminator = make_discriminator(make_options(system))
-    weights = sum(4 * 4 * c * d for c, d in itertools.pairwise(channels))
-    biases = channels[1] + 1  # those that no instance normalization takes away again
-    assert parameters(discriminator) == len(sides) * (weights + biases)
-    logits = discriminator(torch.randn(1, 1, 256, 256))
-    assert [tuple(one.shape) for one in logits] == [(1, 1, n, n) for n in sides]
+    ):
+        discriminator = make_discriminator(make_options(system))
+        weights = sum(4 * 4 * c * d for c, d in itertools.pairwise(channels))
+        biases = channels[1] + 1  # those that no instance normalization takes away again
+        assert parameters(discriminator) == len(sides) * (weights + biases)
+        logits = discriminator(torch.randn(1, 1, 256, 256))
+        assert [tuple(one.shape) for one in logits] == [(1, 1, n, n) for n in sides]
 
 
 def test_resnet_has_the_layers_of_the_paper() -> None:
@@ -77,9 +70,6 @@ def test_resnet_has_the_layers_of_the_paper() -> None:
     sides += [(3, 256, 128), (3, 128, 64), (7, 64, 1)]
     assert parameters(generator) == sum(k * k * c * d + d for k, c, d in sides)
     assert generator(torch.randn(1, 1, 32, 32)).shape == (1, 1, 32, 32)
-
-
-# --- Objectives -----------------------------------------------------------------------------------
 
 
 @covering(real=[True, False], criterion=[("bce", "bce"), ("lsgan", "least_squares")])
@@ -142,9 +132,6 @@ def test_pool_shows_half_from_the_past() -> None:
     assert len(set(seen)) == len(seen)
     # The binomial law: 4000 draws, standard deviation 32. Some of those kept come back at once.
     assert abs(fresh - 2000) < 5 * 32
-
-
-# --- Whole volumes --------------------------------------------------------------------------------
 
 
 class Negation(nn.Module):

@@ -43,14 +43,9 @@ def test_registration(transform: str, tmp_path: Path, capsys: pytest.CaptureFixt
     assert imread(tmp_path / "register_pair.png").std() > 0.05
 
 
-def test_a_displacement_of_nothing_and_of_one_voxel() -> None:
+def test_warps_as_examples_registration_which_shares_no_line() -> None:
     image, spacing = torch.rand(1, 1, 5, 6, 7), (1.0, 2.0, 3.0)
-    nothing = torch.zeros(1, 3, 5, 6, 7)
-    torch.testing.assert_close(register_pair.warp(image, nothing, spacing), image)
-    along = nothing + torch.tensor([0.0, 2.0, 0.0]).view(1, 3, 1, 1, 1)
-    moved = register_pair.warp(image, along, spacing)
-    torch.testing.assert_close(moved[:, :, :, :-1], image[:, :, :, 1:])
-    anything = 4 * torch.rand(1, 3, 5, 6, 7) - 2  # as examples/registration, which shares no line
+    anything = 4 * torch.rand(1, 3, 5, 6, 7) - 2
     other = register_pair.warp(image, anything, spacing)
     torch.testing.assert_close(warp(image, anything, spacing), other, rtol=1e-4, atol=1e-5)
 

@@ -6,9 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import threading
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,7 +18,6 @@ from examples.brats.data.images import load_data
 from examples.brats.train import __main__ as train
 from examples.brats.train import runs
 from examples.brats.train.loop import Trainer
-from examples.brats.train.records import read_facts
 from examples.brats.train.runs import Run, train_all
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -73,24 +69,6 @@ def test_a_run_of_before_an_option_has_its_default(
     assert train.main(["--resume", str(run.options.folder)]) == 1
     error = f"error: {path} is of another version: there is no option 'later':"
     assert capsys.readouterr().err.startswith(error)
-
-
-@pytest.mark.slow
-def test_sigterm_stops_the_trainings_and_they_can_go_on(tmp_path: Path) -> None:
-    run = tiny_run(tmp_path, steps=100_000)
-
-    def stop() -> None:
-        deadline = time.monotonic() + 120
-        while read_facts(run.options.folder).get("step", 0) < 2 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=stop, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        train_all([run], jobs=1)
-    facts = read_facts(run.options.folder)
-    assert facts["state"] == "interrupted"
-    assert torch.load(run.options.folder / "last.pt")["step"] == facts["step"]
 
 
 TWO_PROCESSES = """

@@ -223,23 +223,6 @@ def test_what_was_written_after_the_checkpoint_is_dropped(tmp_path: Path) -> Non
     assert [row["step"] for row in lines(tmp_path)] == ["0", "1", "2", "3", "4", "5", "6"]
 
 
-def test_killed_between_its_two_checkpoints(
-    run: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def save(path: Path, state: dict[str, object]) -> None:
-        save_checkpoint(path, state)
-        if path.name == "best.pt":
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(training, "save_checkpoint", save)
-    with pytest.raises(KeyboardInterrupt):
-        make_trainer(tmp_path, **RUN).fit()
-    monkeypatch.undo()
-    make_trainer(tmp_path, resume=True, **RUN).fit()
-    states = [load_checkpoint(folder / "best.pt") for folder in (run[0], tmp_path)]
-    assert_equal(states[0]["generator"], states[1]["generator"])
-
-
 def test_checkpoints_that_cannot_be_used(run: tuple[Path, Any], tmp_path: Path) -> None:
     folder = shutil.copytree(run[0], tmp_path / "run")
     path = folder / "last.pt"
