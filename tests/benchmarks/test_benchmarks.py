@@ -65,7 +65,6 @@ def race() -> Race:
         lambda input, target: 0.5 * (ngf_loss(input, target) + ngf_loss(input.detach(), target)),
         lambda input, target: ngf_loss(input, target) + float("nan"),
     ],
-    ids=["value", "gradient", "nan"],
 )
 def test_a_wrong_peer_is_not_timed(race: Race, wrong: Any) -> None:
     images = race.images((1, 1, 128, 128, 128))

@@ -162,9 +162,7 @@ BRAIN = slice(2, 14), slice(3, 13), slice(0, 6)  # the box around it
 def test_a_synthetic_volume_is_on_the_grid_of_its_file(choice: DataOptions, tmp_path: Path) -> None:
     voxels = volume(4)
     voxels[:, :, 4] = 0
-    image = nibabel.Nifti1Image(voxels, AFFINE)
-    nibabel.save(image, tmp_path / "t1.nii.gz")
-
+    save(tmp_path / "t1.nii.gz", voxels, AFFINE)
     generator = Negation()
     out = tmp_path / "new" / "t2.nii.gz"
     synthesize(tmp_path / "t1.nii.gz", out, generator, choice)

@@ -36,8 +36,7 @@ def test_synthesis(
 @pytest.mark.parametrize("transform", ["affine", "displacement"])
 def test_registration(transform: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--size", "32", "40", "32", "--levels", "2", "--steps", "30"]
-    words = [*small, "--transform", transform, "--out", str(tmp_path)]
-    assert register_pair.main(words) == 0
+    assert register_pair.main([*small, "--transform", transform, "--out", str(tmp_path)]) == 0
     before, after = numbers(capsys.readouterr().out)
     assert after < {"affine": 0.4, "displacement": 0.75}[transform] * before
     assert imread(tmp_path / "register_pair.png").std() > 0.05

@@ -82,13 +82,8 @@ def test_errors_of_truth_and_of_nothing(problem: Problem) -> None:
     assert nothing.tre_max == pytest.approx(lengths.max().item())
 
 
-def test_jacobian_of_stretch_and_fold() -> None:
-    x = torch.arange(SIZE[1]) * SPACING[1]
-    stretched, folded = constant(0, 0, 0), constant(0, 0, 0)
-    stretched[:, 1] = 0.25 * x[:, None]
-    torch.testing.assert_close(
-        jacobian_determinant(stretched, SPACING), torch.full((1, 1, *SIZE), 1.25)
-    )
+def test_jacobian_of_a_fold() -> None:
+    folded = constant(0, 0, 0)
     folded[:, 1, :, 5:7] = torch.tensor([8.0, -8.0])[:, None]  # both pass each other
     determinant = jacobian_determinant(folded, SPACING)
     assert (determinant <= 0).nonzero()[:, 3].unique().tolist() == [5, 6]

@@ -38,9 +38,6 @@ from examples.brats.train.__main__ import main
 from examples.brats.train.loop import Trainer, load_generator
 from examples.brats.train.records import load_checkpoint, save_checkpoint
 
-UNKNOWN = dict.fromkeys(training.COSTS, "")  # what differs from run to run
-
-
 RUN = {"steps": 6, "validate_every": 4, "lr_generator": 0.02, "ema": 0.5}
 
 
@@ -78,7 +75,6 @@ def after_step(trainer: Trainer, step: int, action: Callable[[], object]) -> Non
 def test_a_run_writes_its_records(run: tuple[Path, Any]) -> None:
     rows = lines(run[0])
     assert [row["step"] for row in rows] == [str(step) for step in range(7)]
-    assert float(rows[1]["epoch"]) == pytest.approx(1 / 3)  # 6 images in batches of 2
     validated = [row["step"] for row in rows if row["ssim"]]
     assert validated == ["0", "4", "6"]  # before the first and after the last one in any case
     rates = [float(row["lr_generator"]) for row in rows]
@@ -206,7 +202,8 @@ def test_resumed_is_uninterrupted(system: str, own: dict[str, object], tmp_path:
             state["options"]["out"] = ""
             state.pop("seconds", None)
         assert_equal(*states)
-    assert [row | UNKNOWN for row in lines(whole)] == [row | UNKNOWN for row in lines(parts)]
+    unknown = dict.fromkeys(training.COSTS, "")  # differs from run to run
+    assert [row | unknown for row in lines(whole)] == [row | unknown for row in lines(parts)]
 
 
 def test_what_was_written_after_the_checkpoint_is_dropped(tmp_path: Path) -> None:
