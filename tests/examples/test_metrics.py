@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""examples/brats/report/metrics.py: the metrics by hand, and the predictions that cost nothing."""
+"""examples/brats/report/metrics.py: the metrics by hand."""
 
 from __future__ import annotations
 

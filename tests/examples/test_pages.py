@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""examples/brats: from runs to pages, tables and figures, and what is judged of them."""
+"""examples/brats: from runs to pages and tables."""
 
 from __future__ import annotations
 
