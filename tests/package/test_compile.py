@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -170,11 +172,7 @@ CHECKED = [
 ]
 
 
-@covering(
-    checked=CHECKED,
-    wanted=[(False, False), (True, False), (False, True), (True, True)],
-    reduction=range(3),
-)
+@covering(checked=CHECKED, wanted=product([False, True], repeat=2), reduction=range(3))
 def test_opcheck(checked: Any, wanted: tuple[bool, bool], reduction: int) -> None:
     name, dtypes, has_maps = checked
     (case,) = by_name(name)
@@ -189,9 +187,7 @@ def test_opcheck(checked: Any, wanted: tuple[bool, bool], reduction: int) -> Non
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize(
-    "mode", [FakeTensorMode, lambda: torch.device("meta")], ids=["fake", "meta"]
-)
+@pytest.mark.parametrize("mode", [FakeTensorMode, partial(torch.device, "meta")])
 def test_tensors_without_data(mode: Any, reduction: str) -> None:
     """Tools that plan the memory of a training step use such tensors."""
     case = SMALL[1]
