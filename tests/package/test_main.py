@@ -63,16 +63,6 @@ def test_main_prints_where_it_runs_checks_and_times(report: str) -> None:
     assert report.endswith("the fused loss agrees with its reference\n")
 
 
-def test_main_says_why_a_device_has_no_kernels(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(_ops, "FUSED_DEVICES", frozenset())
-    assert main([]) == 0
-    printed = capsys.readouterr().out
-    assert "takes the reference: nec_ext has no kernels for cpu\n" in printed
-    assert "fused, ms" not in printed
-
-
 def test_main_fails_if_the_loss_is_wrong(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

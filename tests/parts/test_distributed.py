@@ -77,16 +77,12 @@ SPLITS = [
 ]
 
 
-def images_of(split: Split, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
-    return Case("split", split.shape).images(dtype)
+def images_of(split: Split) -> tuple[Tensor, Tensor]:
+    return Case("split", split.shape).images(torch.float64)
 
 
 @covering(
-    split=SPLITS,
-    formula=FORMULAS,
-    wanted=WANTED,
-    reduction=["mean", "sum"],
-    mapped=[False, True],
+    split=SPLITS, formula=FORMULAS, wanted=WANTED, reduction=["mean", "sum"], mapped=[False, True]
 )
 def test_whole_loss_and_slices_of_its_gradient(
     ranks: Ranks, split: Split, formula: dict[str, str], wanted: str, reduction: str, mapped: bool
