@@ -22,32 +22,29 @@ from examples.registration.warp import warp
 pytestmark = bench_training.pytestmark
 
 
-def synthesis(dtype: torch.dtype = torch.float32) -> Synthesis:
+# In float64: Adam takes whole steps where a gradient is but rounding errors.
+def synthesis() -> Synthesis:
     workload = workloads.tiny("cpu", 3, 16)
-    workload.learner.system.to(dtype)
+    workload.learner.system.double()
     torch.manual_seed(0)
-    workload.images = tuple(torch.rand(2, 1, 1, 16, 16, 16, dtype=dtype))
+    workload.images = tuple(torch.rand(2, 1, 1, 16, 16, 16, dtype=torch.float64))
     return workload
 
 
-def registration(dtype: torch.dtype = torch.float32) -> Registration:
+def registration() -> Registration:
     torch.manual_seed(0)
-    noise = F.avg_pool3d(torch.randn(1, 1, 16, 16, 16, dtype=dtype), 5, stride=1, padding=2)
+    noise = F.avg_pool3d(torch.randn(1, 1, 16, 16, 16, dtype=torch.float64), 5, stride=1, padding=2)
     return Registration("noise", noise, -noise.roll(1, dims=2))
 
 
 @pytest.mark.parametrize("build", [synthesis, registration])
 def test_nothing_but_the_loss_is_swapped(build: Callable[..., Workload]) -> None:
-    """Compare in float64: Adam takes whole steps where a gradient is but rounding errors."""
-
     def way_of(function: LossFunction) -> Tensor:
-        """Say how far two steps take the parameters."""
-        workload = build(torch.float64)
+        workload = build()
         parameters = [tensor for tensor in workload.lasting() if tensor.requires_grad]
         before = torch.cat([p.detach().flatten() for p in parameters])
         for _ in range(2):
-            losses = workload.step(function)
-        assert all(loss.isfinite() for loss in losses)
+            workload.step(function)
         assert all(tensor.grad is None for tensor in workload.lasting())
         return torch.cat([p.detach().flatten() for p in parameters]) - before
 
@@ -57,7 +54,7 @@ def test_nothing_but_the_loss_is_swapped(build: Callable[..., Workload]) -> None
 
 
 def test_a_registration_descends_loss_and_bending_energy() -> None:
-    workload = registration(torch.float64)
+    workload = registration()
     fixed, moving = workload.images
     knots = workload.descent.knots
     with torch.no_grad():
@@ -71,13 +68,11 @@ def test_a_registration_descends_loss_and_bending_energy() -> None:
     torch.testing.assert_close(10 * state["exp_avg"], expected)
 
 
-@pytest.mark.parametrize("budget", [8e5, 3e6, 1e8])
-@pytest.mark.parametrize("further", [8.0, 20.0])
-def test_largest_edge(budget: float, further: float) -> None:
-    """Find it where a further voxel needs more, or less, than between the probes."""
+def test_largest_edge() -> None:
+    for budget, further in ((8e5, 8.0), (3e6, 20.0), (1e8, 8.0)):
 
-    def needed(edge: int) -> float:
-        return 1e5 + 10 * min(edge, 40) ** 3 + further * max(edge**3 - 40**3, 0)
+        def needed(edge: int, further: float = further) -> float:
+            return 1e5 + 10 * min(edge, 40) ** 3 + further * max(edge**3 - 40**3, 0)
 
-    found = bench_training.largest_edge(needed, budget, (16, 32))
-    assert needed(found) <= budget < needed(found + 16)
+        found = bench_training.largest_edge(needed, budget, (16, 32))
+        assert needed(found) <= budget < needed(found + 16)

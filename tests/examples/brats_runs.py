@@ -51,20 +51,20 @@ def small_options(system: str = "nec", **changes: object) -> Options:
     return make_options(system, "cpu", SMALL, changes)
 
 
-def random_images(count: int, seed: int, size: int = SIZE) -> Tensor:
-    """Make ``(count, 1, size, size)`` in [-1, 1], smooth enough for edges, with a background."""
+def random_images(count: int, seed: int) -> Tensor:
+    """Make ``(count, 1, SIZE, SIZE)`` in [-1, 1], smooth enough for edges, with a background."""
     generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(count, 1, size // 4, size // 4, generator=generator) * 2 - 1
-    images = torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear")
-    images[..., : size // 4] = -1
+    coarse = torch.rand(count, 1, SIZE // 4, SIZE // 4, generator=generator) * 2 - 1
+    images = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bilinear")
+    images[..., : SIZE // 4] = -1
     return images
 
 
-def random_data(size: int = SIZE) -> Data:
+def random_data() -> Data:
     """Make four groups of images without any meaning."""
 
     def images(count: int, seed: int) -> ImageSet:
-        t1, t2 = random_images(count, seed, size), random_images(count, seed + 1, size)
+        t1, t2 = random_images(count, seed), random_images(count, seed + 1)
         names = [f"random-{seed}-{k}" for k in range(count)]
         return ImageSet(names, t1, t2, t1 > -1, None, 1.0)
 
@@ -124,10 +124,8 @@ def assert_equal(a: object, b: object) -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
     elif isinstance(a, dict):
         assert a.keys() == b.keys()
-        for key in a:
-            assert_equal(a[key], b[key])
+        assert_equal(list(a.values()), [b[key] for key in a])
     elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b)
         for x, y in zip(a, b, strict=True):
             assert_equal(x, y)
     else:

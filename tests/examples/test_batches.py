@@ -27,10 +27,6 @@ def numbered(n: int, size: int = 8) -> Data:
     return Data(source, target, source, source)
 
 
-def first_pixels(images: Tensor) -> list[int]:
-    return images[:, 0, 0, 0].int().tolist()
-
-
 @covering(world_size=[1, 2], paired=[False, True])
 def test_an_epoch_sees_each_source_once(world_size: int, paired: bool) -> None:
     pairs = training_pairs(numbered(12), paired, batch_size=3, seed=1)
@@ -41,20 +37,18 @@ def test_an_epoch_sees_each_source_once(world_size: int, paired: bool) -> None:
         seen = []
         for step in range(epoch * steps, (epoch + 1) * steps):
             ranks = [pairs.batch(step, "none", rank, world_size) for rank in range(world_size)]
-            step_sources = [k for source, _ in ranks for k in first_pixels(source)]
+            step_sources = [k for source, _ in ranks for k in source[:, 0, 0, 0].int().tolist()]
             assert len(set(step_sources)) == 3 * world_size  # ranks are disjoint
             seen += step_sources
-            targets += [k for _, target in ranks for k in first_pixels(target)]
+            targets += [k for _, target in ranks for k in target[:, 0, 0, 0].int().tolist()]
         assert sorted(seen) == list(range(12))
         epochs.append(seen)
     assert epochs[0] != epochs[1] != epochs[2]
     if paired:
         assert targets == [-k for seen in epochs for k in seen]
-        return
-    assert set(targets) <= set(range(100, 112))
-    assert len(set(targets)) > 8
-    # Uniform draws: within an epoch some targets come twice.
-    assert len(set(targets[:12])) < 12
+    else:
+        assert set(targets) <= set(range(100, 112))
+        assert len(set(targets[:12])) < 12  # draws: within an epoch some targets come twice
 
 
 @pytest.mark.parametrize("augment", ["flip", "jitter"])
@@ -67,36 +61,24 @@ def test_augmentation_is_joint_for_pairs_and_not_otherwise(augment: str) -> None
     alone = training_pairs(data, False, batch_size=8, seed=0).batch(0, augment)
     assert not torch.allclose(alone[1], -alone[0])
     # Left and right change sides, back and front do not.
-    rises = {bool(image[0, -1, 0] > image[0, 0, 0]) for image in alone[0]}
-    assert rises == {True, False}
+    assert len({bool(image[0, -1, 0] > image[0, 0, 0]) for image in alone[0]}) == 2
     assert all(image[0, 0, -1] > image[0, 0, 0] for image in alone[0])
-    assert alone[0].shape == (8, 1, 16, 16)
-    if augment == "jitter":  # 16 of 18 pixels: the ramp is less steep, and begins anywhere
-        steps = alone[0].diff(dim=2).abs()[:, :, 3:-3].mean((1, 2, 3))
-        torch.testing.assert_close(steps, torch.full((8,), 2 / 15 * 16 / 18), rtol=0.02, atol=0)
-        assert len({round(image.min().item(), 3) for image in alone[0]}) > 2
-
-
-def places(*shape: int) -> Tensor:
-    """Make a volume of three channels that say where a voxel is, from 0 to 1 along each axis."""
-    axes = [(torch.arange(n) + 0.5) / n for n in shape]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
 def test_crops_of_two_brains_are_of_one_place() -> None:
+    def places(*shape: int) -> Tensor:
+        axes = [(torch.arange(n) + 0.5) / n for n in shape]  # from 0 to 1 along each axis
+        return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+
     source, target = places(30, 40, 26), places(33, 36, 24)
     everywhere = [torch.ones(1, *image.shape[1:], dtype=torch.bool) for image in (source, target)]
     patches = Patches(16, everywhere[:1], everywhere[1:])
     rng = np.random.default_rng(0)
-    corners = set()
     for _ in range(50):
         place = patches.draw((0, 0), rng)
         a, b = (patches.cut(image, place) for image in (source, target))
-        assert a.shape == b.shape == (3, 16, 16, 16)
         middles = (image.mean((1, 2, 3)) for image in (a, b))
         torch.testing.assert_close(*middles, rtol=0, atol=1.5 / 24)
-        corners.add(tuple(place > 0.5))
-    assert len(corners) == 8
 
 
 def test_a_fifth_of_a_crop_is_brain_in_both_or_it_is_the_middle() -> None:
@@ -127,8 +109,6 @@ def test_batches_depend_on_their_numbers_only(paired: bool) -> None:
         for found, (source, target) in zip(batches, expected[2:], strict=True):
             assert torch.equal(found[0], source)
             assert torch.equal(found[1], target)
-            assert source.shape == target.shape == (2, 1, 16, 16, 16)
-            assert not torch.equal(source, target)
     if paired:  # negated, a T1 gives itself away in a crop of its T2
         again.target = [-image for image in again.source]
         source, target = again.batch(0, "flip")

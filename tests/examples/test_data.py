@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import os
 import shutil
@@ -19,7 +18,6 @@ import pytest
 import torch
 from brats_files import NAMES, by_hand, options, save, volume
 from brats_runs import assert_equal
-from monai.transforms import Compose, Resize, ScaleIntensityRangePercentiles
 
 from examples.brats.data import sources, split
 from examples.brats.data.images import load_data
@@ -37,9 +35,6 @@ def test_groups_are_those_of_the_sorted_subjects_and_normalized_as_in_the_paper(
     groups = [data.source, data.target, data.validation, data.test]
     assert [images.names for images in groups] == [NAMES[:1], NAMES[1:3], NAMES[3:4], NAMES[4:]]
     for images in groups:
-        assert len(images) == len(images.names) == len(images.t1)
-        assert images.t1.dtype == images.t2.dtype == torch.float32
-        assert images.labels is None
         for name, *found, brain in zip(
             images.names, images.t1, images.t2, images.brain, strict=True
         ):
@@ -47,7 +42,6 @@ def test_groups_are_those_of_the_sorted_subjects_and_normalized_as_in_the_paper(
             raw = [volume(2 * k + j)[:, :, 2] for j in (0, 1)]
             for image, slices in zip(found, raw, strict=True):
                 np.testing.assert_allclose(image[0], by_hand(slices, slices), atol=1e-6)
-                assert (image[0][torch.from_numpy(slices == 0)] == -1).all()
             np.testing.assert_array_equal(brain[0], (raw[0] > 0) | (raw[1] > 0))
 
 
@@ -62,23 +56,6 @@ def test_percentiles_of_a_volume_of_the_foreground_and_others(root: Path) -> Non
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_resizing_is_monais(root: Path) -> None:
-    scaling = ScaleIntensityRangePercentiles(1, 99, -1, 1, clip=True)
-    oracle = Compose([scaling, Resize((40, 40), mode="bilinear", align_corners=False)])
-    images = load_data(options(root, size=40)).source
-    expected = oracle(volume(0)[None, :, :, 2].astype(np.float32))
-    np.testing.assert_allclose(images.t1[0], expected, atol=1e-5)
-    assert images.spacing == 0.4
-    # Background stays exactly -1 beyond the reach of the filter, also where images get smaller.
-    for size in (40, 8):
-        images = load_data(options(root, size=size)).source
-        rough = load_data(options(root, size=size, anti_aliasing=False)).source
-        assert torch.allclose(images.t1, rough.t1, atol=1e-5) == (size == 40)
-        assert (images.t1[0, 0, :, 0] == -1).all()
-        assert images.brain.shape == images.t1.shape
-        assert 0.3 < images.brain.float().mean() < 0.6
-
-
 def test_crop_is_the_centre_after_the_percentiles(root: Path) -> None:
     whole, part = (load_data(options(root, crop=n, size=n or 16)).source for n in (0, 8))
     assert torch.equal(part.t1, whole.t1[..., 4:12, 4:12])
@@ -89,63 +66,37 @@ def test_crop_is_the_centre_after_the_percentiles(root: Path) -> None:
 
 def test_slices_of_a_range_without_the_empty_ones(root: Path) -> None:
     voxels = volume(1)
-    voxels[:, :, [3, 5]] = 0
-    voxels[8, 8, 5] = 1  # less than the percentiles see
+    voxels[:, :, 3:] = 0
     save(root / T2, voxels)
     with pytest.warns(UserWarning, match=r"train_t1: 2 slices.*slice 3 of .*00003.*-t1n.nii.gz"):
         data = load_data(options(root, slices="1:6:2"))
     assert data.source.names == [f"{NAMES[0]}_s001"]
     assert data.target.names == [f"{name}_s{k:03d}" for name in NAMES[1:3] for k in (1, 3, 5)]
     assert data.target.subjects == [NAMES[1]] * 3 + [NAMES[2]] * 3
-    for k, image in zip((1, 3, 5), data.target.t2[3:], strict=True):
-        raw = volume(5)[:, :, k]
-        np.testing.assert_allclose(image[0], by_hand(raw, raw), atol=1e-6)
+    raw = volume(5)[:, :, 3]
+    np.testing.assert_allclose(data.target.t2[4, 0], by_hand(raw, raw), atol=1e-6)
 
 
-def test_older_names(root: Path) -> None:
-    expected = load_data(options(root))
-    for name in NAMES:
-        for new, old in (("-t1n.nii.gz", "_t1.nii.gz"), ("-t2w.nii.gz", "_t2.nii.gz")):
-            (root / name / (name + new)).rename(root / name / (name + old))
-    assert torch.equal(load_data(options(root)).test.t2, expected.test.t2)
-    swapped = load_data(options(root, t1_suffix="_t2.nii.gz", t2_suffix="_t2.nii.gz"))
-    assert torch.equal(swapped.source.t1, expected.source.t2)
-
-
-def test_images_come_from_the_cache(
-    root: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_come_from_the_cache(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load_data(options(root))
-    assert len(list(own_cache.iterdir())) == 4
-    read: list[Path] = []
+    read: list[str] = []
     real = sources.read_pair
-    monkeypatch.setattr(sources, "read_pair", lambda *paths: read.append(paths[0]) or real(*paths))
+    monkeypatch.setattr(
+        sources, "read_pair", lambda *paths: read.append(paths[0].name) or real(*paths)
+    )
     assert_equal(asdict(load_data(options(root))), asdict(first))
     assert not read
-    # Another option, another file or a damaged cache: read again.
     load_data(options(root, upper=98.0))
     assert len(read) == 5
     save(root / T1, volume(77))
-    changed = load_data(options(root))
-    assert [path.name for path in read[5:]] == [Path(T1).name]
-    assert not torch.equal(changed.source.t1, first.source.t1)
-    for path in own_cache.iterdir():
-        damaged = path.read_bytes()[:1000]
-        path.unlink()  # the images above are mapped to it
-        path.write_bytes(damaged)
-    assert_equal(asdict(load_data(options(root))), asdict(changed))
-    assert len(read) == 11
-    # A newer file of the same size.
-    os.utime(root / NAMES[4] / f"{NAMES[4]}-t2w.nii.gz")
+    assert not torch.equal(load_data(options(root)).source.t1, first.source.t1)
+    os.utime(root / NAMES[4] / f"{NAMES[4]}-t2w.nii.gz")  # a newer file of the same size
     load_data(options(root))
-    assert [path.name for path in read[11:]] == [f"{NAMES[4]}-t1n.nii.gz"]
-    assert not [path for path in own_cache.iterdir() if path.suffix == ".tmp"]
+    assert read[5:] == [Path(T1).name, f"{NAMES[4]}-t1n.nii.gz"]
 
 
 def test_phantom_is_the_default_and_normalized_alike() -> None:
     data = load_data(DataOptions(size=32, seed=3, phantom_sizes="2/2/1/1"))
-    names = [name for images in vars(data).values() for name in images.names]
-    assert names == [f"phantom-000{k}" for k in range(6)]
     brain = brain_phantom((32, 32), seed=3, index=3)
     for kind, raw in (("t1", brain.t1), ("t2", brain.t2)):
         raw = raw[::-1, ::-1]  # right and front to left and back
@@ -153,21 +104,9 @@ def test_phantom_is_the_default_and_normalized_alike() -> None:
     np.testing.assert_array_equal(data.target.labels[1, 0], brain.labels[::-1, ::-1])
     np.testing.assert_array_equal(data.target.brain[1, 0], (brain.labels > 0)[::-1, ::-1])
     assert data.target.spacing == 6.0
-    wide = DataOptions(size=32, phantom_sizes="1/1/1/1", phantom_spacing=7.5, phantom_blur=1.0)
-    blurred = load_data(wide).source
-    assert blurred.spacing == 7.5
-    assert (blurred.t1[~blurred.brain] == -1).all()
-    assert torch.equal(blurred.brain, blurred.labels > 0)
-    steps = [abs(images.t1.diff(dim=2)).mean() for images in (blurred, data.source)]
-    assert steps[0] < 0.7 * steps[1]
-    # Toned: another curve, which keeps the order of intensities.
-    toned = load_data(DataOptions(size=32, phantom_sizes="1/1/1/1", phantom_target="toned")).test
-    t1, t2 = toned.t1[toned.brain], toned.t2[toned.brain]
-    assert (t2[t1.argsort()].diff() >= -1e-6).all()
-    assert t2.mean() < t1.mean() - 0.3
 
 
-def test_volumes_are_normalized_whole_and_cropped_to_the_brain(root: Path, own_cache: Path) -> None:
+def test_volumes_are_normalized_whole_and_cropped_to_the_brain(root: Path) -> None:
     larger = [np.pad(volume(k), ((4, 0), (0, 2), (1, 0))) for k in (76, 77)]  # of another shape
     for kind, voxels in zip(("t1n", "t2w"), larger, strict=True):
         save(root / NAMES[2] / f"{NAMES[2]}-{kind}.nii.gz", voxels)
@@ -178,10 +117,6 @@ def test_volumes_are_normalized_whole_and_cropped_to_the_brain(root: Path, own_c
     expected = by_hand(larger[1], larger[1])[4:, :-2, 1:][BOX]
     np.testing.assert_allclose(data.target.t2[1][0], expected, atol=1e-6)
     np.testing.assert_array_equal(data.target.brain[1][0], larger[1][4:, :-2, 1:][BOX] > 0)
-    # One file per volume: another split has the same ones.
-    assert len(list(own_cache.iterdir())) == 5
-    load_data(options(root, dimensions=3, split="2/1/1/1"))
-    assert len(list(own_cache.iterdir())) == 5
 
 
 def test_volumes_of_another_spacing(root: Path) -> None:
@@ -195,32 +130,6 @@ def test_volumes_of_another_spacing(root: Path) -> None:
     low, high = np.percentile(smooth, [1, 99])
     expected = 2 * (100.5 + 2 * np.arange(6) - low) / (high - low) - 1
     np.testing.assert_allclose(images.t1[0][0, 1:-1, 3, 3], expected[1:-1], atol=2e-3)
-    assert images.brain[0].all()
-
-
-# --- Who belongs where ----------------------------------------------------------------------------
-
-
-def test_paper_split_is_recognized_by_its_checksum(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = [f"BraTS-GLI-{k:05d}-000" for k in range(1251)]
-    for name in reversed(names):
-        (tmp_path / name).mkdir()
-    paper = DataOptions(data=str(tmp_path))
-    with pytest.warns(UserWarning, match="does not have the paper's subjects"):
-        groups = split.split_subjects(paper)
-    parts = names[:400], names[400:800], names[800:810], names[810:]
-    assert tuple(groups.values()) == parts
-    assert list(groups) == ["train_t1", "train_t2", "val", "test"]
-
-    # Were these the paper's, nothing would be said.
-    sums = tuple(hashlib.sha256("\n".join(part).encode()).hexdigest() for part in parts)
-    monkeypatch.setattr(split, "PAPER_SHA256", sums)
-    assert split.split_subjects(paper) == groups
-    (tmp_path / names[1000]).rename(tmp_path / "BraTS-GLI-01000-001")
-    with pytest.warns(UserWarning, match="paper's subjects"):
-        split.split_subjects(paper)
 
 
 def test_split_from_a_file(root: Path, tmp_path: Path) -> None:
@@ -233,8 +142,6 @@ def test_split_from_a_file(root: Path, tmp_path: Path) -> None:
     for test, message in (
         ({"test": NAMES[:1]}, f"the split names subject {NAMES[0]} twice"),
         ({"test": ["BraTS-GLI-99999-000"]}, "has no subject BraTS-GLI-99999-000"),
-        ({"test": []}, "at least one in each"),
-        ({"test": "all"}, "must name subjects"),
         ({}, r"must be a JSON file with lists .*KeyError"),
     ):
         path.write_text(json.dumps(groups | test))
@@ -248,9 +155,6 @@ def test_a_patient_in_training_and_elsewhere_is_worth_a_warning(root: Path) -> N
         split.split_subjects(options(root))
 
 
-# --- What is refused ------------------------------------------------------------------------------
-
-
 def truncated(root: Path) -> None:
     whole = gzip.decompress((root / T1).read_bytes())
     (root / T1).write_bytes(gzip.compress(whole)[:-200])
@@ -262,21 +166,15 @@ def files(*paths: str, voxels: np.ndarray, steps: tuple[float, ...] = (1, 1, 1))
     return lambda root: [save(root / path, voxels, affine) for path in paths]
 
 
-OTHER = [f"{NAMES[2]}/{NAMES[2]}-{kind}.nii.gz" for kind in ("t1n", "t2w")]
-NAN = np.where(volume(1) == volume(1).max(), np.nan, volume(1))
 DAMAGES = (
     (truncated, f"{T1} cannot be read as NIfTI: "),
-    (files(T2, voxels=NAN), f"{T2} contains NaN or infinite voxels"),
+    (files(T2, voxels=np.where(volume(1) > 0, 1, np.nan)), f"{T2} contains NaN or infinite voxels"),
     (files(T1, voxels=0 * volume(0)), f"slice 2 of .*{T1} or its T2 has no contrast"),
     (lambda root: (root / T2).unlink(), f"{NAMES[0]} has no {NAMES[0]}-t2w.nii.gz"),
     (lambda root: shutil.rmtree(root / NAMES[4]), "split=1/2/1/1 needs 5 subjects, .* has 4"),
-    (files(T2, voxels=volume(1)[..., None]), rf"{T2} must be a 3D volume, got shape \(16, 16, 6,"),
     (files(T2, voxels=volume(1)[:, :, 1:]), rf"{T2} has shape \(16, 16, 5\), its"),
     (files(T2, voxels=volume(1), steps=(1, 1, 2)), f"{T2} lies differ"),
-    (files(*OTHER, voxels=volume(4), steps=(2, 2, 1)), f"{OTHER[0]} has slices of 16² .* of 2 mm,"),
-    (files(T1, T2, voxels=volume(0)[:, :, :2]), f"{T1} has 2 axial slices: there is no 2"),
     (files(T1, T2, voxels=volume(0)[:, 2:14]), f"{T1} must have square .*16 x 12 of 1 x 1 mm"),
-    (files(T1, T2, voxels=volume(0), steps=(1, 1.5, 1)), r"16 x 16 of 1 x 1\.5 mm"),
 )
 
 
@@ -294,16 +192,10 @@ def test_options_are_refused(root: Path) -> None:
     for changes, message in (
         ({"data": "/nowhere"}, "/nowhere is not a folder"),
         ({"split": "400/400/10"}, "split must be four numbers"),
-        ({"split": "/nowhere.json"}, "/nowhere.json must be a JSON file"),
-        ({"cache": "/proc/none"}, "the cache /proc/none is not a folder"),
         ({"slices": "all"}, "slices must be k"),
         ({"lower": 99.0}, "percentiles must be"),
-        ({"dimensions": 4}, "dimensions must be 2 or 3"),
         ({"dimensions": 3, "crop": 8}, "crop is for slices"),
-        ({"crop": 17}, "slices of 16² pixels: crop=17 is more"),
         ({"data": None}, "split divides the subjects of data"),
-        ({"phantom_sizes": "1/1/1"}, "phantom_sizes must be four numbers"),
-        ({"data": None, "split": "paper", "crop": 8}, "crop is for data"),
     ):
         with pytest.raises(ValueError, match=message):
             load_data(options(root, **changes))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""examples/brats/report/metrics.py: the metrics by hand, and the predictions that cost nothing."""
+"""examples/brats/report/metrics.py: the metrics by hand."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from brats_runs import random_volumes
 from scipy.ndimage import gaussian_filter
-from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from examples.brats.data.images import ImageSet
@@ -20,12 +18,10 @@ from examples.brats.report.metrics import (
     METRICS,
     MetricOptions,
     by_subject,
-    free_predictions,
     intensity_map,
     post_process,
     score,
     summary,
-    tissue_masks,
     wilcoxon_p,
 )
 from examples.common.anatomy import CORE, CSF, GM, OEDEMA, RIM, WM
@@ -58,53 +54,23 @@ def test_psnr_of_a_known_error() -> None:
     brain[0, 4:12, 4:12] = True  # a quarter
     fake = real + np.where(brain, 0.2, 0.1).astype(np.float32)
     row = one(fake, images(real, brain=brain))
-    assert row["id"] == "s0"
     assert row["psnr_brain"] == pytest.approx(10 * math.log10(4 / 0.2**2), abs=1e-4)
     mean = (3 * 0.1**2 + 0.2**2) / 4
     assert row["psnr"] == pytest.approx(10 * math.log10(4 / mean), abs=1e-4)
 
 
-def ssim_by_hand(a: np.ndarray, b: np.ndarray, weights: np.ndarray, sample: bool) -> float:
-    """Compute the SSIM of one window, Wang et al. 2004, with a data range of 2."""
-    weights = weights / weights.sum()
-    mean_a, mean_b = (weights * a).sum(), (weights * b).sum()
-    unbiased = a.size / (a.size - 1) if sample else 1.0
-    var_a, var_b = (
-        unbiased * (weights * (x - m) ** 2).sum() for x, m in ((a, mean_a), (b, mean_b))
-    )
-    covariance = unbiased * (weights * (a - mean_a) * (b - mean_b)).sum()
-    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
-    means = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    return means * (2 * covariance + c2) / (var_a + var_b + c2)
-
-
 def test_ssim_by_hand() -> None:
-    # Images as large as one window: the only pixel that counts is the middle.
-    real, fake = noise(1, 7, 7), noise(1, 7, 7, seed=1) + 0.5 * noise(1, 7, 7)
+    """Compute the SSIM of Wang et al. 2004 of images as large as one window."""
+    # Little contrast, so that the constants, and with them the factor of the variances, count.
+    real, fake = 0.1 * noise(1, 7, 7), 0.1 * noise(1, 7, 7, seed=1)
     middle = np.zeros_like(real, bool)
     middle[0, 3, 3] = True
     row = one(fake, images(real, brain=middle))
-    expected = ssim_by_hand(real[0], fake[0], np.ones((7, 7)), sample=True)
-    assert row["ssim"] == pytest.approx(expected, abs=1e-5)
-    assert row["ssim_brain"] == pytest.approx(expected, abs=1e-5)
-
-    # Little contrast, so that the constants, and with them the factor of the variances, count.
-    real, fake = 0.1 * noise(1, 11, 11), 0.1 * noise(1, 11, 11, seed=1)
-    distance = np.arange(-5, 6) ** 2
-    weights = np.exp(-(distance[:, None] + distance) / (2 * 1.5**2))
-    expected = ssim_by_hand(real[0], fake[0], weights, sample=False)
-    gaussian = MetricOptions(histogram="none", blur=0, ssim_window="gaussian")
-    assert one(fake, images(real), gaussian)["ssim"] == pytest.approx(expected, abs=1e-5)
-
-
-def test_histogram_matching_undoes_a_rising_map() -> None:
-    real = noise(1, 16, 16)
-    fake = 0.1 * np.exp(real) + 5
-    assert one(fake, images(real))["psnr"] < 0
-    matched = MetricOptions(blur=0)
-    assert one(fake, images(real), matched)["psnr"] > 100
-    # No map that rises makes up for a falling one.
-    assert one(-fake, images(real), matched)["psnr"] < 15
+    (var_a, covariance), (_, var_b) = np.cov(real.ravel(), fake.ravel())
+    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2  # of a data range of 2
+    expected = (2 * real.mean() * fake.mean() + c1) / (real.mean() ** 2 + fake.mean() ** 2 + c1)
+    expected *= (2 * covariance + c2) / (var_a + var_b + c2)
+    assert (row["ssim"], row["ssim_brain"]) == pytest.approx((expected, expected), abs=1e-5)
 
 
 def test_histogram_is_of_the_whole_image_or_of_the_brain() -> None:
@@ -122,9 +88,6 @@ def test_histogram_is_of_the_whole_image_or_of_the_brain() -> None:
     np.testing.assert_allclose(whole[~brain], np.quantile(real[brain], 1 / 8), atol=0.05)
     assert (inside[~brain] == -1).all()
     np.testing.assert_allclose(inside[5:12].max(), real[brain].max())
-    fake[0] = 3  # outside of the brain it is not looked at
-    again = post_process(fake, real, brain, 1.0, MetricOptions(histogram="foreground", blur=0))
-    np.testing.assert_array_equal(again, inside)
 
 
 def test_only_the_synthetic_image_is_smoothed() -> None:
@@ -138,19 +101,12 @@ def test_only_the_synthetic_image_is_smoothed() -> None:
 
 def test_correlation_and_faith() -> None:
     ramp = np.tile(np.linspace(-1, 1, 16, dtype=np.float32), (1, 16, 1))
-    other = ramp.transpose(0, 2, 1)
     group = images(t2=-ramp, t1=ramp)
     assert one(ramp, group)["correlation"] == pytest.approx(-1)
-    for fake in (ramp, -ramp):  # the edges of the source, whatever the contrast
-        assert one(fake, group)["faith"] == pytest.approx(1)
-    for fake in (other, 0 * ramp):  # edges across them, and none
+    assert one(-ramp, group)["faith"] == pytest.approx(1)  # whatever the contrast
+    for fake in (ramp.transpose(0, 2, 1), 0 * ramp):  # edges across them, and none
         assert one(fake, group)["faith"] == pytest.approx(0, abs=1e-6)
         assert one(fake, group)["correlation"] == pytest.approx(0, abs=1e-6)
-    # Half the slope s: (s s/2)^2 / (s^2 + e^2) / (s^2 / 4 + e^2) to s^4 / (s^2 + e^2)^2.
-    s, e = 2 / 15, 0.05
-    expected = s**4 / 4 / (s**2 + e**2) / (s**2 / 4 + e**2) / (s**4 / (s**2 + e**2) ** 2)
-    inner = one(0.5 * ramp, group)["faith"]
-    assert inner == pytest.approx(expected, abs=0.02)  # but for the two borders
 
 
 def test_contrasts_of_known_tissues() -> None:
@@ -167,24 +123,8 @@ def test_contrasts_of_known_tissues() -> None:
     assert first["csf_ratio"] == pytest.approx(0.7 / 1.4)
     assert first["tumour_ratio"] == pytest.approx(-0.2 / 1.0)
     assert second["csf_inverted"] == 0
-    assert second["csf_ratio"] == pytest.approx(-0.1 / 1.4)
     assert second["tumour_ratio"] is None
-    means = summary([first, second])
-    assert means["csf_inverted"] == (0.5, 0.5)
-    assert means["tumour_ratio"] == pytest.approx((-0.2, 0))
-
-
-def test_without_labels_csf_is_dark_in_t1_and_bright_in_t2() -> None:
-    t1 = np.arange(64.0).reshape(1, 8, 8) / 32 - 1
-    t2 = -t1
-    t2[0, 7, 4:] = 1  # bright in both: neither
-    masks = tissue_masks(images(t2, t1), 0)
-    assert masks["csf"][0].all() and masks["csf"].sum() == 12  # the four push out the last four
-    assert masks["wm"][7, :4].all() and masks["wm"].sum() == 12
-    row = one(torch.from_numpy(t1).float(), images(t2, t1))
-    assert row["csf_inverted"] == 0 and row["csf_ratio"] < -0.9
-    assert row["tumour_ratio"] is None
-    assert "tumour_ratio" not in summary([row])
+    assert summary([first, second])["tumour_ratio"] == pytest.approx((-0.2, 0))
 
 
 def test_a_diverged_image_shows() -> None:
@@ -194,15 +134,9 @@ def test_a_diverged_image_shows() -> None:
     rows = score(fake, group)
     assert all(math.isnan(rows[1][name]) for name in METRICS)
     assert math.isnan(summary(rows)["ssim"].mean)
-    assert not math.isnan(rows[0]["ssim"])
 
 
 def test_wilcoxon() -> None:
-    first = {str(k): 2.0 + k for k in range(6)}
-    second = {str(k): 1.0 + 0.5 * k for k in range(6)}
-    # All six differences of one sign: the most extreme of 2^6 cases, on either side.
-    assert wilcoxon_p(first, second) == pytest.approx(2 / 2**6)
-    assert wilcoxon_p(first, first) == 1
     # Ranks of -1 +2 +3 +4: the smaller sum is 1, which 2 of 16 cases reach, on either side.
     mixed = {"a": -1.0, "b": 2.0, "c": 3.0, "d": 4.0}
     assert wilcoxon_p(mixed, dict.fromkeys(mixed, 0.0)) == pytest.approx(4 / 16)
@@ -217,35 +151,12 @@ def test_slices_and_seeds_count_once_per_subject() -> None:
     assert by_subject(rows, "psnr", subjects) == {"a": 2.0, "b": 9.0}
 
 
-def curve(t1: Tensor) -> Tensor:
-    """Compute a curve that rises and falls."""
-    return 0.8 * torch.cos(4 * t1)
-
-
 def test_intensity_map_finds_a_known_curve() -> None:
+    def curve(t1: Tensor) -> Tensor:
+        return 0.8 * torch.cos(4 * t1)  # rises and falls
+
     t1 = torch.from_numpy(noise(4, 64, 64))
     t1[:, :20] = -1
     group = images(torch.where(t1 > -1, curve(t1), -1.0), t1)
     centres = -1 + (torch.arange(256) + 0.5) / 128
     np.testing.assert_allclose(intensity_map(group), curve(centres), atol=0.006)
-
-    # On other images, whose T2 does not matter.
-    t1 = torch.from_numpy(noise(1, 32, 32, seed=9))
-    t1[:, :10] = -1
-    found = free_predictions(group, images(0 * t1, t1))["best intensity map"]
-    np.testing.assert_allclose(found[:, 0], torch.where(t1 > -1, curve(t1), -1.0), atol=0.01)
-    assert (found[t1[:, None] == -1] == -1).all()
-
-
-def test_volumes_are_scored_one_by_one() -> None:
-    group = random_volumes().test
-    fakes = [0.5 * image for image in group.t1]
-    rows = score(fakes, group, RAW)
-    for row, fake, real, brain in zip(rows, fakes, group.t2, group.brain, strict=True):
-        error = (fake - real)[brain].square().mean().item()
-        assert row["psnr_brain"] == pytest.approx(10 * np.log10(4 / error), rel=1e-5)
-        pair = fake[0].numpy(), real[0].numpy()
-        _, similar = structural_similarity(*pair, data_range=2, full=True)
-        assert row["ssim_brain"] == pytest.approx(similar[brain[0].numpy()].mean())
-    for fake in free_predictions(group, group).values():
-        assert len(score(fake, group, RAW)) == 2

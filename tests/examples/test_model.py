@@ -21,11 +21,9 @@ from monai.losses import PatchAdversarialLoss
 from torch import Tensor, nn
 
 from examples.brats.data.options import DataOptions
-from examples.brats.model.inference import predict, synthesize
+from examples.brats.model.inference import synthesize
 from examples.brats.model.networks import (
-    Blur,
     ResNetGenerator,
-    check_size,
     make_discriminator,
     make_generator,
 )
@@ -36,35 +34,16 @@ from examples.brats.model.objectives import (
     patch_nce_loss,
 )
 from examples.brats.options import make_options
-from examples.common.nifti import DataError
-
-# --- Networks -------------------------------------------------------------------------------------
 
 
 def parameters(network: nn.Module) -> int:
     return sum(weight.numel() for weight in network.parameters())
 
 
-def receptive_field(network: nn.Module, size: int) -> list[int]:
-    """Count, per scale, the pixels along an axis on which the middle one of its logits depends."""
-    for parent in list(network.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.InstanceNorm2d):  # which looks at the whole image
-                setattr(parent, name, nn.Identity())
-    image = torch.zeros(1, 1, size, size, requires_grad=True)
-    spans = []
-    for logits in network(image):
-        middle = logits[0, 0, logits.shape[2] // 2, logits.shape[3] // 2]
-        (gradient,) = torch.autograd.grad(middle, image, retain_graph=True)
-        spans.append(int((gradient[0, 0].abs().sum(0) > 0).sum()))
-    return spans
-
-
 def test_unet_has_the_papers_size() -> None:
     small = {"data.size": 64, "unet_channels": (16, 32, 64, 128), "unet_units": 2}
     for changes, millions in (({}, "145.32"), ({"unet_units": 18}, "258.48"), (small, "0.40")):
         options = make_options("nec", "paper", changes)
-        check_size(options)
         with torch.device("meta"):
             generator = make_generator(options)
             image = torch.empty(2, 1, options.data.size, options.data.size)
@@ -72,88 +51,25 @@ def test_unet_has_the_papers_size() -> None:
         assert f"{parameters(generator) / 1e6:.2f}" == millions
 
 
-@pytest.mark.parametrize(
-    ("system", "channels", "sides", "fields"),
-    [
-        # 16 pixels of each scale; the averages of 3x3 pixels add to those of the coarser ones.
-        ("nec", (1, 64, 128, 1), [126, 62, 30], [16, 33, 67]),
-        ("cyclegan", (1, 64, 128, 256, 512, 1), [30], [70]),
-    ],
-)
-def test_discriminators_of_the_papers(
-    system: str, channels: tuple[int, ...], sides: list[int], fields: list[int]
-) -> None:
-    discriminator = make_discriminator(make_options(system))
-    weights = sum(4 * 4 * c * d for c, d in itertools.pairwise(channels))
-    biases = channels[1] + 1  # those that no instance normalization takes away again
-    assert parameters(discriminator) == len(sides) * (weights + biases)
-    logits = discriminator(torch.randn(1, 1, 256, 256))
-    assert [tuple(one.shape) for one in logits] == [(1, 1, n, n) for n in sides]
-    assert receptive_field(discriminator, 256) == fields
+def test_discriminators_of_the_papers() -> None:
+    for system, channels, sides in (
+        ("nec", (1, 64, 128, 1), [126, 62, 30]),
+        ("cyclegan", (1, 64, 128, 256, 512, 1), [30]),
+    ):
+        discriminator = make_discriminator(make_options(system))
+        weights = sum(4 * 4 * c * d for c, d in itertools.pairwise(channels))
+        biases = channels[1] + 1  # those that no instance normalization takes away again
+        assert parameters(discriminator) == len(sides) * (weights + biases)
+        logits = discriminator(torch.randn(1, 1, 256, 256))
+        assert [tuple(one.shape) for one in logits] == [(1, 1, n, n) for n in sides]
 
 
-@pytest.mark.parametrize("antialias", [False, True])
-def test_resnet_has_the_layers_of_the_paper(antialias: bool) -> None:
-    generator = ResNetGenerator(64, 9, antialias=antialias)
+def test_resnet_has_the_layers_of_the_paper() -> None:
+    generator = ResNetGenerator(64, 9, antialias=True)
     sides = [(7, 1, 64), (3, 64, 128), (3, 128, 256), *[(3, 256, 256)] * 18]
     sides += [(3, 256, 128), (3, 128, 64), (7, 64, 1)]
     assert parameters(generator) == sum(k * k * c * d + d for k, c, d in sides)
-    image = torch.randn(1, 1, 32, 32)
-    fake = generator(image)
-    assert fake.shape == image.shape
-    assert fake.abs().max() < 1
-
-
-def test_features_are_those_that_cut_counts() -> None:
-    generator = ResNetGenerator(4, 9, antialias=True)
-    image = torch.randn(2, 1, 32, 32)
-    features = generator.features(image, (0, 4, 8, 12, 16))
-    shapes = [(1, 38), (8, 32), (16, 16), (16, 8), (16, 8)]
-    assert [tuple(one.shape) for one in features] == [(2, c, n, n) for c, n in shapes]
-    torch.testing.assert_close(features[0], F.pad(image, (3, 3, 3, 3), mode="reflect"))
-    assert isinstance(generator[4], nn.Conv2d) and isinstance(generator[8], nn.Conv2d)
-    # The fifth residual block adds to what comes out of the fourth.
-    (before,) = generator.features(image, (15,))
-    torch.testing.assert_close(features[4], before + generator[16].submodule(before))
-
-
-def test_blur_is_the_binomial_filter() -> None:
-    image = torch.randn(2, 3, 8, 8)
-    padded = F.pad(image, (1, 1, 1, 1), mode="reflect")
-    expected = torch.zeros(2, 3, 4, 4)
-    for i, a in enumerate((0.25, 0.5, 0.25)):
-        for j, b in enumerate((0.25, 0.5, 0.25)):
-            expected += a * b * padded[..., i : i + 8 : 2, j : j + 8 : 2]
-    torch.testing.assert_close(Blur(3)(image), expected)
-
-
-def test_initial_weights() -> None:
-    channels = 9 * 16  # of a residual block, times the pixels of its kernel
-    xavier = 0.02 * math.sqrt(2 / (channels + channels))
-    own = {"generator": "resnet", "initialization": "normal"}
-    for options, expected in (
-        (small_options("cyclegan", **own), 0.02),
-        (small_options("cut"), xavier),
-    ):
-        network = make_generator(options)
-        largest = max((weight for weight in network.parameters()), key=Tensor.numel)
-        assert largest.std().item() == pytest.approx(expected, rel=0.1)
-        assert all(not bias.any() for name, bias in network.named_parameters() if "bias" in name)
-
-
-def test_images_that_do_not_fit() -> None:
-    deep = {"discriminator": "monai", "discriminator_layers": 5}
-    for system, changes, message in (
-        ("nec", {"data.size": 240}, "the networks cannot take images of 240x240: Sizes"),
-        ("cyclegan", {"data.size": 66}, "the ResNet needs a data.size that is a multiple of 4"),
-        ("nec", deep, "image size is too small"),
-    ):
-        with pytest.raises(ValueError, match=message) as error:
-            check_size(make_options(system, "paper", changes))
-        assert "\n" not in str(error.value)
-
-
-# --- Objectives -----------------------------------------------------------------------------------
+    assert generator(torch.randn(1, 1, 32, 32)).shape == (1, 1, 32, 32)
 
 
 @covering(real=[True, False], criterion=[("bce", "bce"), ("lsgan", "least_squares")])
@@ -188,15 +104,6 @@ def test_ngf_loss_is_the_trainers_form(backend: str, monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-8)
 
 
-def test_ngf_loss_follows_its_options() -> None:
-    fake, source = random_images(1, 0), random_images(1, 1)
-    losses = {
-        make_ngf_loss(small_options(**changes))(fake, source).item()
-        for changes in ({}, {"eps": 0.1}, {"eps_mode": "additive"}, {"operator": "central"})
-    }
-    assert len(losses) == 4
-
-
 def test_patch_nce_by_its_formula_and_without_a_gradient_of_the_keys() -> None:
     queries, keys = (F.normalize(torch.randn(2, 5, 3), dim=-1).double() for _ in range(2))
     total = 0.0
@@ -212,41 +119,22 @@ def test_patch_nce_by_its_formula_and_without_a_gradient_of_the_keys() -> None:
     assert keys.grad is None
 
 
-def numbered(first: int, count: int) -> Tensor:
-    """Make images that hold their number."""
-    return torch.arange(first, first + count).float().view(-1, 1, 1, 1)
-
-
 def test_pool_shows_half_from_the_past() -> None:
     pool = ImagePool(50)
-    torch.testing.assert_close(pool.show(numbered(0, 50)), numbered(0, 50))
     seen: list[float] = []
     fresh = 0
-    for n in range(50, 4050, 2):
-        shown = pool.show(numbered(n, 2)).flatten().tolist()
-        fresh += sum(value >= n for value in shown)
-        seen += shown
-        assert len(pool.images) == 50
+    for n in range(0, 4050, 2):
+        shown = pool.show(torch.tensor([n, n + 1.0]).view(2, 1, 1, 1)).flatten().tolist()
+        if n >= 50:  # it is full
+            fresh += sum(value >= n for value in shown)
+            seen += shown
     # An image leaves the pool when it is shown: after its own step it comes at most once.
     assert len(set(seen)) == len(seen)
     # The binomial law: 4000 draws, standard deviation 32. Some of those kept come back at once.
     assert abs(fresh - 2000) < 5 * 32
-    ages = [n - value for n, value in zip(range(50, 4050), seen, strict=True) if value < n - 1]
-    assert 80 < sum(ages) / len(ages) < 120  # stays for 50 exchanges, every other step has one
-
-
-def test_pool_keeps_no_graph_and_no_batch() -> None:
-    pool = ImagePool(4)
-    assert not pool.show(2 * torch.randn(2, 1, 8, 8, requires_grad=True)).requires_grad
-    assert all(image.untyped_storage().nbytes() == 8 * 8 * 4 for image in pool.images)
-
-
-# --- Whole volumes --------------------------------------------------------------------------------
 
 
 class Negation(nn.Module):
-    """-x, and a note of the batches that it saw."""
-
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[Tensor] = []
@@ -274,24 +162,12 @@ BRAIN = slice(2, 14), slice(3, 13), slice(0, 6)  # the box around it
 def test_a_synthetic_volume_is_on_the_grid_of_its_file(choice: DataOptions, tmp_path: Path) -> None:
     voxels = volume(4)
     voxels[:, :, 4] = 0
-    image = nibabel.Nifti1Image(voxels, AFFINE)
-    image.header["descrip"] = b"made by hand"
-    image.header["cal_max"] = 32767
-    image.set_qform(AFFINE, code=4)
-    image.header.set_xyzt_units("mm", "sec")
-    nibabel.save(image, tmp_path / "t1.nii.gz")
-
-    generator = Negation().train()
+    save(tmp_path / "t1.nii.gz", voxels, AFFINE)
+    generator = Negation()
     out = tmp_path / "new" / "t2.nii.gz"
     synthesize(tmp_path / "t1.nii.gz", out, generator, choice)
-    assert generator.training
     result = nibabel.load(out)
     np.testing.assert_array_equal(result.affine, AFFINE)
-    assert result.get_data_dtype() == np.float32
-    assert bytes(result.header["descrip"]).startswith(b"made by hand")
-    assert int(result.header["qform_code"]) == 4
-    assert result.header.get_xyzt_units() == ("mm", "sec")
-    assert (result.header["cal_min"], result.header["cal_max"]) == (-1, 1)
     expected = np.full(SHAPE, -1.0)
     if choice.dimensions == 3:
         expected[BRAIN] = -by_hand(voxels, voxels)[BRAIN]
@@ -331,17 +207,3 @@ def test_volume_in_another_orientation_and_resized(dimensions: int, tmp_path: Pa
     if dimensions == 2:
         error = np.abs(lps.get_fdata() + by_hand(voxels, voxels))[1:-1, 1:-1]
         assert error.max() < 0.03  # a shift by half a pixel would make it 0.1
-
-
-def test_windows_of_volumes_that_are_no_multiples_and_of_one_without_contrast(
-    tmp_path: Path,
-) -> None:
-    images = [torch.rand(1, 21, 13, 9), torch.rand(1, 5, 8, 30)]
-    generator = Negation()
-    for fake, image in zip(predict(generator, images, patch=8), images, strict=True):
-        torch.testing.assert_close(fake, -image)
-    assert {tuple(seen.shape[1:]) for seen in generator.seen} == {(1, 8, 8, 8)}
-    save(tmp_path / "flat.nii", 0 * volume(0))
-    choice = DataOptions(dimensions=3, patch=8)
-    with pytest.raises(DataError, match=r"flat.nii has no contrast"):
-        synthesize(tmp_path / "flat.nii", tmp_path / "out.nii", generator, choice)

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,10 +30,8 @@ from examples.registration.measure import accuracy
 from examples.registration.options import SETTINGS
 from examples.registration.register import LOSSES, pyramid, register
 from examples.registration.warp import (
-    inverse,
     jacobian_determinant,
     known_warp,
-    target_registration_error,
     warp,
 )
 
@@ -72,8 +69,6 @@ def test_inverse_undoes_the_warp() -> None:
     assert known.truth[inside].norm(dim=1).mean() > 1.5
     # As well as a field that is linear between voxels of 4 mm can.
     assert there_and_back[inside].norm(dim=1).mean() < 0.15
-    shift = constant(4.0, 0, 0)
-    torch.testing.assert_close(inverse(shift, SPACING), -shift)
 
 
 def test_errors_of_truth_and_of_nothing(problem: Problem) -> None:
@@ -85,22 +80,10 @@ def test_errors_of_truth_and_of_nothing(problem: Problem) -> None:
     lengths = truth[0].movedim(0, -1)[problem.brain[0, 0]].norm(dim=1)
     assert nothing.tre_mean == pytest.approx(lengths.mean().item())
     assert nothing.tre_max == pytest.approx(lengths.max().item())
-    assert nothing.tre_mean < nothing.tre_95 < nothing.tre_max < 10.001
-    assert nothing.folded == 0
-    error = target_registration_error(constant(1, 2, 2), constant(0, 0, 0))
-    torch.testing.assert_close(error, torch.full((1, 1, *SIZE), 3.0))
 
 
-def test_jacobian_of_identity_stretch_and_fold() -> None:
-    torch.testing.assert_close(
-        jacobian_determinant(constant(0, 0, 0), SPACING), torch.ones(1, 1, *SIZE)
-    )
-    x = torch.arange(SIZE[1]) * SPACING[1]
-    stretched, folded = constant(0, 0, 0), constant(0, 0, 0)
-    stretched[:, 1] = 0.25 * x[:, None]
-    torch.testing.assert_close(
-        jacobian_determinant(stretched, SPACING), torch.full((1, 1, *SIZE), 1.25)
-    )
+def test_jacobian_of_a_fold() -> None:
+    folded = constant(0, 0, 0)
     folded[:, 1, :, 5:7] = torch.tensor([8.0, -8.0])[:, None]  # both pass each other
     determinant = jacobian_determinant(folded, SPACING)
     assert (determinant <= 0).nonzero()[:, 3].unique().tolist() == [5, 6]
@@ -127,34 +110,12 @@ def test_a_large_weight_makes_it_smooth(problem: Problem) -> None:
     assert 0 < smooth < 0.5 * rough
 
 
-def test_backends_take_the_same_way(problem: Problem) -> None:
-    images = pyramid(
-        problem.fixed.double(), problem.moving.double(), problem.brain, problem.spacing, 2
-    )
-    ways = [
-        register(images, replace(SETTINGS["ngf"], steps=5, backend=backend)).displacement()
-        for backend in ("fused", "eager")
-    ]
-    assert ways[0].abs().max() > 1
-    torch.testing.assert_close(*ways, rtol=1e-7, atol=1e-8)
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> list[str]:
-    """Write the phantom in voxels of 5 mm to oblique files."""
-    paths = []
-    for volume, name in zip(phantom_pair((32, 38, 32), 0), ("t1n", "t2w"), strict=True):
+def test_files_keep_their_place_in_space(tmp_path: Path) -> None:
+    paths = tmp_path / "t1n.nii.gz", tmp_path / "t2w.nii.gz"
+    for volume, path in zip(phantom_pair((32, 38, 32), 0), paths, strict=True):
         stored = np.moveaxis(volume.voxels, 0, 2)  # back, up, left
-        image = nibabel.Nifti1Image(stored, AFFINE)
-        image.header["descrip"] = name.encode()
-        image.set_qform(AFFINE, code=2)
-        paths.append(str(tmp_path / f"subject-{name}.nii.gz"))
-        nibabel.save(image, paths[-1])
-    return paths
-
-
-def test_files_keep_their_place_in_space(files: list[str], tmp_path: Path) -> None:
-    t1, t2 = read_pair(*map(Path, files))
+        nibabel.save(nibabel.Nifti1Image(stored, AFFINE), path)
+    t1, t2 = read_pair(*paths)
     problem = make_problem(t1, t2, voxel=5, levels=1, largest=10, seed=0)
     save_moving(tmp_path / "moving.nii.gz", problem, t1)
     save_result(tmp_path, "true", problem.known.truth, problem, t2)
@@ -162,15 +123,8 @@ def test_files_keep_their_place_in_space(files: list[str], tmp_path: Path) -> No
         nibabel.load(tmp_path / f"{name}.nii.gz")
         for name in ("moving", "true-warped", "true-displacement")
     )
-    for image, descrip in ((moving, b"t1n"), (warped, b"t2w"), (field, b"t2w")):
+    for image in (moving, warped, field):
         np.testing.assert_allclose(image.affine, AFFINE, atol=1e-5)
-        assert bytes(image.header["descrip"]).startswith(descrip)
-        assert int(image.header["qform_code"]) == 2
-        assert image.get_data_dtype() == np.float32
-        assert image.shape[:3] == t1.image.shape
-    assert field.shape[3:] == (1, 3)
-    assert field.header.get_intent()[0] == "vector"
-
     # As ITK resamples: from a voxel to mm, along the vector, and to a voxel of the moving image.
     vectors = field.get_fdata()[:, :, :, 0] * [-1, -1, 1]  # from LPS to the RAS of affines
     voxels = np.moveaxis(np.indices(warped.shape), 0, -1)
@@ -183,43 +137,22 @@ def test_files_keep_their_place_in_space(files: list[str], tmp_path: Path) -> No
     np.testing.assert_allclose(warped.get_fdata(), expected, atol=0.5)  # of 700
 
 
-def test_command_registers_the_phantom(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_registers_the_phantom(tmp_path: Path) -> None:
     assert main([*TINY, "--out", str(tmp_path)]) == 0
-    printed = capsys.readouterr().out
-    assert "NGF, fused: TRE" in printed and "MB a step" in printed
     names = [f"{loss}-{kind}.nii.gz" for loss in LOSSES for kind in ("displacement", "warped")]
     found = {path.name for path in (tmp_path / "phantom").iterdir()}
     assert found == {*names, "moving.nii.gz", "registration.png"}
     facts = json.loads((tmp_path / "results.json").read_text())
     methods = [row["method"] for row in facts["results"]]
     assert methods == ["before", "NGF, fused", "LNCC", "MI"]
-    for row in facts["results"][1:]:
-        assert row["cpu_seconds"] > 0 and row["step_bytes"] > 1e5
-    page = (tmp_path / "results.md").read_text()
-    assert str(tmp_path.parent) not in page
-    for method in methods:
-        assert f"| phantom | {method} |" in page
 
 
 def test_sweep_tries_all_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "SMOOTHNESS", (0.5, 1.0))
-    monkeypatch.setattr(sweep, "DETAIL", {"ngf": (1.0,), "mi": (8, 16)})
+    monkeypatch.setattr(sweep, "DETAIL", {"mi": (8, 16)})
     assert sweep.main([*TINY, "--steps", "1", "--out", str(tmp_path)]) == 0
     page = (tmp_path / "sweep.md").read_text()
-    assert "|  | 0.5 | 1 |" in page
-    for row in ("NGF, eta 1", "MI, bins 8", "MI, bins 16"):
-        assert f"| {row} |" in page
-
-
-REFUSED = [
-    (["t1.nii.gz"], "each T1 needs a T2: got 1 files"),
-    (["t1.nii.gz", "missing.nii.gz"], "missing.nii.gz does not exist"),
-    (["t1.nii.gz"] * 4, "two pairs are called t1: register them one at a time"),
-    (["t1.nii.gz", "small.nii.gz"], "has shape (8, 9, 10), its T1 has (10, 10, 10)"),
-    (["t1.nii.gz", "moved.nii.gz"], "their affines differ"),
-    (["t1.nii.gz", "empty.nii.gz"], "empty.nii.gz has no voxel above 0"),
-    (["--size", "12", "12", "12", "--displacement", "90"], "a warp of 90 mm folds"),
-]
+    assert "| MI, bins 8 |" in page and "| MI, bins 16 |" in page
 
 
 def test_one_sentence_says_what_is_wrong(
@@ -228,27 +161,16 @@ def test_one_sentence_says_what_is_wrong(
     monkeypatch.chdir(tmp_path)
     head = np.zeros((10, 10, 10), np.float32)
     head[2:8, 2:8, 2:8] = 5
-    for name, voxels, affine in (
-        ("t1", head, np.eye(4)),
-        ("small", np.ones((8, 9, 10), np.float32), np.eye(4)),
-        ("moved", head, np.diag([1, 1, 2.0, 1])),
-        ("empty", 0 * head, np.eye(4)),
+    for name, voxels in (("t1", head), ("small", head[2:]), ("empty", 0 * head)):
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), f"{name}.nii.gz")
+    for arguments, message in (
+        (["t1.nii.gz"], "each T1 needs a T2: got 1 files"),
+        (["t1.nii.gz"] * 4, "two pairs are called t1: register them one at a time"),
+        (["t1.nii.gz", "small.nii.gz"], "has shape (8, 10, 10), its T1 has (10, 10, 10)"),
+        (["t1.nii.gz", "empty.nii.gz"], "empty.nii.gz has no voxel above 0"),
+        (["--size", "12", "12", "12", "--displacement", "90"], "a warp of 90 mm folds"),
     ):
-        nibabel.save(nibabel.Nifti1Image(voxels, affine), f"{name}.nii.gz")
-    for arguments, message in REFUSED:
         assert main([*arguments, "--out", "out"]) == 1
         printed = capsys.readouterr().err.strip()
         assert printed.startswith("error: ") and message in printed
         assert printed.count("\n") == 0
-
-
-def test_command_registers_several_pairs(files: list[str], tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    others = [path.replace("subject", "other") for path in files]
-    for path, other in zip(files, others, strict=True):
-        shutil.copy(path, other)
-    options = ["--loss", "ngf", "--loss-backend", "eager", "--voxel", "5", "--steps", "1"]
-    assert main([*files, *others, *options, "--levels", "1", "--out", str(out)]) == 0
-    assert (out / "subject" / "ngf-displacement.nii.gz").is_file()
-    page = (out / "results.md").read_text()
-    assert "Mean over the pairs: before" in page and "NGF, eager" in page

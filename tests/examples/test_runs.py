@@ -4,33 +4,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import re
-import shutil
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from brats_runs import TINY, VOLUMES, as_words, assert_equal, lines, make_trainer, run_file
+from brats_runs import TINY, assert_equal, make_trainer
 from helpers import ROOT, run_python, threads
 
 from examples.brats.data.images import load_data
-from examples.brats.options import flat
 from examples.brats.train import __main__ as train
 from examples.brats.train import runs
-from examples.brats.train.distributed import first_before_others
-from examples.brats.train.loop import Trainer, load_generator
-from examples.brats.train.records import load_checkpoint, read_facts, save_checkpoint
+from examples.brats.train.loop import Trainer
 from examples.brats.train.runs import Run, train_all
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -41,9 +28,7 @@ def tiny_run(folder: Path, **changes: object) -> Run:
 
 
 @pytest.mark.slow
-def test_trains_once_goes_on_with_what_was_interrupted_and_names_what_fails(
-    tmp_path: Path,
-) -> None:
+def test_trains_once_goes_on_and_names_what_fails(tmp_path: Path) -> None:
     whole, half = tiny_run(tmp_path / "whole"), tiny_run(tmp_path / "half")
     bad = tiny_run(tmp_path / "bad", lr_generator=1e30, log_every=1)
 
@@ -67,113 +52,34 @@ def test_trains_once_goes_on_with_what_was_interrupted_and_names_what_fails(
     assert whole.log.stat().st_mtime_ns == before
 
 
-def save_facts(run: Run, state: str = "finished", **changes: object) -> Path:
-    """Write a run.json with other options; those that are None are left out."""
-    saved = flat(asdict(run.options)) | changes
-    nested: dict[str, Any] = {"data": {}, "metrics": {}}
-    for key, value in saved.items():
-        group, _, name = key.rpartition(".")
-        if value is not None or key not in changes:
-            (nested[group] if group else nested)[name] = value
-    path = run.options.folder / "run.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"state": state, "options": nested}))
-    return path
-
-
-def test_a_run_of_before_an_option_has_its_default(tmp_path: Path) -> None:
-    later = {"workers": None, "accumulate": None, "data.crop": None}  # of a run of before
-    run = tiny_run(tmp_path)
-    save_facts(run, **later)
-    assert runs.finished(run)
-    for name in later:
-        other = tiny_run(tmp_path, **{name: 24})
-        with pytest.raises(ValueError, match=rf"gan-alone-3 holds a run with another {name}, \d:"):
-            runs.finished(other)
-    half = tiny_run(tmp_path / "half")
-    save_facts(half, "interrupted", **later)
-    assert not runs.finished(half)
-
-
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"amp": True}, "amp must be one of none, bf16, fp16, got 'true'"),
-        ({"data.resolution": 64}, "there is no option 'data.resolution':"),
-    ],
-)
-def test_options_of_another_version(
-    changes: dict[str, object], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_run_of_before_an_option_has_its_default(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tiny_run(tmp_path)
-    path = save_facts(run, **changes)
-    whole = f"{path} is of another version: {sentence}"
-    with pytest.raises(ValueError, match=f"^{re.escape(whole)}"):
-        runs.finished(run)
+    path = run.options.folder / "run.json"
+    path.parent.mkdir(parents=True)
+    saved = asdict(run.options)
+    del saved["accumulate"], saved["data"]["crop"]
+    path.write_text(json.dumps({"state": "finished", "options": saved}))
+    assert runs.finished(run)
+    other = tiny_run(tmp_path, accumulate=24)
+    with pytest.raises(ValueError, match=r"gan-alone-3 holds a run with another accumulate, 1:"):
+        runs.finished(other)
+    path.write_text(json.dumps({"state": "finished", "options": {**saved, "later": 1}}))
     assert train.main(["--resume", str(run.options.folder)]) == 1
-    assert capsys.readouterr().err.startswith(f"error: {whole}")
-    save_checkpoint(path.with_name("best.pt"), json.loads(path.read_text()))
-    with pytest.raises(ValueError, match=r"best\.pt is of another version: "):
-        load_generator(run.options.folder)
-    path.write_text('{"state": "finished"}')
-    with pytest.raises(ValueError, match=r"run\.json must hold the options of a run$"):
-        runs.finished(run)
-
-
-@pytest.mark.slow
-def test_sigterm_stops_the_trainings_and_they_can_go_on(tmp_path: Path) -> None:
-    run = tiny_run(tmp_path, steps=100_000)
-
-    def stop() -> None:
-        wait_until(lambda: read_facts(run.options.folder).get("step", 0) >= 2)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    before = signal.getsignal(signal.SIGTERM)
-    threading.Thread(target=stop, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        train_all([run], jobs=1)
-    facts = read_facts(run.options.folder)
-    assert facts["state"] == "interrupted"
-    assert torch.load(run.options.folder / "last.pt")["step"] == facts["step"]
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-# --- Two processes --------------------------------------------------------------------------------
-
-
-def test_one_process_calls_once() -> None:
-    calls: list[int] = []
-    assert first_before_others(lambda: calls.append(1) or "made") == "made"
-    assert calls == [1]
+    error = f"error: {path} is of another version: there is no option 'later':"
+    assert capsys.readouterr().err.startswith(error)
 
 
 TWO_PROCESSES = """
 import sys
-import time
 import torch
 from brats_runs import random_data, small_options
-from examples.brats.train.distributed import (
-    any_process,
-    average_gradients,
-    first_before_others,
-    joined,
-)
+from examples.brats.train.distributed import any_process, joined
 from examples.brats.train.loop import Trainer
 
 with joined("cpu") as process:
-    weight = torch.nn.Parameter(torch.zeros(2))
-    weight.grad = torch.tensor([0.0, 1.0]) + process.rank
-    average_gradients([weight, torch.nn.Parameter(torch.zeros(2))])
-    assert weight.grad.tolist() == [0.5, 1.5]
     assert any_process(process.rank == 1) and not any_process(False)
-
-    def call():
-        with open(f"{sys.argv[1]}/calls", "a") as file:
-            file.write(str(process.rank))
-        time.sleep(0.3)
-        return process.rank
-
-    assert first_before_others(call) == process.rank
     for system in ("nec", "cyclegan"):
         out = f"{sys.argv[1]}/{system}"
         options = small_options(system, out=out, batch=1, steps=2, pool=2, augment="none")
@@ -194,14 +100,10 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     launcher = "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"
     done = run_python(*launcher, str(script), str(tmp_path), PYTHONPATH=path, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "calls").read_text() == "01"
     for system in ("nec", "cyclegan"):
         run, alone = tmp_path / system, tmp_path / f"{system}-alone"
         first, second = (torch.load(run / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
         assert_equal(first, second)
-        assert run_file(run)["processes"] == 2
-        assert [row["step"] for row in lines(run)] == ["0", "1", "2"]
-
         trainer = make_trainer(alone, system, batch=2, steps=2, pool=4, augment="none")
         trainer.fit()
         for name, weight in trainer.learner.system.state_dict().items():
@@ -211,54 +113,3 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     pools = [torch.load(run / f"pools{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert [len(pool["target"]) for pool in pools] == [2, 2]
     assert not torch.equal(pools[0]["target"][0], pools[1]["target"][0])
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("ps"), reason="no ps lists the processes")
-def test_a_signal_to_the_trainer_and_its_workers(tmp_path: Path, own_cache: Path) -> None:
-    """Send it as a batch system or a terminal does, to all processes at once."""
-    run = tmp_path / "run"
-    own = {**TINY, **VOLUMES, "device": "cpu", "amp": "none", "workers": 2, "steps": 100_000}
-    words = as_words({**own, "out": run, "data.cache": own_cache})
-    process = subprocess.Popen(
-        [sys.executable, "-m", "examples.brats.train", "nec", "--preset", "volumes", *words],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # a group of its own, whose number is that of its first process
-    )
-    try:
-        wait_until(lambda: len(lines(run)) > 2 if (run / "last.pt").exists() else process.poll())
-        members = set(group_of(process.pid))
-        os.killpg(process.pid, signal.SIGTERM)
-        out, error = process.communicate(timeout=60)
-        assert process.returncode == 130, error
-        assert len(members) == 3
-        wait_until(lambda: not group_of(process.pid))
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    step = run_file(run)["step"]
-    assert step >= 2
-    assert out == f"stopped after step {step}: --resume {run} goes on\n"
-    assert run_file(run)["state"] == "interrupted"
-    assert load_checkpoint(run / "last.pt")["step"] == step
-    assert train.main(["--resume", str(run), f"steps={step + 2}"]) == 0
-    assert run_file(run)["step"] == step + 2
-    assert [int(row["step"]) for row in lines(run)] == list(range(step + 3))
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def group_of(number: int) -> list[int]:
-    """List the processes of a group that have not ended."""
-    listed = subprocess.run(["ps", "-eo", "pgid=,pid=,stat="], capture_output=True, text=True)
-    rows = (row.split() for row in listed.stdout.splitlines())
-    return [int(pid) for group, pid, state in rows if int(group) == number and state[0] != "Z"]

@@ -16,74 +16,37 @@ from brats_runs import (
     assert_equal,
     make_learner,
     pairs,
-    random_images,
     random_volumes,
 )
 from covering import covering
 from torch import Tensor, nn
 
 import nec_ext
-from examples.brats.train.learner import Learner
 
 
 def weights(network: nn.Module) -> dict[str, Tensor]:
     return {name: weight.detach().clone() for name, weight in network.named_parameters()}
 
 
-@pytest.mark.parametrize(
-    ("system", "name", "share"),
-    [("nec", "ngf", 0.9), ("pix2pix", "l1", 0.5), ("cyclegan", "cycle", 0.7), ("cut", "nce", 0.7)],
-)
-def test_what_keeps_the_anatomy_is_learned(system: str, name: str, share: float) -> None:
-    learner = make_learner(
-        system, lambda_gan=0, steps=60, decay=0, lr_generator=5e-3, unet_channels=(16, 32)
-    )
-    batch = next(pairs())
-    found = [learner.learn(step, *batch)[name].item() for step in range(60)]
-    assert found[-1] < share * found[0]
-
-
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_both_steps_change_their_own_networks_alone(system: str) -> None:
-    """Give one step the weight and gradient 0: only the other could change its networks."""
     for own, changed, other in (
         ({}, "generators", ""),
-        ({"lambda_discriminator": 0}, "generators", "discriminators"),
+        ({"lambda_discriminator": 0}, "generators", "discriminators"),  # only the other step could
         ({"ema": 0.9, "pool": 2}, "discriminators", ""),
     ):
         learner = make_learner(system, **own)
         before = copy.deepcopy(learner.system)
         for step, pair in enumerate(pairs()):
-            losses = learner.learn(step, *pair)
-            assert losses.keys() == learner.system.weights(step).keys()
-            assert all(loss.isfinite() and not loss.requires_grad for loss in losses.values())
+            learner.learn(step, *pair)
         for (name, weight), old in zip(
             learner.system.named_parameters(), before.parameters(), strict=True
         ):
-            assert weight.requires_grad and weight.isfinite().all()
             if name.split(".")[0] == other:
                 assert torch.equal(weight, old), name
-                assert weight.grad is None or not weight.grad.any()
             # What instance normalization takes away again has no gradient: most biases.
             elif name.split(".")[0] == changed and weight.dim() > 1:
                 assert not torch.equal(weight, old), name
-
-
-def test_order_of_the_steps() -> None:
-    """Show the second network to step the first one as it has become."""
-    source, target = next(pairs())
-    for system in ("nec", "cyclegan"):
-        learner = make_learner(system, adversarial="bce", pool=0)
-        old = copy.deepcopy(learner.system)
-        losses = learner.learn(0, source, target)
-        with torch.no_grad():
-            fakes = old.generate(source, target)
-            before = old.generator_losses(source, target, fakes)["gan"]
-            old.discriminators = learner.system.discriminators
-            after = old.generator_losses(source, target, fakes)["gan"]
-        expected = {"nec": after, "cyclegan": before}[system]
-        torch.testing.assert_close(losses["gan"], expected)
-        assert abs(after - before) > 1e-3
 
 
 def test_losses_of_nec_and_pix2pix() -> None:
@@ -113,12 +76,10 @@ def test_cyclegans_cycles_and_identities() -> None:
     identity = F.l1_loss(to_t2(target), target) + F.l1_loss(to_t1(source), source)
     torch.testing.assert_close(losses["cycle"], cycle)
     torch.testing.assert_close(losses["identity"], identity)
-    assert learner.system.weights(0)["identity"] == 5.0
 
 
 def test_coupled_adam_gives_the_discriminator_the_generators_gradient_too() -> None:
     learner = make_learner(coupled_adam=True, lambda_gan=0.7, lambda_discriminator=1.0)
-    assert list(learner.optimizers) == ["generator"]
     source, target = next(pairs())
     discriminator = copy.deepcopy(learner.system.discriminators["target"])
     fake = learner.system.generator(source).detach()
@@ -139,23 +100,6 @@ def test_rates_are_constant_and_then_fall_to_zero() -> None:
     assert learner.rate("discriminator", 8) == pytest.approx(0.05)
     learner.learn(8, *next(pairs()))
     assert learner.optimizers["generator"].param_groups[0]["lr"] == pytest.approx(0.5)
-    assert make_learner(lr_generator=1.0, steps=10, decay=0).rate("generator", 9) == 1.0
-
-
-def test_delay_ramp_and_warmup_of_nec() -> None:
-    for changes, steps, expected in (
-        ({"delay": 0, "ramp": 0.5, "warmup": 0.2}, (0, 1, 5, 9), [0, 0.6, 3, 3]),
-        ({"delay": 0.3, "ramp": 0.5}, (0, 3, 4, 8, 9), [0, 0, 0.6, 3, 3]),
-        ({"delay": 0.3, "ramp": 0}, (2, 3, 9), [0, 3, 3]),
-    ):
-        system = make_learner(lambda_ngf=3, steps=10, **changes).system
-        assert [system.weights(step)["ngf"] for step in steps] == pytest.approx(expected)
-    learner = make_learner(warmup=0.2, steps=10)
-    assert [learner.system.weights(step)["l1"] for step in (0, 1, 2)] == [100, 100, 0]
-    source, target = next(pairs())
-    real = learner.system.discriminators["target"](source)  # the source is the target
-    expected = sum(F.softplus(-one).mean() for one in real) / len(real)
-    torch.testing.assert_close(learner.learn(0, source, target)["d_real"], expected)
 
 
 def test_average_of_the_generator() -> None:
@@ -171,7 +115,7 @@ def test_average_of_the_generator() -> None:
 
 @pytest.mark.parametrize("system", ["cut", "cyclegan"])
 def test_a_learner_that_is_loaded_goes_on_as_the_one_that_was_saved(system: str) -> None:
-    learner, other = (make_learner(system, ema=0.9, pool=3, seed=seed) for seed in (0, 0))
+    learner, other = (make_learner(system, ema=0.9, pool=3) for _ in range(2))
     (first, second, third), steps = pairs(3), []
     for step, pair in enumerate((first, second)):
         learner.learn(step, *pair)
@@ -183,91 +127,47 @@ def test_a_learner_that_is_loaded_goes_on_as_the_one_that_was_saved(system: str)
     assert_equal(learner.state(), other.state())
 
 
-# --- Memory ---------------------------------------------------------------------------------------
-
-
-def in_double(system: str = "nec", **changes: object) -> Learner:
-    """Make learners alike whatever the changes, to be compared without rounding errors."""
-    learner = make_learner(system, **changes)
-    learner.system.double()
-    return learner
-
-
 @covering(system=["nec", "cyclegan"], coupled=[True, False])
 def test_accumulation_is_a_larger_batch(system: str, coupled: bool) -> None:
     pair = [half.double() for half in next(pairs())]
     found = []
     for changes in ({"batch": 2}, {"batch": 1, "accumulate": 2}):
-        learner = in_double(system, coupled_adam=coupled, **changes)
+        learner = make_learner(system, coupled_adam=coupled, **changes)
+        learner.system.double()
         losses = learner.learn(0, *pair)
         gradients = [weight.grad for weight in learner.system.parameters()]
-        found.append(
-            ([losses[name] for name in sorted(losses)], [g for g in gradients if g is not None])
-        )
+        found.append((losses, [gradient for gradient in gradients if gradient is not None]))
     (losses, whole), (same_losses, parts) = found
     torch.testing.assert_close(losses, same_losses, rtol=1e-9, atol=1e-12)
-    assert len(whole) == len(parts) > 10
-    for a, b in zip(whole, parts, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
-
-
-def test_accumulation_holds_one_graph_at_a_time() -> None:
-    def stored(count: int, **changes: object) -> int:
-        learner, held, most = make_learner(**changes), 0, 0
-
-        class Held:
-            def __init__(self, tensor: Tensor) -> None:
-                nonlocal held, most
-                self.tensor = tensor
-                held += tensor.nbytes
-                most = max(most, held)
-
-            def __del__(self) -> None:
-                nonlocal held
-                held -= self.tensor.nbytes
-
-        images = random_images(count, 0), random_images(count, 1)
-        with torch.autograd.graph.saved_tensors_hooks(Held, lambda one: one.tensor):
-            learner.learn(0, *images)
-        return most
-
-    one = stored(1, batch=1)
-    assert stored(4, batch=4) > 3 * one
-    assert stored(4, batch=1, accumulate=4) < 1.1 * one
+    assert len(whole) > 10
+    torch.testing.assert_close(whole, parts, rtol=1e-6, atol=1e-9)
 
 
 def test_checkpointing_keeps_less_for_the_same_gradients() -> None:
     source = random_volumes().source.t1[0][:, :16, :16, :8].double()[None]
     found, saved = [], []
     for checkpointing in (False, True):
-        learner = in_double(**VOLUMES, checkpointing=checkpointing, unet_channels=(4, 8, 16))
-        kept: list[int] = []
-
-        def note(tensor: Tensor, kept: list[int] = kept) -> Tensor:
-            kept.append(tensor.nbytes)
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            fake = learner.generator(source)
-        saved.append(sum(kept))
+        learner = make_learner(**VOLUMES, checkpointing=checkpointing, unet_channels=(4, 8, 16))
+        generator = learner.generator.double()
+        kept: list[Tensor] = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, kept=kept: kept.append(tensor) or tensor, lambda tensor: tensor
+        ):
+            fake = generator(source)
+        saved.append(sum(tensor.nbytes for tensor in kept))
         fake.square().mean().backward()
-        found.append([weight.grad for weight in learner.generator.parameters()])
-    for a, b in zip(*found, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+        found.append([weight.grad for weight in generator.parameters()])
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12)
     assert saved[1] < 0.3 * saved[0]
 
 
-@pytest.mark.parametrize(("amp", "changes"), [("bf16", {}), ("fp16", VOLUMES)])
-def test_half_precision_only_inside_the_networks(amp: str, changes: dict[str, object]) -> None:
-    data = random_volumes().source
-    images = [image[0][None, :, :20, :20, :12] for image in (data.t1, data.t2)]
-    images = images if changes else next(pairs())
-    half, plain = make_learner(amp=amp, **changes), make_learner(**changes)
+def test_half_precision_only_inside_the_networks() -> None:
+    half, plain = make_learner(amp="bf16"), make_learner()
     dtypes: set[torch.dtype] = set()
     half.generator.register_forward_hook(lambda *call: dtypes.add(call[2].dtype))
-    for step in range(3):
+    for step, images in enumerate(pairs()):
         losses, expected = half.learn(step, *images), plain.learn(step, *images)
-    assert dtypes == {{"bf16": torch.bfloat16, "fp16": torch.float16}[amp]}
+    assert dtypes == {torch.bfloat16}
     assert all(weight.dtype == torch.float32 for weight in half.system.parameters())
     assert losses["ngf"].dtype == torch.float32
     for name, loss in losses.items():
@@ -278,11 +178,9 @@ def test_half_precision_only_inside_the_networks(amp: str, changes: dict[str, ob
 def test_an_overflow_in_fp16_changes_no_weight_but_the_scale() -> None:
     learner = make_learner(amp="fp16")
     learner.learn(0, *next(pairs()))
-    before, scale, state = weights(learner.system), learner.scaler.get_scale(), learner.state()
+    before, scale = weights(learner.system), learner.scaler.get_scale()
     for weight in learner.system.parameters():
         weight.register_hook(lambda gradient: gradient * math.inf)
     learner.learn(1, *next(pairs()))
     assert_equal(weights(learner.system), before)
     assert learner.scaler.get_scale() == scale / 2
-    learner.load(state)
-    assert learner.scaler.get_scale() == scale

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import copy
 import os
-import re
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -34,30 +33,17 @@ from torch import Tensor, nn
 
 import nec_ext
 from examples.brats.data.images import Data
-from examples.brats.report.metrics import METRICS
 from examples.brats.train import loop as training
 from examples.brats.train.__main__ import main
-from examples.brats.train.learner import Learner
 from examples.brats.train.loop import Trainer, load_generator
 from examples.brats.train.records import load_checkpoint, save_checkpoint
-
-ROOT = Path(__file__).parents[2]
-UNKNOWN = dict.fromkeys(training.COSTS, "")  # what differs from run to run
-
-
-class Trained(NamedTuple):
-    """A run that is over, with its generator before the first step and after each."""
-
-    folder: Path
-    trainer: Trainer
-    generators: list[dict[str, Tensor]]
-
 
 RUN = {"steps": 6, "validate_every": 4, "lr_generator": 0.02, "ema": 0.5}
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Tensor]]]:
+    """Finish a run; return its folder, and its generator before the first step and after each."""
     folder = tmp_path_factory.mktemp("run")
     trainer = make_trainer(folder, **RUN)
     generators: list[dict[str, Tensor]] = []
@@ -70,7 +56,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     for step in range(1, 7):
         after_step(trainer, step, note)
     assert trainer.fit()
-    return Trained(folder, trainer, generators)
+    return folder, generators
 
 
 def after_step(trainer: Trainer, step: int, action: Callable[[], object]) -> None:
@@ -86,64 +72,35 @@ def after_step(trainer: Trainer, step: int, action: Callable[[], object]) -> Non
     trainer.learner.learn = learn_and_act
 
 
-def test_a_run_writes_its_records(run: Trained) -> None:
-    rows = lines(run.folder)
+def test_a_run_writes_its_records(run: tuple[Path, Any]) -> None:
+    rows = lines(run[0])
     assert [row["step"] for row in rows] == [str(step) for step in range(7)]
-    assert float(rows[1]["epoch"]) == pytest.approx(1 / 3)  # 6 images in batches of 2
     validated = [row["step"] for row in rows if row["ssim"]]
     assert validated == ["0", "4", "6"]  # before the first and after the last one in any case
-    for row in rows[1:]:
-        assert all(float(row[name]) > 0 for name in ("gan", "ngf", "d_real", "d_fake"))
-        assert all(float(row[name]) > 0 for name in training.COSTS)
     rates = [float(row["lr_generator"]) for row in rows]
     assert rates == pytest.approx([0.02] * 5 + [0.04 / 3, 0.02 / 3])
-    assert list(rows[0])[-len(METRICS) :] == list(METRICS)
-
-    facts = run_file(run.folder)
-    assert (facts["state"], facts["step"], facts["processes"]) == ("finished", 6, 1)
-    assert facts["seconds"] > 0
-    assert {name: facts[name] for name in training.COSTS} == pytest.approx(
-        {name: float(rows[-1][name]) for name in training.COSTS}, abs=1e-3
-    )
-    assert facts["device"] == "cpu"
-    assert facts["options"]["data"]["size"] == 32
-    assert facts["torch"] == torch.__version__
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    if commit.returncode == 0:
-        assert facts["commit"].startswith(commit.stdout.strip())
+    assert (run_file(run[0])["state"], run_file(run[0])["step"]) == ("finished", 6)
 
 
-def test_best_checkpoint_is_the_best_validation(run: Trained) -> None:
-    ssim = {int(row["step"]): float(row["ssim"]) for row in lines(run.folder)[1:] if row["ssim"]}
+def test_best_checkpoint_is_the_best_validation(
+    run: tuple[Path, list[dict[str, Tensor]]],
+) -> None:
+    folder, generators = run
+    ssim = {int(row["step"]): float(row["ssim"]) for row in lines(folder)[1:] if row["ssim"]}
     best = max(ssim, key=ssim.__getitem__)
-    facts = run_file(run.folder)
-    assert (facts["best"], facts["best_step"]) == (ssim[best], best)
-    generator, options = load_generator(run.folder)
-    assert_equal(dict(generator.state_dict()), run.generators[best])
-    assert load_checkpoint(run.folder / "best.pt")["step"] == best
-    assert load_checkpoint(run.folder / "last.pt")["step"] == 6
-    assert options == run.trainer.options
+    generator, _ = load_generator(folder)
+    assert_equal(dict(generator.state_dict()), generators[best])
     assert not generator.training
-
-
-def test_tensorboard_events(run: Trained) -> None:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    events = accumulator.EventAccumulator(str(run.folder)).Reload()
-    assert [event.step for event in events.Scalars("ngf")] == [1, 2, 3, 4, 5, 6]
-    assert [event.step for event in events.Scalars("ssim")] == [0, 4, 6]
-    image = events.Images("validation")[0]
-    assert (image.width, image.height) == (3 * 32, 2 * 32)
 
 
 def test_only_the_paired_system_sees_pairs(tmp_path: Path) -> None:
     data = random_data()
 
     def number(image: Tensor, known: Tensor) -> tuple[int, bool]:
-        """Find an image, and whether left and right have changed sides."""
         (found,) = (
             (k, flipped)
             for k, one in enumerate(known)
-            for flipped in (False, True)
+            for flipped in (False, True)  # left and right
             if torch.equal(image, one.flip(1) if flipped else one)
         )
         return found
@@ -157,7 +114,6 @@ def test_only_the_paired_system_sees_pairs(tmp_path: Path) -> None:
                 seen.append((number(source, data.source.t1), number(target, known)))
         paired = system == "pix2pix"
         assert paired == all(source == target for source, target in seen)
-        # In two epochs a source meets itself twice, or two draws of the other group.
         numbers = {(k, other) for (k, _), (other, _) in seen}
         assert {k for k, _ in numbers} == set(range(6))
         assert paired == (len(numbers) == 6)
@@ -220,17 +176,6 @@ def test_a_run_by_hand(tmp_path: Path) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
 
-def test_jitter_ends_where_the_options_say(tmp_path: Path) -> None:
-    trainer = make_trainer(tmp_path, steps=4, augment="jitter", jitter=0.5)
-    asked: list[str] = []
-    trainer.pairs.batch = lambda step, augment, *ranks: asked.append(augment)
-    for step in range(4):
-        trainer._batch(step)
-    assert asked == ["jitter", "jitter", "flip", "flip"]
-
-
-# --- Stopping and going on ------------------------------------------------------------------------
-
 IN_3D = {**VOLUMES, "accumulate": 2, "batch": 1, "workers": 2, "amp": "fp16"}
 
 
@@ -243,14 +188,11 @@ def test_resumed_is_uninterrupted(system: str, own: dict[str, object], tmp_path:
     changes = {"steps": 6, "validate_every": 4, "ema": 0.9, "pool": 3, "augment": "jitter", **own}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     make_trainer(whole, system, **changes).fit()
-    seconds = 0.0
     for number, step in ((signal.SIGINT, 2), (signal.SIGTERM, 5)):
         trainer = make_trainer(parts, system, resume=parts.exists(), **changes)
         after_step(trainer, step, lambda n=number: signal.raise_signal(n))
         assert not trainer.fit()
         assert run_file(parts)["state"] == "interrupted"
-        assert run_file(parts)["seconds"] >= seconds  # those of all parts
-        seconds = run_file(parts)["seconds"]
         torch.rand(3)  # what else draws random numbers does not matter
     assert make_trainer(parts, system, resume=True, **changes).fit()
 
@@ -260,16 +202,14 @@ def test_resumed_is_uninterrupted(system: str, own: dict[str, object], tmp_path:
             state["options"]["out"] = ""
             state.pop("seconds", None)
         assert_equal(*states)
-    assert [row | UNKNOWN for row in lines(whole)] == [row | UNKNOWN for row in lines(parts)]
+    unknown = dict.fromkeys(training.COSTS, "")  # differs from run to run
+    assert [row | unknown for row in lines(whole)] == [row | unknown for row in lines(parts)]
 
 
 def test_what_was_written_after_the_checkpoint_is_dropped(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, steps=6, validate_every=2)
 
-    def crash() -> None:
-        raise MemoryError
-
-    after_step(trainer, 6, crash)
+    after_step(trainer, 6, mock.Mock(side_effect=MemoryError))
     with pytest.raises(MemoryError):
         trainer.fit()
     assert [row["step"] for row in lines(tmp_path)] == ["0", "1", "2", "3", "4", "5"]
@@ -280,71 +220,23 @@ def test_what_was_written_after_the_checkpoint_is_dropped(tmp_path: Path) -> Non
     assert [row["step"] for row in lines(tmp_path)] == ["0", "1", "2", "3", "4", "5", "6"]
 
 
-def test_killed_between_its_two_checkpoints(
-    run: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written: list[str] = []
-
-    def save(path: Path, state: dict[str, object]) -> None:
-        save_checkpoint(path, state)
-        written.append(path.name)
-        if path.name == "best.pt":
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(training, "save_checkpoint", save)
-    with pytest.raises(KeyboardInterrupt):
-        make_trainer(tmp_path, **RUN).fit()
-    assert written == ["last.pt", "best.pt"]
-    monkeypatch.undo()
-    make_trainer(tmp_path, resume=True, **RUN).fit()
-    states = [load_checkpoint(folder / "best.pt") for folder in (run.folder, tmp_path)]
-    assert states[0]["step"] == states[1]["step"]
-    assert_equal(states[0]["generator"], states[1]["generator"])
-
-
-@pytest.mark.parametrize("error", [RuntimeError("no space"), MemoryError()])
-def test_failing_write_leaves_the_old_checkpoint(
-    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "last.pt"
-    save_checkpoint(path, {"step": 1})
-    original = torch.save
-
-    def fail(state: object, file: Any) -> None:
-        original(state, file)
-        raise error
-
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(MemoryError if isinstance(error, MemoryError) else OSError):
-        save_checkpoint(path, {"step": 2})
-    assert load_checkpoint(path) == {"step": 1}
-    assert os.listdir(tmp_path) == ["last.pt"]
-
-
-def test_checkpoints_that_cannot_be_used(run: Trained, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    shutil.copytree(run.folder, folder)
+def test_checkpoints_that_cannot_be_used(run: tuple[Path, Any], tmp_path: Path) -> None:
+    folder = shutil.copytree(run[0], tmp_path / "run")
     path = folder / "last.pt"
-    intact, state = path.read_bytes(), load_checkpoint(path)
-
-    def refused(sentence: str, **changes: object) -> None:
+    state = load_checkpoint(path)
+    two = {**state, "pools": state["pools"] * 2}
+    for changes, damage, sentence in (
+        ({"unet_units": 2}, None, r"last\.pt cannot be used: its networks or optimizers"),
+        ({"ema": 0}, None, "one of it and the options has an ema"),
+        ({"steps": 5}, None, r"last\.pt is of step 6, beyond steps=5"),
+        ({}, lambda: save_checkpoint(path, two), "it was written by 2 processes, not 1"),
+        ({}, lambda: os.truncate(path, 5000), r"last\.pt is not a checkpoint, or a damaged one$"),
+        ({}, path.unlink, r"there is no checkpoint .*last\.pt$"),
+    ):
+        if damage:
+            damage()
         with pytest.raises(ValueError, match=sentence):
             make_trainer(folder, resume=True, **{**RUN, **changes})
-
-    others = r"last\.pt cannot be used: its networks or optimizers"
-    refused(others, unet_units=2)
-    refused(others, coupled_adam=True)
-    refused("one of it and the options has an ema", ema=0)
-    refused(r"last\.pt is of step 6, beyond steps=5", steps=5)
-    save_checkpoint(path, {**state, "pools": state["pools"] * 2})
-    refused("it was written by 2 processes, not 1")
-    for damaged in (intact[:-1000], intact[: len(intact) // 2], b"", b"text", os.urandom(1000)):
-        path.write_bytes(damaged)
-        refused(r"last\.pt is not a checkpoint, or a damaged one$")
-    path.unlink()
-    refused(r"there is no checkpoint .*last\.pt$")
-    with pytest.raises(ValueError, match=r"there is no checkpoint .*best\.pt$"):
-        load_generator(tmp_path / "nowhere")
 
 
 def test_loss_that_is_not_finite(tmp_path: Path) -> None:
@@ -356,27 +248,13 @@ def test_loss_that_is_not_finite(tmp_path: Path) -> None:
     assert run_file(tmp_path)["state"] == "failed"
 
 
-def test_command_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, small = tmp_path / "run", {**TINY, "validate_every": 1}
     own = {"out": run, "data.cache": tmp_path / "cache", "device": "cpu", "steps": 1}
     words = ["nec", "--preset", "cpu", *as_words({**small, **own})]
     assert main(words) == 0
-    out, bar = capsys.readouterr()
-    assert re.fullmatch(r"\S+ ms per step, of them \S+ ms the fused loss; at most \d+ MB\n", out)
-    assert all(part in bar for part in ("2/2", "image/s", "ngf=", "gan=", "d_real="))
+    capsys.readouterr()
     assert main(words) == 1
     assert capsys.readouterr().err.startswith(f"error: {run} holds a run")
     assert main(["--resume", str(run), "steps=2"]) == 0
     assert run_file(run)["step"] == 2
-    learn = Learner.learn
-
-    def interrupted(*arguments: Any) -> dict[str, Tensor]:
-        signal.raise_signal(signal.SIGINT)
-        return learn(*arguments)
-
-    monkeypatch.setattr(Learner, "learn", interrupted)
-    capsys.readouterr()
-    assert main(["--resume", str(run), "steps=4"]) == 130
-    assert capsys.readouterr().out.endswith(f"stopped after step 3: --resume {run} goes on\n")

@@ -15,8 +15,7 @@ from package.test_compile import (  # noqa: F401
     test_inductor_with_neighbours_in_the_graph,
     test_layouts,
     test_module_compiles,
-    test_opcheck_backward,
-    test_opcheck_forward,
+    test_opcheck,
     test_tensors_without_data,
 )
 

@@ -72,37 +72,30 @@ def test_reductions(case: Case, reduction: str, mask: str) -> None:
     check_reference(case, reduction=reduction, mask=masks[mask], weight=-1.7)
 
 
-@covering(case=TINY[:2], eps_mode=EPS_MODES)
-def test_maps(case: Case, eps_mode: str) -> None:
+@pytest.mark.parametrize("case", TINY[:2], ids=lambda case: case.name)
+def test_maps(case: Case) -> None:
     rng = generator("maps")
     eps = 0.05 + torch.rand(case.shape, generator=rng, dtype=torch.float64)
     samples = (case.shape[0], *(1,) * (len(case.shape) - 1))
     per_sample = 0.05 + torch.rand(samples, generator=rng, dtype=torch.float64)
     mask = torch.rand(case.shape[2:], generator=rng) > 0.5
-    check_reference(case, eps=eps, target_eps=per_sample, mask=mask, eps_mode=eps_mode)
-    check_reference(case, eps=per_sample, eps_mode=eps_mode)
+    check_reference(case, eps=eps, target_eps=per_sample, mask=mask)
 
 
 # --- Numbers by hand ------------------------------------------------------------------------------
 
 
-def row(*values: float) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64).view(1, 1, 1, -1)
-
-
 def test_differences() -> None:
-    image = row(1, 4, 9, 7)
+    image = torch.tensor([1, 4, 9, 7], dtype=torch.float64).view(1, 1, 1, 4)
     expected = {
         "central": [1.5, 4.0, 1.5, -1.0],
         "forward": [3.0, 5.0, -2.0, 0.0],
         "sobel": [1.5, 4.0, 1.5, -1.0],
     }
     for operator, values in expected.items():
-        gradient = reference.image_gradient(image, operator)
+        gradient = reference.image_gradient(image, operator, (7.0, 0.5))
         assert gradient[0, 0, 0].count_nonzero() == 0  # an axis of length 1
-        assert gradient[0, 0, 1].flatten().tolist() == values
-        spaced = reference.image_gradient(image, operator, (7.0, 2.0))
-        assert spaced[0, 0, 1].flatten().tolist() == [value / 2 for value in values]
+        assert gradient[0, 0, 1].flatten().tolist() == [2 * value for value in values]
 
 
 def test_sobel_smooths_across() -> None:
@@ -110,23 +103,7 @@ def test_sobel_smooths_across() -> None:
     image[0, 0, 1, 1] = 8
     gradient = reference.image_gradient(image, "sobel")[0, 0]
     assert gradient[1].tolist() == [[1, 0, -1], [2, 0, -2], [1, 0, -1]]
-    assert gradient[0].tolist() == [[1, 2, 1], [0, 0, 0], [-1, -2, -1]]
-
-
-@pytest.mark.parametrize(
-    ("eps_mode", "length"),
-    [("additive", lambda a: a / (a + 0.5)), ("quadrature", lambda a: a / math.hypot(a, 0.5))],
-)
-def test_two_ramps(eps_mode: str, length: Any) -> None:
-    # Slopes 2 and -1 inside, half of that at the borders: t = -length(2) length(1) and -length(1)
-    # length(1/2).
-    input, target = row(0, 2, 4, 6), row(3, 2, 1, 0)
-    loss = reference.ngf_loss(input, target, eps=0.5, eps_mode=eps_mode, reduction="none").flatten()
-    inside = 1 - (length(2) * length(1)) ** 2 / 2
-    border = 1 - (length(1) * length(0.5)) ** 2 / 2
-    torch.testing.assert_close(
-        loss, torch.tensor([border, inside, inside, border], dtype=torch.float64)
-    )
+    assert torch.equal(gradient[0], gradient[1].mT)
 
 
 def test_paper_formula_at_one_edge() -> None:
@@ -139,25 +116,15 @@ def test_paper_formula_at_one_edge() -> None:
     assert loss[0, 0, 0, 0].item() == pytest.approx(1 - t * t / 2, rel=1e-15)
 
 
-def test_perpendicular_and_constant_images_give_1() -> None:
-    down = torch.arange(4.0).view(1, 1, 4, 1).expand(1, 1, 4, 4)
-    assert (reference.ngf_loss(down, down.mT, reduction="none") == 1).all()
-    assert (reference.ngf_loss(down, torch.ones(1, 1, 4, 4), reduction="none") == 1).all()
-
-
 @covering(case=TINY[4:], eps_mode=EPS_MODES)
 def test_gradient_is_zero_and_not_nan_in_the_background(case: Case, eps_mode: str) -> None:
     input, target = case.images(torch.float64)
     result = evaluate(reference.ngf_loss, input, target, eps_mode=eps_mode)
     assert all(tensor.isfinite().all() for tensor in result.tensors)
-    corner = (0, 0, *(0,) * (input.dim() - 2))
-    assert result.grad_input[corner] == 0
-    assert result.grad_target[corner] == 0
+    assert result.grad_input.flatten()[0] == result.grad_target.flatten()[0] == 0
 
 
 def test_half_images_are_computed_in_float32() -> None:
     input, target = TINY[1].images(torch.float16)
     expected = reference.ngf_loss(input.float(), target.float())
     assert torch.equal(reference.ngf_loss(input, target), expected)
-    mixed = reference.ngf_loss(input, target.double())
-    assert torch.equal(mixed, reference.ngf_loss(input.double(), target.double()))

@@ -5,16 +5,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
-from ranks import Ranks, started
+from ranks import Ranks
 from tiles import WAYS, copy_tiles
 
 
 @pytest.fixture(scope="session")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
     """Start three processes with a group when the first test asks for them."""
-    with started(3, tmp_path_factory.mktemp("ranks")) as ranks:
+    with closing(Ranks(3, tmp_path_factory.mktemp("ranks"))) as ranks:
         yield ranks
 
 

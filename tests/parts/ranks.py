@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -93,12 +93,3 @@ class Ranks:
     def close(self) -> None:
         for calls in self._calls:
             calls.close()
-
-
-@contextlib.contextmanager
-def started(count: int, folder: Path) -> Iterator[Ranks]:
-    ranks = Ranks(count, folder)
-    try:
-        yield ranks
-    finally:
-        ranks.close()

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""What the ranks of test_distributed.py are told to do: importable without that file."""
+"""The code that ranks run: importable without the test files."""
 
 from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from unittest import mock
@@ -20,19 +20,14 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 
 import nec_ext
 from benchmarks.traffic import counted
-from nec_ext._agreement import backends_of
 
 Options = dict[str, Any]
 _groups: dict[int, dist.ProcessGroup] = {}
 _meshes: dict[tuple[int, ...], DeviceMesh] = {}
-MAPS = ("eps", "target_eps", "mask")
 
 
-def group_of(count: int) -> dist.ProcessGroup | None:
-    """Return the group of the first ranks, which every rank makes once."""
-    if count not in _groups:
-        _groups[count] = dist.new_group(list(range(count)))
-    return _groups[count] if dist.get_rank() < count else None
+class Subclass(Tensor):
+    """A subclass that has no methods of its own."""
 
 
 def part_of(tensor: Tensor, sizes: Sequence[int], dim: int) -> Tensor:
@@ -42,46 +37,40 @@ def part_of(tensor: Tensor, sizes: Sequence[int], dim: int) -> Tensor:
     return tensor.split(list(sizes), dim)[dist.get_rank()]
 
 
-def parts_of(options: Options, sizes: Sequence[int], dim: int) -> Options:
-    return {
-        name: part_of(value, sizes, dim) if isinstance(value, Tensor) else value
-        for name, value in options.items()
-    }
-
-
 def split_loss(
     images: tuple[Tensor, Tensor],
     sizes: Sequence[int],
     dim: int,
     upstream: Tensor,
-    wanted: str,
+    wanted: str | Sequence[str],
     options: Options,
 ) -> Result | None:
     """Return loss and gradients of this rank's part; ranks beyond the group have none."""
-    group = group_of(len(sizes))
-    if group is None:
+    rank, count = dist.get_rank(), len(sizes)
+    if count not in _groups:  # which all ranks make, also those beyond it
+        _groups[count] = dist.new_group(list(range(count)))
+    if rank >= count:
         return None
-    parts = [part_of(image, sizes, dim) for image in images]
-    options = {"group": group, "dim": dim, **parts_of(options, sizes, dim)}
-    return evaluate(nec_ext.distributed.ngf_loss, *parts, upstream, wanted, **options)
+    own = {
+        name: part_of(value, sizes, dim) if isinstance(value, Tensor) else value
+        for name, value in options.items()
+    }
+    return evaluate(
+        nec_ext.distributed.ngf_loss,
+        *(part_of(image, sizes, dim) for image in images),
+        upstream,
+        wanted if isinstance(wanted, str) else wanted[rank],
+        group=_groups[count],
+        dim=dim,
+        **own,
+    )
 
 
-def some_gradients(images: tuple[Tensor, Tensor], upstream: Tensor) -> Result:
-    """Ask for the gradient of the input on rank 0, none on rank 1, of the target on rank 2."""
-    rank = dist.get_rank()
-    parts = [part_of(image, (4, 4, 5), 2) for image in images]
-    if rank == 1:
-        with torch.no_grad():
-            leaves = [part.requires_grad_() for part in parts]
-            return Result(nec_ext.distributed.ngf_loss(*leaves), None, None)
-    wanted = "input" if rank == 0 else "target"
-    return evaluate(nec_ext.distributed.ngf_loss, *parts, upstream, wanted)
-
-
-def call_with(arguments: Sequence[tuple[Any, Any, Options]]) -> float:
+def call_with(arguments: Sequence[tuple[Any, Any, Options]], default_device: str = "cpu") -> float:
     """Return the loss of arguments that are each rank's own."""
     input, target, options = arguments[dist.get_rank()]
-    loss: Tensor = nec_ext.distributed.ngf_loss(input, target, **options)
+    with torch.device(default_device):
+        loss: Tensor = nec_ext.distributed.ngf_loss(input, target, **options)
     return loss.item()
 
 
@@ -102,9 +91,9 @@ def fail_in_rank_1(shape: tuple[int, ...], how: str) -> float:
     """Fail in rank 1 while the others compute a loss, in a group with little patience."""
     group = dist.new_group(timeout=timedelta(seconds=3))
     dist.barrier()
-    if dist.get_rank() == 1 and how == "dies":
-        os._exit(1)
     if dist.get_rank() == 1:
+        if how == "dies":
+            os._exit(1)
         raise ArithmeticError("somewhere else, as a training does")
     loss: Tensor = nec_ext.distributed.ngf_loss(torch.rand(shape), torch.rand(shape), group=group)
     return loss.item()
@@ -120,30 +109,19 @@ def traffic(shape: tuple[int, ...], options: Options) -> dict[str, dict[str, lis
     return {"forward": forward, "backward": backward}
 
 
-def memory(shape: tuple[int, ...], wanted: str, options: Options) -> tuple[int, int]:
+def memory(shape: tuple[int, ...], wanted: str) -> tuple[int, int]:
     """Return peak and final bytes of a training step with maps above those before."""
-    images = [
-        torch.rand(shape, requires_grad=wanted in (name, "both", "neither"))
-        for name in ("input", "target")
-    ]
-    maps = {name: torch.rand(shape) + 0.1 for name in MAPS}
-
-    def step() -> Any:
-        with torch.set_grad_enabled(wanted != "neither"):
-            loss = nec_ext.distributed.ngf_loss(*images, **maps, **options)
-        if wanted == "neither":
-            return loss
-        return torch.autograd.grad(2 * loss, [image for image in images if image.requires_grad])
-
-    return allocations(step)[:2]
+    images = [torch.rand(shape) for _ in range(2)]
+    maps = {name: torch.rand(shape) + 0.1 for name in ("eps", "target_eps", "mask")}
+    loss = nec_ext.distributed.ngf_loss
+    if wanted == "neither":
+        return allocations(lambda: loss(*images, **maps))[:2]
+    return allocations(lambda: evaluate(loss, *images, 2.0, wanted, **maps))[:2]
 
 
-def gradients_again(
-    shape: tuple[int, ...], dtype: torch.dtype, upstreams: Tensor
-) -> tuple[Tensor, Tensor, Tensor, str]:
+def gradients_again(upstreams: Tensor) -> tuple[Tensor, Tensor, Tensor, str]:
     """Return gradients at once, one by one and at once again, and the error of second order."""
-    input = torch.linspace(0, 1, torch.Size(shape).numel()).view(shape).sin().to(dtype)
-    input.requires_grad_()
+    input = torch.linspace(0, 1, 210).view(1, 1, 7, 6, 5).sin().requires_grad_()
     loss = nec_ext.distributed.ngf_loss(input, input.detach().flip(2).exp())
 
     def gradient(upstream: Tensor, **how: bool) -> Tensor:
@@ -159,20 +137,15 @@ def gradients_again(
     return first, single, again, "nothing"
 
 
-def transformed(shape: tuple[int, ...], transform: str, check: bool) -> None:
+def transformed(transform: str, check: bool) -> None:
     """Compute the loss under a transform of torch.func."""
-    image = torch.rand(shape)
+    image = torch.rand(2, 1, 4, 5, 6)
 
     def loss(input: Tensor) -> Tensor:
         result: Tensor = nec_ext.distributed.ngf_loss(input, image, check=check)
         return result
 
-    if transform == "vmap":
-        torch.func.vmap(loss)(torch.rand(2, *shape))
-    elif transform == "grad":
-        torch.func.grad(loss)(image)
-    else:
-        torch.func.jvp(loss, (image,), (image,))
+    getattr(torch.func, transform)(loss)(image)
 
 
 def with_backends(having: Sequence[dict[str, str]], check: bool) -> None:
@@ -182,26 +155,7 @@ def with_backends(having: Sequence[dict[str, str]], check: bool) -> None:
         nec_ext.distributed.ngf_loss(image, image, check=check)
 
 
-def backends_by_device() -> list[dict[str, str]]:
-    """Return the backends of groups that are asked for in three ways; compute a loss in two."""
-    found = [backends_of(None)]
-    for name in ("cpu:gloo,cuda:gloo", "cpu:gloo"):
-        group = dist.new_group(backend=name)
-        call_with([(torch.rand(1, 1, 4, 4), torch.rand(1, 1, 4, 4), {"group": group})] * 3)
-        found.append(backends_of(group))
-        dist.destroy_process_group(group)
-    return found
-
-
-class Subclass(Tensor):
-    """A subclass that has no methods of its own."""
-
-
-def with_default_device(shape: tuple[int, ...]) -> float:
-    """Return the loss where the default device is not that of the images."""
-    image = torch.linspace(-1, 1, torch.Size(shape).numel()).view(shape)
-    with torch.device("meta"):
-        return call_with([(image, image, {})] * 3)
+# --- DTensors -------------------------------------------------------------------------------------
 
 
 def mesh_of(*shape: int) -> DeviceMesh:
@@ -231,37 +185,11 @@ def distributed_tensors(
 
     leaves = [placed(image).requires_grad_() for image in images]
     maps = {name: placed(v) if isinstance(v, Tensor) else v for name, v in options.items()}
-    function: Callable[..., Tensor] = nec_ext.ngf_loss if plain else nec_ext.distributed.ngf_loss
-    loss = function(*leaves, **maps)
+    loss = (nec_ext if plain else nec_ext.distributed).ngf_loss(*leaves, **maps)
     loss.backward()
     whole = loss.full_tensor() if isinstance(loss, DTensor) else loss
     kept = all(list(leaf.grad.placements) == placements for leaf in leaves)
     return whole.item(), *(leaf.grad.full_tensor() for leaf in leaves), kept
-
-
-def trained(images: tuple[Tensor, Tensor], sizes: Sequence[int]) -> tuple[float, float]:
-    """Return a weight's gradient on one process, and from a DistributedDataParallel."""
-
-    def gradient(loss: Callable[[Any], Tensor], wrap: Callable[..., Any]) -> float:
-        network = torch.nn.Conv3d(1, 1, 1).double()
-        torch.nn.init.constant_(network.weight, 0.7)
-        torch.nn.init.constant_(network.bias, 0.1)
-        wrapped = wrap(network)  # which must outlive backward
-        loss(wrapped).backward()
-        return network.weight.grad.item()
-
-    parts = [part_of(image, sizes, 2) for image in images]
-    split = gradient(
-        lambda network: nec_ext.distributed.ngf_loss(
-            network(parts[0]).tanh(), parts[1], weight=dist.get_world_size()
-        ),
-        torch.nn.parallel.DistributedDataParallel,
-    )
-    whole = gradient(
-        lambda network: nec_ext.ngf_loss(network(images[0]).tanh(), images[1]),
-        lambda network: network,
-    )
-    return whole, split
 
 
 def wrong_on_two_axes(kind: str) -> None:
@@ -281,35 +209,28 @@ def wrong_on_two_axes(kind: str) -> None:
     nec_ext.distributed.ngf_loss(input, input, **options)
 
 
-def on_a_mesh_of_two() -> float:
-    image = distribute_tensor(torch.rand(1, 1, 6, 6), DeviceMesh("cpu", [0, 1]), [Shard(2)])
-    loss: Tensor = nec_ext.distributed.ngf_loss(image, image)
-    return loss.item()
-
-
-def wrong_distributed_tensor(kind: str) -> None:
-    mesh, image = mesh_of(dist.get_world_size()), torch.rand(3, 1, 6, 6)
-    split = distribute_tensor(image, mesh, [Shard(2)])
-    if kind == "group":
-        nec_ext.distributed.ngf_loss(split, split, group=dist.group.WORLD)
-    elif kind == "target":
-        nec_ext.distributed.ngf_loss(split, image)
-    elif kind == "mesh":
-        turned = DTensor.from_local(split.to_local(), DeviceMesh("cpu", [2, 1, 0]), [Shard(2)])
-        nec_ext.distributed.ngf_loss(split, turned)
-    elif kind == "replicated":
-        nec_ext.distributed.ngf_loss(split, distribute_tensor(image, mesh, [Replicate()]))
-    elif kind == "partial":
-        partial = DTensor.from_local(image, mesh, [Partial()])
-        nec_ext.distributed.ngf_loss(partial, partial)
-    elif kind == "plain":
-        nec_ext.distributed.ngf_loss(image, split)
-    elif kind == "plain with a map":
-        nec_ext.distributed.ngf_loss(image, image, mask=split)
-    elif kind == "empty":
-        nobody = distribute_tensor(image[:2], mesh, [Shard(0)])
-        nec_ext.distributed.ngf_loss(nobody, nobody)
-    elif kind == "placements":
-        nec_ext.distributed.ngf_loss(split, distribute_tensor(image, mesh, [Shard(3)]))
-    else:
-        nec_ext.distributed.ngf_loss(split, split, reduction=kind)
+def wrong_distributed_tensors(kind: str) -> None:
+    """Compute the loss of three ranks with DTensors that do not fit."""
+    mesh, image = mesh_of(3), torch.rand(3, 1, 6, 6)
+    split, across, whole = (
+        distribute_tensor(image, mesh, [placement])
+        for placement in (Shard(2), Shard(3), Replicate())
+    )
+    partial = DTensor.from_local(image, mesh, [Partial()])
+    nobody = distribute_tensor(image[:2], mesh, [Shard(0)])
+    backwards = DTensor.from_local(split.to_local(), DeviceMesh("cpu", [2, 1, 0]), [Shard(2)])
+    two = distribute_tensor(image, DeviceMesh("cpu", [0, 1]), [Shard(2)])
+    input, target, options = {
+        "group": (split, split, {"group": dist.group.WORLD}),
+        "target": (split, image, {}),
+        "mesh": (split, backwards, {}),
+        "partial": (partial, partial, {}),
+        "plain": (image, split, {}),
+        "plain with a map": (image, image, {"mask": split}),
+        "placements": (split, across, {}),
+        "replicated": (split, whole, {}),
+        "per voxel": (split, split, {"reduction": "none"}),
+        "empty": (nobody, nobody, {}),
+        "a mesh of two": (two, two, {}),
+    }[kind]
+    nec_ext.distributed.ngf_loss(input, target, **options)

@@ -6,19 +6,18 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sharding
 import torch
-from ranks import Ranks, started
-from torch import Tensor
+from ranks import Ranks
 
 from nec_ext._agreement import (
     MESSAGE_LENGTH,
     RECORD_BYTES,
-    _disagreement,
     check_backend,
     describe,
     record_device,
@@ -40,75 +39,48 @@ def test_a_record_holds_the_longest_description() -> None:
     assert len(json.dumps({"error": '"' * MESSAGE_LENGTH})) <= RECORD_BYTES
 
 
-def test_devices_of_different_types() -> None:
-    image = torch.empty(1, 1, 4, 4)
-    tensors = [[image.to(device)] * 2 + [None] * 3 for device in ("cpu", "meta")]
-    error = _disagreement([describe(own, Options(), 2) for own in tensors])
-    assert (
-        str(error) == "the device must be the same on every rank: rank 0 has cpu, rank 1 has meta"
-    )
-
-
 @pytest.mark.parametrize(
-    ("backends", "images"), [(GLOO, CPU), (BOTH, CPU), (BOTH, GPU), (NCCL, GPU)], ids=str
-)
-def test_backends_for_the_images(backends: dict[str, str], images: torch.device) -> None:
-    check_backend(backends, images)
-
-
-@pytest.mark.parametrize(
-    ("backends", "images", "sentence"),
+    ("backends", "images", "having"),
     [
-        (NCCL, CPU, "images on cpu, as cpu:gloo,cuda:nccl has, got cuda:nccl"),
-        (GLOO, GPU, "images on cuda, as cpu:gloo,cuda:nccl has, got cpu:gloo,cuda:gloo"),
-        ({"cpu": "gloo"}, GPU, "images on cuda, as cpu:gloo,cuda:nccl has, got cpu:gloo"),
+        (GLOO, CPU, None),
+        (BOTH, CPU, None),
+        (NCCL, GPU, None),
+        (NCCL, CPU, "cuda:nccl"),
+        (GLOO, GPU, "cpu:gloo,cuda:gloo"),
+        ({"cpu": "gloo"}, GPU, "cpu:gloo"),
     ],
     ids=str,
 )
-def test_no_backend_for_the_images(
-    backends: dict[str, str], images: torch.device, sentence: str
+def test_backends_for_the_images(
+    backends: dict[str, str], images: torch.device, having: str | None
 ) -> None:
+    if having is None:
+        return check_backend(backends, images)
+    sentence = f"images on {images.type}, as cpu:gloo,cuda:nccl has, got {having}"
     with pytest.raises(ValueError, match=f"^group must have a backend for {sentence}$"):
         check_backend(backends, images)
 
 
-@pytest.mark.parametrize("images", [CPU, GPU, torch.device("meta"), None], ids=str)
-def test_records_are_where_all_ranks_can_exchange_them(images: torch.device | None) -> None:
+def test_records_are_where_all_ranks_can_exchange_them() -> None:
     """The device of the images of one rank does not matter."""
-    assert record_device(GLOO, images) == CPU
-    assert record_device(BOTH, images) == CPU
-    assert record_device(NCCL, images) == (GPU if images == GPU else torch.device("cuda"))
+    for images in (CPU, GPU, torch.device("meta"), None):
+        assert record_device(GLOO, images) == record_device(BOTH, images) == CPU
+        assert record_device(NCCL, images) == (GPU if images == GPU else torch.device("cuda"))
 
 
-@pytest.mark.parametrize(
-    ("having", "check"), [([BOTH, NCCL, BOTH], True), ([NCCL] * 3, True), ([NCCL] * 3, False)]
-)
-def test_a_rank_without_a_backend(ranks: Ranks, having: list[dict[str, str]], check: bool) -> None:
+@pytest.mark.parametrize("check", [True, False])
+def test_ranks_without_a_backend(ranks: Ranks, check: bool) -> None:
+    having = [BOTH if check else NCCL, NCCL, NCCL]
     for error in ranks.errors(sharding.with_backends, having, check):
-        assert re.fullmatch(
-            r"ValueError: (rank 1: )?group must have a backend for images on cpu, .* got cuda:nccl",
-            error,
-        )
+        assert "group must have a backend for images on cpu" in error
+        assert error.endswith("got cuda:nccl")
 
 
-def test_backends_by_device(ranks: Ranks) -> None:
-    """A group may name its backend by device."""
-    for found in ranks.run(sharding.backends_by_device):
-        assert found == [GLOO, GLOO, {"cpu": "gloo"}]
+def test_what_is_no_group(ranks: Ranks) -> None:
+    image, outside = torch.rand(1, 1, 4, 4), -100  # as ranks outside of a group get it
+    for error in ranks.errors(sharding.call_with, [(image, image, {"group": outside})] * 3):
+        assert error == "TypeError: group must be a process group that has this rank, got -100"
 
-
-@pytest.mark.parametrize("group", [-100, "gloo"])  # the first is what ranks outside of a group get
-def test_what_is_no_group(ranks: Ranks, group: object) -> None:
-    image = torch.rand(1, 1, 4, 4)
-    for error in ranks.errors(sharding.call_with, [(image, image, {"group": group})] * 3):
-        assert error == (
-            f"TypeError: group must be a process group that has this rank, got {group!r}"
-        )
-
-
-# ------------------------------------------------------------------------------------------------
-# What all ranks refuse
-# ------------------------------------------------------------------------------------------------
 
 SHAPE = (1, 2, 4, 5, 6)
 IMAGE = torch.linspace(-1, 1, 240).view(SHAPE)
@@ -125,30 +97,20 @@ def own_arguments(*, rank: int = 1, **changed: Any) -> list[Arguments]:
     return arguments
 
 
-def both(image: Tensor) -> list[Arguments]:
-    return own_arguments(input=image, target=image)
-
-
 WRONG = {
     "an option": (own_arguments(operator="prewitt"), "operator must be one of"),
     "an option beyond ASCII": (own_arguments(operator="\u2192" * 300), "operator must be one of"),
-    "an axis of a fraction": (own_arguments(dim=2.0), "dim must be an int, got float"),
     "a type": (own_arguments(input=3.0, rank=0), "input must be a torch.Tensor"),
-    "no planes": (both(IMAGE[:, :, :0]), "input must not be empty"),
-    "images that differ": (own_arguments(target=IMAGE[:, :, :3]), "must have the shape of input"),
     "per voxel": (own_arguments(reduction="none"), "reduction must be 'mean' or 'sum'"),
     "an axis": (own_arguments(dim=1, rank=2), "dim must be a spatial axis, 2 to 4, got 1"),
     "another axis": (own_arguments(dim=3), f"split axis {SAME}: rank 0 has 2"),
-    "a shape": (both(IMAGE[..., :5]), f"shape of input along the other axes {SAME}"),
-    "dimensions": (both(IMAGE[..., 0]), SAME),
+    "a shape": (
+        own_arguments(input=IMAGE[..., :5], target=IMAGE[..., :5]),
+        f"shape of input along the other axes {SAME}",
+    ),
     "a dtype": (own_arguments(input=IMAGE.double()), f"dtype of input {SAME}"),
     "eps": (own_arguments(eps=0.2, rank=2), f"eps {SAME}: rank 0 has 0.15, rank 2 has 0.2"),
-    "an eps map": (own_arguments(eps=IMAGE.abs() + 1), f"eps {SAME}"),
-    "a mask": (own_arguments(mask=IMAGE > 0), f"mask {SAME}"),
-    "spacing": (own_arguments(spacing=2.0), f"spacing {SAME}"),
     "weight": (own_arguments(weight=2.0), f"weight {SAME}"),
-    "reduction": (own_arguments(reduction="sum"), f"reduction {SAME}"),
-    "mode": (own_arguments(eps_mode="quadrature"), f"eps_mode {SAME}"),
     "a mask that is split on one rank": (
         [(IMAGE, IMAGE, {"mask": IMAGE[:, :, :n] ** 2}) for n in (4, 1, 4)],
         f"whether mask is split {SAME}",
@@ -161,7 +123,7 @@ WRONG = {
         [(image, IMAGE, {"mask": -IMAGE.abs()}) for image in (IMAGE, SUBCLASS, IMAGE)],
         "mask must not be negative",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -176,12 +138,12 @@ def test_all_ranks_refuse(ranks: Ranks, name: str) -> None:
     assert good == [pytest.approx(good[0])] * 3
 
 
-def test_transforms_of_functions_are_refused(ranks: Ranks) -> None:
+@pytest.mark.parametrize("check", [True, False])
+def test_transforms_of_functions_are_refused(ranks: Ranks, check: bool) -> None:
     sentence = "nec_ext.distributed.ngf_loss has no vmap, grad or other transform of torch.func"
-    for transform in ("vmap", "grad", "jvp"):
-        for check in (True, False):
-            errors = ranks.errors(sharding.transformed, SHAPE, transform, check)
-            assert errors == [f"RuntimeError: {sentence}"] * 3
+    for transform in ("vmap", "grad"):
+        errors = ranks.errors(sharding.transformed, transform, check)
+        assert errors == [f"RuntimeError: {sentence}"] * 3
 
 
 def test_one_plane_without_a_check(ranks: Ranks) -> None:
@@ -192,7 +154,7 @@ def test_one_plane_without_a_check(ranks: Ranks) -> None:
 
 @pytest.mark.parametrize(("how", "outcome"), [("dies", "died"), ("raises", "raised")])
 def test_nobody_waits_for_a_rank_that_has_failed(how: str, outcome: str, tmp_path: Path) -> None:
-    with started(2, tmp_path) as two:
+    with closing(Ranks(2, tmp_path)) as two:
         waiting, failed = two.outcomes(sharding.fail_in_rank_1, SHAPE, how)
     assert waiting[0] == "raised"
     assert failed[0] == outcome

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import sharding
 import torch
 from helpers import Result, assert_result_close, expected_result
 from inputs import Case
-from ranks import Ranks, started
+from ranks import Ranks
 from test_distributed import maps
 
 SHAPE = (5, 3, 5, 6, 7)
@@ -21,7 +22,7 @@ SHAPE = (5, 3, 5, 6, 7)
 @pytest.fixture(scope="module")
 def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
     """Start processes for a mesh of 2 x 2."""
-    with started(4, tmp_path_factory.mktemp("four")) as ranks:
+    with closing(Ranks(4, tmp_path_factory.mktemp("four"))) as ranks:
         yield ranks
 
 
@@ -48,40 +49,32 @@ def check_distributed(
     [
         ((3,), (None,), "mean", True),
         ((3,), (0,), "mean", True),
-        ((3,), (1,), "sum", True),
         ((3,), (2,), "mean", False),
         ((3,), (4,), "mean", True),
         ((1, 3), (0, 3), "sum", True),
-        ((3, 1), (0, 2), "sum", False),
-        ((3, 1), (None, 2), "mean", True),
+        ((3, 1), (None, 2), "sum", False),
     ],
     ids=str,
 )
 def test_distributed_tensors(
-    ranks: Ranks,
-    mesh: tuple[int, ...],
-    dims: tuple[int | None, ...],
-    reduction: str,
-    masked: bool,
+    ranks: Ranks, mesh: tuple[int, ...], dims: tuple[int | None, ...], reduction: str, masked: bool
 ) -> None:
-    options: dict[str, Any] = {"reduction": reduction, "spacing": (0.5, 1.0, 2.0)}
-    if masked:
-        options |= maps(SHAPE, "mask", "eps")
+    given = maps(SHAPE, "mask", "eps") if masked else {}
+    options = {"reduction": reduction, "spacing": (0.5, 1.0, 2.0), **given}
     check_distributed(ranks, SHAPE, mesh, dims, options)
 
 
-@pytest.mark.parametrize("dims", [(0, 2), (3, 1), (0, 4), (0, 0), (1, 0), (2, None)], ids=str)
+@pytest.mark.parametrize("dims", [(0, 2), (3, 1), (0, 0), (2, None)], ids=str)
 def test_two_axes_of_a_mesh(four: Ranks, dims: tuple[int | None, ...]) -> None:
     for options in ({}, maps(SHAPE, "mask", "target_eps")):
         check_distributed(four, SHAPE, (2, 2), dims, options)
 
 
-@pytest.mark.parametrize("dims", [(2, 3), (4, 2), (2, 2)], ids=str)
-def test_two_spatial_axes(four: Ranks, dims: tuple[int, int]) -> None:
+def test_two_spatial_axes(four: Ranks) -> None:
     images = Case("dtensor", (1, 1, 4, 5, 6)).images()
-    arguments = sharding.distributed_tensors, images, (2, 2), dims, {}, False
+    arguments = sharding.distributed_tensors, images, (2, 2), (4, 2), {}, False
     for error in four.errors(*arguments):
-        assert error == f"ValueError: input must be split along one spatial axis, got {list(dims)}"
+        assert error == "ValueError: input must be split along one spatial axis, got [4, 2]"
 
 
 @pytest.mark.parametrize(
@@ -100,16 +93,16 @@ def test_all_ranks_of_a_mesh_hear_of_it(four: Ranks, kind: str, sentence: str) -
 
 
 def test_a_rank_that_its_mesh_lacks(ranks: Ranks) -> None:
-    first, second, third = ranks.outcomes(sharding.on_a_mesh_of_two)
-    assert (first[0], first) == ("returned", second)
-    assert third[1].startswith("ValueError: input must be on a mesh that has this rank, got ")
+    outcomes = ranks.outcomes(sharding.wrong_distributed_tensors, "a mesh of two")
+    assert [outcome[0] for outcome in outcomes] == ["returned", "returned", "raised"]
+    assert outcomes[2][1].startswith("ValueError: input must be on a mesh that has this rank, got ")
 
 
-@pytest.mark.parametrize("dims", [(None,), (0,), (1,), (2,)], ids=str)
-def test_plain_loss_of_distributed_tensors(ranks: Ranks, dims: tuple[int | None, ...]) -> None:
+@pytest.mark.parametrize("dim", [None, 0, 2])
+def test_plain_loss_of_distributed_tensors(ranks: Ranks, dim: int | None) -> None:
     for shape in ((5, 3, 6, 5), (4, 4, 6, 5)):  # in the second a shard would be empty
         for reduction in ("mean", "sum"):
-            check_distributed(ranks, shape, (3,), dims, {"reduction": reduction}, plain=True)
+            check_distributed(ranks, shape, (3,), (dim,), {"reduction": reduction}, plain=True)
 
 
 @pytest.mark.parametrize(
@@ -123,10 +116,10 @@ def test_plain_loss_of_distributed_tensors(ranks: Ranks, dims: tuple[int | None,
         ("plain with a map", "mask must not be a DTensor, as input is none"),
         ("placements", "target must be placed as input is"),
         ("replicated", "target must be placed as input is"),
-        ("none", "reduction must be 'mean' or 'sum'"),
+        ("per voxel", "reduction must be 'mean' or 'sum'"),
         ("empty", "input must not be empty"),
     ],
 )
 def test_wrong_distributed_tensors(ranks: Ranks, kind: str, sentence: str) -> None:
-    for error in ranks.errors(sharding.wrong_distributed_tensor, kind):
+    for error in ranks.errors(sharding.wrong_distributed_tensors, kind):
         assert sentence in error

@@ -13,7 +13,6 @@ import pytest
 import torch
 from covering import covering
 from helpers import Result, assert_result_close, assert_same_bits, evaluate, run_python
-from test_tiled import IMAGE
 from tiles import SHAPE, WAYS, Slices, floats, stored
 from torch import Tensor
 
@@ -49,7 +48,6 @@ def test_integers(dtype: str, order: str, way: str) -> None:
     check(*arrays, [*map(floats, arrays)], (mask, torch.from_numpy(mask).float()))
     tensors = [torch.from_numpy(array) for array in arrays]
     check(*tensors, [*map(floats, arrays)])
-    check(tensors[0], floats(arrays[1]), [*map(floats, arrays)])
 
 
 @pytest.mark.parametrize("turn", [".newbyteorder", "backwards"])
@@ -60,10 +58,6 @@ def test_arrays_that_torch_refuses(turn: str, way: str) -> None:
     else:
         turned = [array.astype(array.dtype.newbyteorder()) for array in arrays]
     check(*turned, [floats(array.copy()) for array in turned])
-    with pytest.raises(ValueError, match="grad_input must not share memory"):
-        image = np.zeros((1, 1, *SHAPE), np.float32)
-        gradient = torch.from_numpy(image)
-        nec_ext.tiled.ngf_loss(image[..., ::-1], floats(arrays[1]), grad_input=gradient)
 
 
 @covering(order=["C", "F"], shape=[SHAPE, (2, 3, *SHAPE)], way=WAYS, indirect=["way"])
@@ -83,34 +77,21 @@ def test_what_is_read_by_slices(order: str, shape: tuple[int, ...], way: str) ->
     assert len(rest) == 1  # whole planes
 
 
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_images_that_are_read_by_slices(order: str, way: str) -> None:
-    pair = [Slices(stored(seed, shape=(2, 1, 20, 11), order=order), order) for seed in range(2)]
-    tensors = [torch.from_numpy(image.whole()).float() for image in pair]
-    loss = nec_ext.tiled.ngf_loss(*pair, tiles=3, eps=40.0)
-    assert torch.equal(loss, nec_ext.ngf_loss(*tensors, eps=40.0))
-
-
-@pytest.mark.parametrize("eps", [0.5, 1e-6])
-def test_a_tensor_follows_what_is_read_by_slices(eps: float, way: str) -> None:
+def test_a_tensor_follows_what_is_read_by_slices(way: str) -> None:
     """A generated image has another order of memory than the file that is its target."""
     image = torch.rand(1, 1, *SHAPE, dtype=torch.float64)
     target = 1.3 * image
     file = Slices(np.asarray(target[0, 0].numpy(), order="F"), "F")
-    options = {"eps": eps, "spacing": OPTIONS["spacing"]}
-    expected = evaluate(nec_ext.ngf_loss, image, target, 1.0, "input", **options)
+    options = {"eps": 0.5, "spacing": OPTIONS["spacing"]}
     results = []
     for tiles in (1, 3, 8):
-        file.sizes.clear()
         gradient = torch.empty_like(image)
         loss = nec_ext.tiled.ngf_loss(image, file, grad_input=gradient, tiles=tiles, **options)
-        assert {size[:2] for size in file.sizes} == {SHAPE[:2]}
         results.append(Result(loss, gradient, None))
         assert_same_bits(results[-1], results[0])
-    if eps == 0.5:
-        assert_result_close(results[0], expected)
-    else:
-        assert results[0].loss < 0.6  # where the order of a sum shows
+    assert {size[:2] for size in file.sizes} == {SHAPE[:2]}
+    expected = evaluate(nec_ext.ngf_loss, image, target, 1.0, "input", **options)
+    assert_result_close(results[0], expected)
 
 
 DTYPES = "float32, float64, float16, bfloat16 or an integer type"
@@ -119,15 +100,8 @@ WRONG: dict[str, tuple[Any, str]] = {
         Slices(np.zeros((3, 4))),
         "input must have shape (B, C, H, W) or (B, C, D, H, W), got 2 dimensions: (3, 4)",
     ),
-    "six axes": (Slices(np.zeros((1,) * 6)), "input must have shape (B, C, H, W) or (B, C, D,"),
     "an array of three": (stored(0), "input must have shape (B, C, H, W) or (B, C, D, H, W), got"),
-    "no planes": (
-        Slices(np.zeros((3, 0, 4))),
-        "input must not be empty, got shape (1, 1, 3, 0, 4)",
-    ),
     "a bool": (floats(stored(0)) > 0, f"input must be {DTYPES}, got bool"),
-    "complex": (floats(stored(0)) + 1j, f"input must be {DTYPES}, got complex64"),
-    "objects": (stored(0).astype(object), f"input must be {DTYPES}, got object"),
     "colours": (
         Slices(np.zeros(SHAPE, [("R", "u1"), ("G", "u1")])),
         f"input must be {DTYPES}, got void16",
@@ -153,11 +127,9 @@ def test_the_gradient_has_its_images_own_shape() -> None:
 
 
 def test_where_images_are_is_in_place() -> None:
-    assert _reading.is_same(torch.device("cpu"), torch.device("cpu"))
-    assert _reading.is_same(torch.device("cuda"), torch.device("cuda", 1))
-    assert _reading.is_same(torch.device("cuda", 1), torch.device("cuda", 1))
-    assert not _reading.is_same(torch.device("cuda", 0), torch.device("cuda", 1))
-    assert not _reading.is_same(torch.device("cuda", 0), torch.device("cpu"))
+    first, second = (torch.device("cuda", k) for k in range(2))
+    assert _reading.is_same(torch.device("cuda"), second) and _reading.is_same(second, second)
+    assert not _reading.is_same(first, second) and not _reading.is_same(first, torch.device("cpu"))
 
 
 def test_nec_ext_imports_neither_numpy_nor_nibabel() -> None:
@@ -169,19 +141,11 @@ def test_nec_ext_imports_neither_numpy_nor_nibabel() -> None:
     assert run_python("-c", code).stdout.strip() == "set()"
 
 
-# ------------------------------------------------------------------------------------------------
-# Files
-# ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("dtype", "ending", "scaled"),
     [
-        ("int16", "nii", False),
         ("int16", "nii.gz", True),
-        ("uint16", "nii.gz", False),
-        ("uint8", "nii", True),
-        ("float32", "nii", False),
+        ("uint16", "nii", False),
         (">i2", "nii", True),
     ],
 )
@@ -203,9 +167,3 @@ def test_proxies_of_nibabel(tmp_path: Path, dtype: str, ending: str, scaled: boo
     check(*images, [*map(floats, whole)])
     if not scaled:
         check(*images, [*map(floats, whole)], (mask, weights))
-
-
-def test_numbers_of_numpy() -> None:
-    expected = nec_ext.ngf_loss(IMAGE, IMAGE.flip(2), eps=0.25)
-    for number in (np.float32(0.25), np.float64(0.25)):
-        assert torch.equal(nec_ext.tiled.ngf_loss(IMAGE, IMAGE.flip(2), eps=number), expected)
