@@ -131,26 +131,6 @@ inline void test_windows() {
   }
 }
 
-// The tiles of a volume have the gradient of the whole.
-inline void test_tile_by_tile() {
-  Case c = case_of(3, {1, 1, 9, 8, 20});
-  Run whole(c), tiles(c);
-  const Real want = whole.sweep();
-  Real sum = 0;
-  for (int64_t z = 0; z < 9; z += 4) {
-    for (int64_t x = 0; x < 20; x += 7) {
-      Problem& p = tiles.problem;
-      p.window = {{z, 0, x}, {std::min<int64_t>(z + 4, 9), 8, std::min<int64_t>(x + 7, 20)}};
-      sum += tiles.sweep();
-    }
-  }
-  CHECK_NEAR(sum, want, 1e-6 * want, "tile by tile");
-  for (int m : {0, 1}) {
-    CHECK(tiles.gradient[m].bytes() == whole.gradient[m].bytes(),
-          "tile by tile, gradient " + std::to_string(m));
-  }
-}
-
 inline void test_values() {
   for (const EpsMode mode : kAllModes) {
     // Far beyond what float squares can hold, and below.
@@ -217,36 +197,13 @@ inline void test_values() {
   }
 }
 
-// A NaN reaches the gradient where a difference or its adjoint does, and no further.
-inline void test_spread() {
-  for (const Operator op : kAllOperators) {
-    Case c = case_of(3, {1, 1, 9, 6, 8});
-    c.op = op;
-    Run run(c);
-    Array values = run.image[0].values();
-    const size_t plane = values.size() / 9;
-    values[5 * plane + plane / 2] = std::numeric_limits<Real>::quiet_NaN();
-    run.image[0].fill(values);
-    run.sweep();
-    const Array gradient = run.gradient[0].values();
-    const int reach = op == Operator::forward ? 1 : 2;
-    for (size_t i = 0; i < gradient.size(); ++i) {
-      const int z = int(i / plane);
-      if (z < 5 - reach || z > 5 + reach)
-        CHECK(!std::isnan(gradient[i]), "a NaN spreads to plane " + std::to_string(z));
-    }
-  }
-}
-
 inline void test_everywhere() {
   test_options();
   test_sizes();
   test_types_and_layouts();
   test_maps();
   test_windows();
-  test_tile_by_tile();
   test_values();
-  test_spread();
 }
 
 }  // namespace sweep_case

@@ -20,8 +20,7 @@ REUSED: dict[str, set[str]] = {
     "package.test_transforms": set(),
     "kernels.test_extremes": set(),
     "kernels.test_memory": set(),
-    # A file on disk: test_cuda_huge.py has strides beyond int32 of its own.
-    "kernels.test_huge": {"test_strides_beyond_int32"},
+    "kernels.test_huge": set(),
 }
 
 for _file, _left_out in REUSED.items():
