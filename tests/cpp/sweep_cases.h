@@ -86,13 +86,10 @@ inline void test_maps() {
                           c.size};
     for (const Size& one : sizes) {
       for (const Size& other : sizes) {
-        Case eps = c, weights = c;
-        eps.eps_size[0] = one;
-        eps.eps_size[1] = other;
-        check_case(eps);
-        weights.mask_size = one;
-        weights.upstream_size = other;
-        check_case(weights);
+        Case maps = c;
+        maps.eps_size[0] = maps.mask_size = one;
+        maps.eps_size[1] = maps.upstream_size = other;
+        check_case(maps);
       }
       for (const DType dtype : {DType::float64, DType::float16, DType::bfloat16, DType::uint8}) {
         Case mask = c;
@@ -156,17 +153,10 @@ inline void test_values() {
     for (const double eps : {1e-30, 0.15}) extreme(DType::float32, 2e38, eps);
     for (const double eps : {1e-290, 0.15, 1e308}) extreme(DType::float64, 1.1e308, eps);
     extreme(DType::float64, 1e-290, 1e-290);
+    extreme(DType::float32, 0, 0.15);
+
     Case c;
     c.mode = mode;
-    c.amplitude = 0;
-    Run constant(c);
-    constant.image[0].fill(Array(size_t(dense::count(c.size)), 0.25L));
-    CHECK(constant.sweep() == 0, "a constant image is aligned with nothing");
-    for (int m : {0, 1}) {
-      for (const Real value : constant.gradient[m].values()) CHECK(value == 0, "constant image");
-    }
-
-    c.amplitude = 1;
     c.mask_size = c.eps_size[0] = c.size;
     const Real nan = std::numeric_limits<Real>::quiet_NaN(),
                infinity = std::numeric_limits<Real>::infinity();

@@ -40,16 +40,6 @@ def test_training_step_with_autocast_and_a_scaled_loss(dtype: torch.dtype) -> No
     assert_loss_close(loss, expected.loss)
     assert_gradient_close(output.grad, expected.grad_input)
 
-    # The same through the network, whose own rounding is what remains.
-    with torch.autocast(DEVICE.type, dtype):
-        again = network(source)
-    gradients = torch.autograd.grad(
-        again, list(network.parameters()), expected.grad_input.to(dtype)
-    )
-    for parameter, gradient in zip(network.parameters(), gradients, strict=True):
-        assert parameter.grad.isfinite().all()
-        assert (parameter.grad - gradient).norm() <= 0.05 * gradient.norm()
-
     scaler.step(optimizer)
     scaler.update()
     assert scaler.get_scale() == scale  # no gradient was infinite
@@ -74,10 +64,8 @@ def test_launches_of_a_small_image() -> None:
     input.requires_grad_()
     forward()
     backward()
-    found = kernels(forward)
-    assert len(found) == 2, found
-    found = kernels(backward)
-    assert len(found) <= 1, found
+    assert len(kernels(forward)) == 2
+    assert len(kernels(backward)) <= 1
 
 
 def test_the_memory_of_a_loss_leaves_out_its_images() -> None:

@@ -9,8 +9,8 @@ from covering import covering
 from helpers import (
     DTYPES,
     WANTED,
-    assert_gradient_close,
     assert_loss_close,
+    assert_result_close,
     check_fused,
     evaluate,
     expected_result,
@@ -44,9 +44,7 @@ def test_loss_scale_keeps_a_half_gradient_from_underflow(case: Case, dtype: torc
     """As torch.amp's GradScaler does. It could not, if 1 / voxels were multiplied in before."""
     images = case.images(dtype)
     fused = evaluate(nec_ext.ngf_loss, *images, 2.0**16)
-    expected = expected_result(*images, 2.0**16)
-    assert_gradient_close(fused.grad_input, expected.grad_input)
-    assert_gradient_close(fused.grad_target, expected.grad_target)
+    assert_result_close(fused, expected_result(*images, 2.0**16))
 
 
 @covering(dtype=DTYPES, other=DTYPES, wanted=WANTED, reduction=["mean", "none"], case=SMALL)
@@ -54,9 +52,7 @@ def test_mixed_dtypes(
     dtype: torch.dtype, other: torch.dtype, wanted: str, reduction: str, case: Case
 ) -> None:
     images = case.images(dtype, other)
-    result = check_fused(*images, wanted=wanted, reduction=reduction, target_eps=0.4)
-    for name, gradient in zip(("input", "target"), result[1:], strict=True):
-        assert (gradient is not None) == (wanted in (name, "both"))
+    check_fused(*images, wanted=wanted, reduction=reduction, target_eps=0.4)
 
 
 @covering(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pytest
 import torch
 from covering import covering
 from helpers import (
@@ -42,9 +43,6 @@ def check_against_loops(
         torch.as_tensor(array.astype(float))
         for array in loop_loss(input, target, upstream, **options)
     ]
-    for gradient, wanted in zip(actual[1:], expected[1:], strict=True):
-        # Beyond it there is nothing to ask for.
-        assert wanted.abs().max() <= torch.finfo(gradient.dtype).max
     assert_result_close(actual, Result(*expected))
 
 
@@ -54,13 +52,8 @@ SINGLE = [
     *((scale, 1.0, 0.15) for scale in (1e18, 3e38, 1e-38)),
     *((scale, scale, scale) for scale in (1e18, 1e30, 1e38, 1e-30, 1e-37)),
     *((1.0, 1.0, eps) for eps in (1e-8, 1e-10, 1e-30, 1e8, 1e10, 1e30)),
-    *(
-        (1e-20, 1e20, 1.0),
-        (1e-38, 1.0, 1e-30),
-        (3e38, 3e38, 1e-30),
-        (1e-38, 1e-38, 1e30),
-        (1e30, 1e-30, 1e-30),
-    ),
+    *((1e-20, 1e20, 1.0), (1e-38, 1.0, 1e-30), (3e38, 3e38, 1e-30)),
+    *((1e-38, 1e-38, 1e30), (1e30, 1e-30, 1e-30)),
 ]
 DOUBLE = [
     *((scale, scale, 0.15) for scale in (1e100, 1e300, 1.7e308, 1e-100, 1e-300, 1e-308)),
@@ -69,12 +62,8 @@ DOUBLE = [
     *((1e-300, 1e300, 1.0), (1.7e308, 1.7e308, 1e-300), (1e-308, 1e-308, 1e300)),
 ]
 HALF = [
-    (6e4, 6e4, 0.15),
-    (1e-7, 1e-7, 0.15),
-    (1e-3, 1e-3, 1e-3),
-    (1.0, 1.0, 1e-3),
-    (6e4, 1e-7, 1.0),
-    (1.0, 1.0, 1e30),
+    *((6e4, 6e4, 0.15), (1e-7, 1e-7, 0.15), (1e-3, 1e-3, 1e-3)),
+    *((1.0, 1.0, 1e-3), (6e4, 1e-7, 1.0), (1.0, 1.0, 1e30)),
 ]
 SCALES = [
     *((torch.float32, *scales) for scales in SINGLE),
@@ -125,7 +114,6 @@ def test_extreme_mask(scale: float, reduction: str, case: Case) -> None:
 
 
 def test_one_extreme_voxel_among_many() -> None:
-    """The rest of its row is as accurate as ever."""
     for value in (1e30, -3e38, 1e-38):
         input, target = SMALL[1].images()
         input[1, 0, 2, 3, 4] = value
@@ -142,9 +130,6 @@ def test_reference_in_float32(scales: tuple[float, float], options: dict[str, st
     assert all(tensor.isfinite().all() for tensor in result.tensors)
     expected = loop_loss(*images, **options)[0]
     assert_loss_close(result.loss, torch.as_tensor(expected.astype(float)))
-
-
-# --- Nothing to see -------------------------------------------------------------------------------
 
 
 @covering(shape=[(1, 1, 9, 11), (1, 1, 7, 8, 9)], dtype=DTYPES[:3], options=FORMULAS)
@@ -167,16 +152,6 @@ def test_mask_of_zeros(case: Case, dtype: torch.dtype, reduction: str, weight: f
         options = {"mask": mask, "reduction": reduction, "weight": weight}
         result = evaluate(nec_ext.ngf_loss, *case.images(dtype), **options)
         assert all((tensor == 0).all() for tensor in result.tensors)
-
-
-@covering(shape=[(2, 1, 1, 1), (1, 2, 1, 1, 1)], dtype=DTYPES[:2], options=FORMULAS)
-def test_one_voxel(shape: tuple[int, ...], dtype: torch.dtype, options: dict[str, str]) -> None:
-    result = evaluate(nec_ext.ngf_loss, *Case("one", shape).images(dtype), **options)
-    assert result.loss == 1
-    assert result.grad_input.count_nonzero() == result.grad_target.count_nonzero() == 0
-
-
-# --- NaN and infinity -----------------------------------------------------------------------------
 
 
 @covering(
@@ -211,8 +186,21 @@ def test_bad_voxel_shows_where_it_is(
     images[which][(1, 1, *(2,) * (len(case.shape) - 2))] = bad
     loss = nec_ext.ngf_loss(*images, **options)
     assert torch.equal(loss.isnan(), nec_ext.reference.ngf_loss(*images, **options).isnan())
-    assert 0 < loss.isnan().sum() <= 27
     assert_loss_close(torch.where(loss.isnan(), clean, loss), clean.double())
+
+
+@pytest.mark.parametrize("bad", [*BAD, 1e25])
+def test_a_bad_image_leaves_the_others_alone(bad: float) -> None:
+    """They lie beside it in a row."""
+    images = Case("rows", (20, 1, 4, 5, 6)).images()
+    expected = evaluate(nec_ext.ngf_loss, *images, reduction="none")
+    images[0][7] = bad
+    found = evaluate(nec_ext.ngf_loss, *images, reduction="none")
+    others = torch.arange(20) != 7
+    assert_result_close(
+        Result(*(tensor[others] for tensor in found)),
+        Result(*(tensor[others] for tensor in expected)),
+    )
 
 
 def test_nan_in_every_tile_shows() -> None:
