@@ -69,7 +69,7 @@ def waiting_is_an_error() -> Iterator[None]:
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
-@covering(name=OPTIONS, dtype=DTYPES)
+@covering(name=[*OPTIONS], dtype=DTYPES)
 def test_runs_on_the_current_stream_and_waits_for_nothing(name: str, dtype: torch.dtype) -> None:
     problem = Problem(name, dtype)
     expected = problem.evaluate()
@@ -89,7 +89,7 @@ def test_runs_on_the_current_stream_and_waits_for_nothing(name: str, dtype: torc
     assert_same_bits(actual, expected)
 
 
-@covering(name=OPTIONS, dtype=DTYPES)
+@covering(name=[*OPTIONS], dtype=DTYPES)
 def test_graph(name: str, dtype: torch.dtype) -> None:
     """Forward and backward, captured once and replayed on other images."""
     problem = Problem(name, dtype)

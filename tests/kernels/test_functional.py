@@ -105,39 +105,6 @@ EPS: dict[str, Callable[[Tensor], float | Tensor]] = {
 }
 
 
-def eps_of(case: Case, kind: str) -> float | Tensor:
-    return EPS[kind](0.05 + 0.3 * torch.rand(case.shape, generator=generator(kind)))
-
-
-@covering(
-    kind=[*EPS],
-    target_kind=[None, *EPS],
-    case=SMALL,
-    dtype=SINGLE_AND_DOUBLE,
-    options={**FORMULAS, "wanted": WANTED},
-)
-def test_eps(
-    kind: str, target_kind: str | None, case: Case, dtype: torch.dtype, options: dict[str, str]
-) -> None:
-    target_eps = None if target_kind is None else 2 * eps_of(case, target_kind)
-    check_fused(*case.images(dtype), eps=eps_of(case, kind), target_eps=target_eps, **options)
-
-
-PERMUTED = by_name("transposed_2d", "transposed_3d", "two_layouts_3d", "channels_last_3d")
-
-
-@covering(
-    case=[*SMALL, *PERMUTED],
-    kind=["float", "int", "list", "tuple"],
-    dtype=SINGLE_AND_DOUBLE,
-    options=FORMULAS,
-)
-def test_spacing(case: Case, kind: str, dtype: torch.dtype, options: dict[str, str]) -> None:
-    per_axis = spacing_of(case)
-    spacing: Any = {"float": 1.7, "int": 2, "list": per_axis, "tuple": tuple(per_axis)}[kind]
-    check_fused(*case.images(dtype), spacing=spacing, **options)
-
-
 # Of random numbers of the images' shape, what is given as a mask.
 MASKS: dict[str, Callable[[Tensor], Tensor]] = {
     "bool": lambda real: real > 0.4,
@@ -157,29 +124,44 @@ MASKS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def mask_of(case: Case, kind: str) -> Tensor:
-    return MASKS[kind](torch.rand(case.shape, generator=generator(kind)))
+PERMUTED = by_name("transposed_2d", "transposed_3d", "two_layouts_3d", "channels_last_3d")
 
 
 @covering(
-    kind=[*MASKS],
-    case=SMALL,
+    case=[*SMALL, *PERMUTED],
     dtype=SINGLE_AND_DOUBLE,
-    options={**FORMULAS, "reduction": REDUCTIONS},
+    eps=[*EPS],
+    target_eps=[None, *EPS],
+    spacing=["float", "int", "list", "tuple"],
+    mask=[None, *MASKS],
+    options={
+        **FORMULAS,
+        "wanted": WANTED,
+        "reduction": REDUCTIONS,
+        "weight": [1, 3.0, -2.5, 1e-3, 0.0],
+    },
 )
-def test_mask(kind: str, case: Case, dtype: torch.dtype, options: dict[str, str]) -> None:
-    check_fused(*case.images(dtype), mask=mask_of(case, kind), **options)
+def test_options(
+    case: Case,
+    dtype: torch.dtype,
+    eps: str,
+    target_eps: str | None,
+    spacing: str,
+    mask: str | None,
+    options: dict[str, Any],
+) -> None:
+    def real(name: str) -> Tensor:
+        return torch.rand(case.shape, generator=generator(name))
 
-
-@covering(
-    masked=[False, True],
-    case=SMALL,
-    dtype=SINGLE_AND_DOUBLE,
-    options={"weight": [1, 3.0, -2.5, 1e-3, 0.0], "reduction": REDUCTIONS, "wanted": WANTED},
-)
-def test_weight(masked: bool, case: Case, dtype: torch.dtype, options: dict[str, Any]) -> None:
-    mask = mask_of(case, "float32") if masked else None
-    check_fused(*case.images(dtype), mask=mask, **options)
+    per_axis = spacing_of(case)  # follows the axes of the tensor, not those of the memory
+    check_fused(
+        *case.images(dtype),
+        eps=EPS[eps](0.05 + 0.3 * real("eps")),
+        target_eps=None if target_eps is None else EPS[target_eps](0.1 + 0.6 * real("target_eps")),
+        spacing={"float": 1.7, "int": 2, "list": per_axis, "tuple": tuple(per_axis)}[spacing],
+        mask=None if mask is None else MASKS[mask](real("mask")),
+        **options,
+    )
 
 
 @covering(
