@@ -55,16 +55,6 @@ def test_mixed_dtypes(
     check_fused(*images, wanted=wanted, reduction=reduction, target_eps=0.4)
 
 
-@covering(
-    case=by_name("strided_3d", "transposed_2d", "channels_last_3d"), reduction=["mean", "none"]
-)
-def test_gradient_has_the_strides_of_a_dense_image(case: Case, reduction: str) -> None:
-    images = case.images()
-    gradients = evaluate(nec_ext.ngf_loss, *images, reduction=reduction)[1:]
-    for gradient, image in zip(gradients, images, strict=True):
-        assert gradient.stride() == torch.empty_like(image).stride()
-
-
 def test_nothing_is_computed_for_images_without_gradient() -> None:
     input, target = SMALL[0].images()
     assert not nec_ext.ngf_loss(input, target).requires_grad
