@@ -130,30 +130,24 @@ inline void test_windows() {
 
 inline void test_values() {
   for (const EpsMode mode : kAllModes) {
-    // Far beyond what float squares can hold, and below.
-    for (const double scale : {1e-30, 1e-12, 1e-6, 1e6, 1e12, 1e30}) {
-      Case c;
-      c.mode = mode;
-      c.amplitude = scale;
-      c.eps[0] = c.eps[1] = scale / 4;
-      check_case(c);
-      c.eps[1] = 0.15;
-      check_case(c);
-    }
-    // Differences beyond the largest number, and at the other end; a GPU has nothing wider than
-    // double.
-    const auto extreme = [&](DType dtype, double amplitude, double eps) {
+    const auto extreme = [&](DType dtype, double amplitude, double eps, double target_eps) {
       Case c;
       c.mode = mode;
       c.dtype[0] = c.dtype[1] = dtype;
       c.amplitude = amplitude;
-      c.eps[0] = c.eps[1] = eps;
+      c.eps[0] = eps;
+      c.eps[1] = target_eps;
       check_case(c);
     };
-    for (const double eps : {1e-30, 0.15}) extreme(DType::float32, 2e38, eps);
-    for (const double eps : {1e-290, 0.15, 1e308}) extreme(DType::float64, 1.1e308, eps);
-    extreme(DType::float64, 1e-290, 1e-290);
-    extreme(DType::float32, 0, 0.15);
+    // Far beyond what float squares can hold, and below.
+    for (const double scale : {1e-30, 1e-12, 1e-6, 1e6, 1e12, 1e30})
+      for (const double eps : {scale / 4, 0.15}) extreme(DType::float32, scale, scale / 4, eps);
+    // Differences beyond the largest number, and at the other end; a GPU has nothing wider than
+    // double.
+    for (const double eps : {1e-30, 0.15}) extreme(DType::float32, 2e38, eps, eps);
+    for (const double eps : {1e-290, 0.15, 1e308}) extreme(DType::float64, 1.1e308, eps, eps);
+    extreme(DType::float64, 1e-290, 1e-290, 1e-290);
+    extreme(DType::float32, 0, 0.15, 0.15);
 
     Case c;
     c.mode = mode;

@@ -99,8 +99,7 @@ def test_all_is_written(case: Case, dtype: torch.dtype, reduction: str, masked: 
 
 BAD_VALUES = [
     *(("mask", value) for value in (-1.0, -1e-30, -math.inf, math.nan)),
-    *(("eps", value) for value in (0.0, -0.1, math.inf, -math.inf, math.nan)),
-    *(("target_eps", value) for value in (0.0, -0.1, math.inf, -math.inf, math.nan)),
+    *itertools.product(["eps", "target_eps"], (0.0, -0.1, math.inf, -math.inf, math.nan)),
 ]
 
 

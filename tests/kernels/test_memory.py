@@ -97,19 +97,3 @@ def test_loss_map() -> None:
     upstream = random_upstream(loss.shape)
     peak, _, _ = allocations(lambda: torch.autograd.grad(loss, images[0], upstream))
     assert peak <= most
-
-
-def test_second_backward() -> None:
-    """Computed again, in one more volume: the first gradient is the caller's."""
-    images = images_of()
-    loss = nec_ext.ngf_loss(*images)
-    upstream = torch.full_like(loss, 0.5)
-
-    def backward() -> Any:
-        return torch.autograd.grad(loss, images[0], upstream, retain_graph=True)
-
-    peak, level, (first,) = allocations(backward)
-    assert max(peak, level) <= small_change()  # what forward has stored is handed out
-    peak, level, (second,) = allocations(backward)
-    assert torch.equal(first, second)
-    assert gradient_bytes(images) <= level <= peak <= gradient_bytes(images) + small_change()
