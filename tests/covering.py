@@ -16,10 +16,8 @@ def covering(
 ) -> pytest.MarkDecorator:
     """Parametrize a test by the fewest rows in which each pair of values of two factors occurs.
 
-    Args:
-        indirect: the factors whose values go to a fixture of their name.
-        **factors: the values of each argument of the test. A mapping holds several factors, of
-            which the test gets one dictionary.
+    The values of an ``indirect`` factor go to a fixture of its name. A mapping holds several
+    factors, of which the test gets one dictionary.
     """
     each = [
         ((name, key), [*values])

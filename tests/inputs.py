@@ -20,9 +20,6 @@ def generator(name: str) -> torch.Generator:
     return torch.Generator(torch.get_default_device()).manual_seed(zlib.crc32(name.encode()))
 
 
-# --- What is in an image: a pair of float64 tensors in [-1, 1] ------------------------------------
-
-
 def noise(shape: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, Tensor]:
     def uniform() -> Tensor:
         return 2 * torch.rand(shape, generator=rng, dtype=torch.float64) - 1
@@ -31,21 +28,16 @@ def noise(shape: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, Tensor]
 
 
 def constant(shape: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    return torch.full(shape, 0.25, dtype=torch.float64), torch.full(
-        shape, -0.5, dtype=torch.float64
-    )
+    return tuple(torch.full(shape, value, dtype=torch.float64) for value in (0.25, -0.5))
 
 
 def ramp(shape: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Two planes that rise in different directions, in steps that are exact in every dtype."""
-    ndim = len(shape) - 2
     image, other = torch.zeros(2, *shape, dtype=torch.float64)
-    for axis in range(ndim):
-        index = torch.arange(shape[axis + 2], dtype=torch.float64).view(
-            -1, *(1,) * (ndim - 1 - axis)
-        )
-        image = image + index * (axis + 1) / 64
-        other = other - index * (ndim - axis) / 64
+    indices = torch.meshgrid(*map(torch.arange, shape[2:]), indexing="ij")
+    for k, index in enumerate(indices):
+        image += index * (k + 1) / 64
+        other -= index * (len(indices) - k) / 64
     return image, other
 
 
@@ -66,9 +58,6 @@ def aligned(shape: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, Tenso
     """Registered images: parallel gradients, so that the derivative is a small difference."""
     image, _ = noise(shape, rng)
     return image, 0.1 - 0.7 * image
-
-
-# --- How it lies in memory ------------------------------------------------------------------------
 
 
 def contiguous(image: Tensor) -> Tensor:
@@ -134,17 +123,12 @@ class Case(NamedTuple):
 SMALL = [Case("noise_2d", (2, 3, 9, 7)), Case("noise_3d", (2, 2, 5, 7, 6))]
 
 LAYOUTS = [
-    Case("strided_2d", (2, 2, 9, 7), layout=strided),
-    Case("strided_3d", (2, 2, 5, 6, 7), layout=strided),
-    Case("cropped_2d", (2, 2, 9, 17), layout=cropped),
-    Case("cropped_3d", (2, 2, 5, 6, 16), layout=cropped),
+    *(
+        Case(f"{layout.__name__}_{len(shape) - 2}d", shape, layout=layout)
+        for layout in (strided, cropped, transposed, channels_last, expanded)
+        for shape in ((2, 3, 9, 17), (2, 3, 5, 6, 16))
+    ),
     Case("cropped_target_3d", (2, 2, 5, 6, 16), target_layout=cropped),
-    Case("transposed_2d", (2, 2, 9, 7), layout=transposed),
-    Case("transposed_3d", (2, 2, 5, 6, 7), layout=transposed),
-    Case("channels_last_2d", (2, 3, 9, 7), layout=channels_last),
-    Case("channels_last_3d", (2, 3, 5, 6, 7), layout=channels_last),
-    Case("expanded_2d", (2, 3, 9, 7), layout=expanded),
-    Case("expanded_3d", (2, 3, 5, 6, 7), layout=expanded),
     Case("two_layouts_2d", (2, 3, 9, 7), layout=transposed, target_layout=channels_last),
     Case("two_layouts_3d", (2, 3, 5, 6, 7), layout=strided, target_layout=transposed),
 ]
@@ -173,10 +157,9 @@ THIN = [
 SHORT = [
     Case("short_" + "x".join(map(str, shape)), shape)
     for shape in [
-        (1, 1, 3, 40, 37), (1, 1, 40, 3, 37), (1, 1, 37, 40, 3),
-        (2, 1, 4, 5, 70), (1, 2, 4, 300, 5), (1, 1, 1100, 4, 5),
-        (31, 1, 4, 6, 5), (2, 20, 3, 4, 9), (1, 3, 4, 5, 46),
-        (1, 1, 300, 3), (1, 2, 3, 300), (45, 1, 6, 5), (3, 2, 9, 46),
+        (1, 1, 3, 40, 37), (1, 1, 40, 3, 37), (1, 1, 37, 40, 3), (2, 1, 4, 5, 70),
+        (1, 2, 4, 300, 5), (1, 1, 1100, 4, 5), (31, 1, 4, 6, 5), (2, 20, 3, 4, 9),
+        (1, 3, 4, 5, 46), (1, 1, 300, 3), (1, 2, 3, 300), (45, 1, 6, 5), (3, 2, 9, 46),
     ]
 ]  # fmt: skip
 

@@ -9,6 +9,7 @@ analytic derivative, where nec_ext gathers or differentiates. Slow: for tiny ima
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,26 +22,18 @@ Real = np.longdouble
 # squared.
 HAS_WIDE_RANGE = np.finfo(Real).maxexp > np.finfo(float).maxexp
 
-SOBEL_2D = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 8  # along x; kornia's normalized kernel
-SOBEL_3D = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]])[:, :, None] * np.array([-1, 0, 1]) / 32
+CENTRAL = (-0.5, 0, 0.5)
+ALONG = {"central": CENTRAL, "forward": (0, -1, 1), "sobel": CENTRAL}
+ACROSS = {"central": (0, 1, 0), "forward": (0, 1, 0), "sobel": (0.25, 0.5, 0.25)}
 
 
 def taps(operator: str, ndim: int, axis: int) -> Iterator[tuple[Index, float]]:
     """Offsets and coefficients of the difference along an axis."""
-    if operator == "sobel":
-        kernel = np.moveaxis({2: SOBEL_2D, 3: SOBEL_3D}[ndim], -1, axis)
-        for offset in itertools.product((-1, 0, 1), repeat=ndim):
-            coefficient = kernel[tuple(o + 1 for o in offset)]
-            if coefficient:
-                yield offset, float(coefficient)
-        return
-    unit = tuple(int(k == axis) for k in range(ndim))
-    if operator == "central":
-        yield unit, 0.5
-        yield tuple(-u for u in unit), -0.5
-    else:
-        yield unit, 1.0
-        yield (0,) * ndim, -1.0
+    rows = [ALONG[operator] if k == axis else ACROSS[operator] for k in range(ndim)]
+    for offset in itertools.product((-1, 0, 1), repeat=ndim):
+        coefficient = math.prod(row[o + 1] for row, o in zip(rows, offset, strict=True))
+        if coefficient:
+            yield offset, coefficient
 
 
 def clamp(index: Index, offset: Index, shape: Index) -> Index:

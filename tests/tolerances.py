@@ -2,10 +2,8 @@
 # Copyright (c) 2026 The nec_ext authors
 """The one table of tolerances, from which every comparison with an oracle takes its bounds.
 
-An entry belongs to the dtype of the *output* that is judged: the loss of half images is float32 and
-is held to float32. The oracle gets the same numbers as the kernel (half images are exact in
-float64), so the bounds cover the arithmetic and the storage of the result, not the rounding of the
-inputs.
+An entry belongs to the dtype of the output that is judged. The oracle gets the same numbers as the
+kernel: the bounds cover the arithmetic and the storage of the result.
 """
 
 from __future__ import annotations
@@ -30,42 +28,23 @@ def _subnormal_step(dtype: torch.dtype) -> float:
     return info.smallest_normal * info.eps
 
 
+def _tolerance(dtype: torch.dtype, loss: float, per_voxel: float, gradient: float) -> Tolerance:
+    # Up to 18 neighbours are stored before their differences are summed.
+    return Tolerance(loss, per_voxel, gradient, gradient, underflow=20 * _subnormal_step(dtype))
+
+
 def _half(dtype: torch.dtype) -> Tolerance:
-    # Rounded to the half type twice: the gradient of the sum when it is stored, and again when
-    # backward scales it. Half a unit each time, relative to the element; the largest element bounds
-    # all of them. The loss is never a half.
-    twice_rounded = 2 * torch.finfo(dtype).eps / 2
-    return Tolerance(
-        loss=0.0,
-        per_voxel=0.0,
-        gradient_l2=1.05 * twice_rounded,
-        gradient_max=1.05 * twice_rounded,
-        underflow=2 * _subnormal_step(dtype) / 2,
-    )
+    # A gradient is rounded when it is stored, and again when backward scales it: half a unit each.
+    # The loss is never a half.
+    rounding = 1.05 * torch.finfo(dtype).eps
+    return Tolerance(0.0, 0.0, rounding, rounding, underflow=_subnormal_step(dtype))
 
 
 TOLERANCES = {
-    # What the project promises: 1e-6 for the loss and 1e-5 in relative L2 for the gradient. A sum
-    # of many voxels is kept in float64, so the loss does not get worse with their number, and that
-    # of one voxel is held to the same: some ten operations, each wrong by 6e-8 at most.
-    torch.float32: Tolerance(
-        loss=1e-6,
-        per_voxel=1e-6,
-        gradient_l2=1e-5,
-        gradient_max=1e-5,
-        # The field of up to 18 neighbours is stored before the differences are summed.
-        underflow=20 * _subnormal_step(torch.float32),
-    ),
-    # A few units of 1.1e-16 for the loss, in kernel and oracle each. Where the two gradients of a
-    # voxel are parallel and long, the derivative is what is left of a difference of nearly equal
-    # numbers, smaller by (eps / a)^2: with a = 2 and eps = 0.15 it loses a factor of 180.
-    torch.float64: Tolerance(
-        loss=1e-15,
-        per_voxel=2e-15,
-        gradient_l2=1e-13,
-        gradient_max=1e-13,
-        underflow=20 * _subnormal_step(torch.float64),
-    ),
+    torch.float32: _tolerance(torch.float32, loss=1e-6, per_voxel=1e-6, gradient=1e-5),
+    # Where the gradients of a voxel are parallel and long, the derivative is a difference of nearly
+    # equal numbers, smaller by (eps / a)^2: with a = 2 and eps = 0.15 it loses a factor of 180.
+    torch.float64: _tolerance(torch.float64, loss=1e-15, per_voxel=2e-15, gradient=1e-13),
     torch.float16: _half(torch.float16),
     torch.bfloat16: _half(torch.bfloat16),
 }

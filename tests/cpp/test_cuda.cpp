@@ -107,53 +107,34 @@ void test_too_little_shared_memory() {
   const Case c;
   Run run(c);
   fake_device.shared_bytes = 1024;
-  bool refused = false;
+  std::string refused;
   try {
     sum_of(run.problem, false);
   } catch (const std::runtime_error& error) {
-    refused = std::string(error.what()).find("too little shared memory") != std::string::npos;
+    refused = error.what();
   }
-  CHECK(refused, "a GPU with 1 KB of shared memory");
+  CHECK(refused.find("too little shared memory") != std::string::npos, refused);
   fake_device = FakeDevice();
 }
 
-// The same bits whatever a block before has left in shared memory, and for a sample whatever is in
-// the other ones.
-void test_leftovers(const Case& c) {
-  std::vector<char> bytes;
-  for (const int leftovers : {0xff, 0, 0x7e}) {
-    fake_device.leftovers = leftovers;
-    Run run(c);
-    run.sweep();
-    if (bytes.empty()) bytes = run.gradient[0].bytes();
-    CHECK(run.gradient[0].bytes() == bytes, "leftovers: " + c.name());
-  }
-  fake_device.leftovers = 0xff;
-  Run run(c);
-  Array values = run.image[1].values();
-  const size_t sample = values.size() / size_t(c.size[0]);
-  std::fill(values.begin() + long(sample), values.end(), std::nanl(""));
-  run.image[1].fill(values);
-  run.sweep();
-  const std::vector<char> got = run.gradient[0].bytes();
-  CHECK(std::equal(bytes.begin(), bytes.begin() + long(sample * sizeof(float)), got.begin()),
-        "another sample: " + c.name());
-}
-
+// The same bits whatever a block before has left in shared memory. NaNs alone would not do: a voxel
+// that reads one is computed again.
 void test_leftovers() {
   for (const Operator op : kAllOperators) {
     for (const int kilobytes : {14, 18, 24}) {
-      fake_device.shared_bytes = kilobytes * 1024;
       for (const int64_t width : {64, 200, 509, 512}) {
-        Case c = case_of(2, {3, 1, 12, 1, width});
-        c.op = op;
-        test_leftovers(c);
+        for (const int dim : {2, 3}) {
+          fake_device.shared_bytes = kilobytes * 1024;
+          Case c = case_of(dim, {2, 1, 5, 9, width});
+          c.op = op;
+          Run nan(c), zero(c);
+          nan.sweep();
+          fake_device.leftovers = 0;
+          zero.sweep();
+          CHECK(nan.gradient[0].bytes() == zero.gradient[0].bytes(), "leftovers: " + c.name());
+          fake_device = FakeDevice();
+        }
       }
-    }
-    for (const Size& size : {Size{2, 1, 5, 9, 64}, Size{2, 1, 4, 9, 61}}) {
-      Case c = case_of(3, size);
-      c.op = op;
-      test_leftovers(c);
     }
   }
 }

@@ -59,11 +59,6 @@ void test_joined_images() {
         c.eps_size[0] = {size[0], 1, 1, 1, 1};
         c.eps_size[1] = {1, size[1], size[2], size[3], size[4]};
         check_case(c);
-        c.gradients = 0;
-        c.loss_map = true;
-        check_case(c);
-        c = case_of(c.dim, size);
-        c.op = op;
         c.window = random_box(random, size);
         check_case(c);
       }

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Streams, graphs and threads: the GPU is never waited for, and the bits are always the same."""
+"""Streams, graphs, threads, launches, and a training step."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from gpu import DEVICE, all_on_gpu, on_gpu
 from helpers import (
     DTYPES,
     Result,
+    assert_gradient_close,
+    assert_loss_close,
     assert_result_close,
     assert_same_bits,
     evaluate,
     expected_result,
     random_upstream,
 )
-from inputs import LARGE, SMALL, Case, generator
-from torch import Tensor
+from inputs import LARGE, SMALL, Case, brain, generator
+from torch import Tensor, nn
 
 import nec_ext
+from benchmarks.measure import kernels
 
 pytestmark = pytest.mark.cuda
 
@@ -40,8 +43,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "maps": {"mask": MASK, "eps": EPS, "target_eps": 0.3, "eps_mode": "quadrature"},
     "maps_none": {"mask": MASK, "eps": EPS, "reduction": "none"},
 }
-options = pytest.mark.parametrize("name", OPTIONS)
-dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 CYCLES = 400_000_000  # of a kernel that does nothing: a fifth of a second
 
 
@@ -71,8 +72,7 @@ def waiting_is_an_error() -> Iterator[None]:
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
-@dtypes
-@options
+@covering(name=[*OPTIONS], dtype=DTYPES)
 def test_runs_on_the_current_stream_and_waits_for_nothing(name: str, dtype: torch.dtype) -> None:
     problem = Problem(name, dtype)
     expected = problem.evaluate()
@@ -92,8 +92,7 @@ def test_runs_on_the_current_stream_and_waits_for_nothing(name: str, dtype: torc
     assert_same_bits(actual, expected)
 
 
-@dtypes
-@options
+@covering(name=[*OPTIONS], dtype=DTYPES)
 def test_graph(name: str, dtype: torch.dtype) -> None:
     """Forward and backward, captured once and replayed on other images."""
     problem = Problem(name, dtype)
@@ -117,33 +116,13 @@ def test_graph(name: str, dtype: torch.dtype) -> None:
             result.fill_(torch.nan)
         graph.replay()
         assert_same_bits(captured, problem.evaluate())
-    images = (image.cpu() for image in problem.images)
-    assert_result_close(
-        Result(*(tensor.cpu() for tensor in captured)),
-        expected_result(*images, 1.0, **OPTIONS[name]),
-    )
+    assert_result_close(captured, expected_result(*problem.images, 1.0, **problem.options))
 
 
-@covering(case=[*SMALL, *LARGE], dtype=DTYPES[:3], masked=[False, True])
-def test_same_bits_in_twenty_runs(case: Case, dtype: torch.dtype, masked: bool) -> None:
-    images = [*map(on_gpu, case.images(dtype))]
-    given = {}
-    if masked:
-        given["mask"] = on_gpu(torch.rand(case.shape, generator=generator("mask")))
-    first = evaluate(nec_ext.ngf_loss, *images, -1.5, **given)
-    torch.cuda.synchronize()
-    streams = [torch.cuda.current_stream(), *(torch.cuda.Stream() for _ in range(3))]
-    for k in range(20):
-        stream = streams[k % len(streams)]
-        with torch.cuda.stream(stream):
-            again = evaluate(nec_ext.ngf_loss, *images, -1.5, **given)
-        stream.synchronize()
-        assert_same_bits(again, first)
-
-
-def test_concurrent_calls() -> None:
+@pytest.mark.parametrize("dtype", DTYPES[:3], ids=str)
+def test_concurrent_calls_have_the_same_bits(dtype: torch.dtype) -> None:
     """From Python threads, each on a stream of its own: scratch memory is not shared."""
-    pairs = [[*map(on_gpu, case.images())] for case in [*SMALL, *LARGE]]
+    pairs = [[*map(on_gpu, case.images(dtype))] for case in [*SMALL, *LARGE]]
     expected = [evaluate(nec_ext.ngf_loss, *images, -1.5) for images in pairs]
     torch.cuda.synchronize()
 
@@ -155,14 +134,53 @@ def test_concurrent_calls() -> None:
         return result
 
     with ThreadPoolExecutor(4) as pool:
-        for k, result in enumerate(pool.map(run, range(80))):
+        for k, result in enumerate(pool.map(run, range(160))):
             assert_same_bits(result, expected[k % len(pairs)])
 
 
-def test_module_follows_to_the_gpu() -> None:
-    case = SMALL[1]
-    eps = 0.1 + torch.rand(case.shape[1], 1, 1, 1, generator=generator("eps"))
-    module = nec_ext.NGFLoss(eps=eps, spacing=(0.7, 1.3, 2.5)).to(DEVICE)
-    images = [*map(on_gpu, case.images())]
-    expected = expected_result(*images, eps=on_gpu(eps), spacing=(0.7, 1.3, 2.5))
-    assert_result_close(evaluate(module, *images), expected)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_training_step_with_autocast_and_a_scaled_loss(dtype: torch.dtype) -> None:
+    # The loss does not see a bias of the last layer: its gradient would be rounding and no more.
+    last = nn.Conv3d(8, 1, 3, padding=1, bias=False)
+    network = nn.Sequential(nn.Conv3d(1, 8, 3, padding=1), nn.ReLU(), last).to(DEVICE)
+    source, target = map(on_gpu, Case("training", (2, 1, 20, 24, 27), brain).images())
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    scaler = torch.amp.GradScaler(DEVICE.type, init_scale=2.0**12)
+    scale = scaler.get_scale()
+
+    with torch.autocast(DEVICE.type, dtype):
+        output = network(source)
+        loss = nec_ext.ngf_loss(output, target)
+    assert (output.dtype, loss.dtype) == (dtype, torch.float32)
+    output.retain_grad()
+    scaler.scale(loss).backward()
+    expected = expected_result(output, target, scale, "input")
+    assert_loss_close(loss, expected.loss)
+    assert_gradient_close(output.grad, expected.grad_input)
+
+    scaler.step(optimizer)
+    scaler.update()
+    assert scaler.get_scale() == scale  # no gradient was infinite
+    with torch.no_grad(), torch.autocast(DEVICE.type, dtype):
+        assert nec_ext.ngf_loss(network(source), target) < loss
+
+
+def test_launches_of_a_small_image() -> None:
+    """One kernel for the loss and its gradient, one for the sum, at most one to scale."""
+    input, target = map(on_gpu, Case("launches", (1, 1, 256, 256)).images())
+    upstream = torch.tensor(0.5, device=DEVICE)
+    losses: list[Tensor] = []
+
+    def forward() -> None:
+        losses.append(nec_ext.ngf_loss(input, target))
+
+    def backward() -> None:
+        torch.autograd.grad(losses[-1], input, upstream)
+
+    forward()
+    assert len(kernels(forward)) == 2
+    input.requires_grad_()
+    forward()
+    backward()
+    assert len(kernels(forward)) == 2
+    assert len(kernels(backward)) <= 1

@@ -11,25 +11,15 @@ import pytest
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("gpu_by_default")]
 
-# The file, and which of its tests ask for what only the CPU has.
-REUSED: dict[str, set[str]] = {
-    "kernels.test_functional": set(),
-    # Sums over halves and over float32 need not be cut into the same blocks.
-    "kernels.test_dtypes": {"test_half_gradient_is_the_float32_gradient_rounded"},
-    "package.test_autograd": set(),
-    "package.test_transforms": set(),
-    "kernels.test_extremes": set(),
-    "kernels.test_memory": set(),
-    # A file on disk: test_cuda_huge.py has strides beyond int32 of its own.
-    "kernels.test_huge": {"test_strides_beyond_int32"},
-}
-
-for _file, _left_out in REUSED.items():
-    _tests = {
-        name: test
-        for name, test in vars(importlib.import_module(_file)).items()
-        if name.startswith("test_")
-    }
-    assert _tests.keys() >= _left_out
-    for _name in _tests.keys() - _left_out:
-        globals()[f"{_file.rpartition('.')[2]}_{_name.removeprefix('test_')}"] = _tests[_name]
+for _file in (
+    "kernels.test_functional",
+    "kernels.test_dtypes",
+    "kernels.test_extremes",
+    "kernels.test_memory",
+    "kernels.test_huge",
+    "package.test_autograd",
+    "package.test_transforms",
+):
+    for _name, _test in vars(importlib.import_module(_file)).items():
+        if _name.startswith("test_"):
+            globals()[f"{_file.rpartition('.')[2]}_{_name.removeprefix('test_')}"] = _test

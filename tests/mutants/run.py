@@ -105,7 +105,14 @@ class Tree:
         self._build(test)
         try:
             if test.endswith(".cpp"):
-                result = self._run("ctest", "--test-dir", "build-cpp", "-R", f"^{Path(test).stem}")
+                result = self._run(
+                    "ctest",
+                    "--test-dir",
+                    "build-cpp",
+                    "--stop-on-failure",
+                    "-R",
+                    f"^{Path(test).stem}",
+                )
                 return test if result.returncode else None
             result = self._run(sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-rf", test)
         except subprocess.TimeoutExpired:

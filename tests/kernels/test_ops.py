@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""The ops outside of the package's autograd.Function, as csrc/ops/schema.cpp defines them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from covering import covering
+from helpers import (
+    assert_gradient_close,
+    assert_result_close,
+    evaluate,
+    expected_result,
+    threads,
+)
+from inputs import SMALL, Case, by_name, channels_last, contiguous, expanded, transposed
+from ops import TESTS, op_arguments
+from torch import Tensor
+from torch.autograd import forward_ad
+
+import nec_ext
+
+forward = torch.ops.nec_ext.ngf_forward.default
+backward = torch.ops.nec_ext.ngf_backward.default
+sums = torch.ops.nec_ext.ngf_sums_.default
+scale = torch.ops.nec_ext.ngf_scale_.default
+
+
+@covering(case=by_name("noise_3d", "channels_last_2d", "strided_3d"), target_only=[False, True])
+def test_called_directly(case: Case, target_only: bool) -> None:
+    """The gradient of the loss is right whatever the op was asked to store."""
+    dtypes = (torch.float64, torch.float64)
+    (_, _, *maps), numbers = op_arguments(case, dtypes, maps=True)
+    names = ("eps", "target_eps", "mask")
+    options = {
+        **dict(zip(names, maps, strict=True)),
+        "eps_mode": "quadrature",
+        "spacing": numbers[4],
+        "operator": "forward",
+        "weight": 0.7,
+    }
+
+    def loss(input: Tensor, target: Tensor) -> Tensor:
+        return forward(input, target, *maps, *numbers, 1, False, False, target_only)[0]
+
+    wanted = "target" if target_only else "both"
+    found = evaluate(loss, *case.images(*dtypes), wanted=wanted)
+    assert_result_close(found, expected_result(*case.images(*dtypes), wanted=wanted, **options))
+
+
+def test_torch_finds_the_gradient_in_order() -> None:
+    for case in by_name("noise_2d", "strided_3d"):
+        tensors, numbers = op_arguments(case, (torch.float32, torch.float64), maps=True)
+        torch.library.opcheck(forward, (*tensors, *numbers, 1, True, False, False))
+
+
+def test_no_derivative_is_left_out() -> None:
+    tensors, numbers = op_arguments(SMALL[0], (torch.float64, torch.float64), maps=True)
+    rest = (*numbers, 1, True, False, False)
+    input, target, *maps = (tensor.detach() for tensor in tensors)
+    for k, name in enumerate(("eps_map", "target_eps_map")):
+        required = [m.detach().requires_grad_(j == k) if j < 2 else m for j, m in enumerate(maps)]
+        with pytest.raises(RuntimeError, match=f"ngf_forward has no derivative by {name}: call"):
+            forward(input, target, *required, *rest)
+    with pytest.raises(RuntimeError, match="ngf_backward has no derivative by input"):
+        backward(torch.tensor(1.0), *tensors, *numbers, True, False)
+    with pytest.raises(RuntimeError, match="ngf_sums_ has no derivative by input"):
+        sums(*tensors, *numbers, 2, 0, 9, False, False, None, None)
+    with pytest.raises(RuntimeError, match="ngf_scale_ has no derivative by gradient"):
+        scale(tensors[0], torch.tensor(2.0), None)
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="no forward-mode derivative"):
+        forward(forward_ad.make_dual(input, target), target, *maps, *rest)
+    loss = forward(*tensors, *rest)[0]
+    with pytest.raises(RuntimeError, match="ngf_backward has no derivative by"):
+        torch.autograd.grad(loss, tensors[0], create_graph=True)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_is_refused() -> None:
+    for loss in (nec_ext.ngf_loss, nec_ext.NGFLoss(), torch.nn.Sequential(nec_ext.NGFLoss())):
+        with pytest.raises(NotImplementedError, match=r"torch\.jit\.script cannot compile"):
+            torch.jit.script(loss)
+
+
+@covering(
+    case=by_name("noise_2d", "strided_3d", "transposed_3d", "chunks_3d"),
+    dtype=[torch.float64, torch.float16],
+)
+def test_scaled_in_place(case: Case, dtype: torch.dtype) -> None:
+    gradient, _ = case.images(dtype)
+    whole = torch.empty(0, dtype=torch.uint8).set_(gradient.untyped_storage())
+    before = whole.clone()
+    upstream, factor = torch.tensor(-2.5), torch.tensor(0.7)
+    expected = (gradient.double() * upstream.double() * factor.double()).to(dtype)
+    scale(gradient, upstream, factor)
+    assert_gradient_close(gradient, expected)
+    assert 0 < (before != whole).sum() <= gradient.numel() * gradient.element_size()
+
+
+CASES = [Case("sums_2d", (2, 3, 20, 9)), Case("sums_3d", (2, 1, 7, 8, 9))]
+LAYOUTS = [contiguous, transposed, channels_last, expanded]
+FLOATS = (torch.float32, torch.float32)
+
+
+def arguments_of(
+    case: Case, dtypes: tuple[torch.dtype, torch.dtype]
+) -> tuple[list[Any], list[Any]]:
+    """Positional arguments, with maps, up to ``weight``."""
+    tensors, settings = op_arguments(case, dtypes, True)
+    return [tensor.detach() for tensor in tensors], settings
+
+
+def slowest_axis(tensor: Tensor) -> int:
+    return max(range(2, tensor.dim()), key=tensor.stride)
+
+
+@covering(
+    case=CASES,
+    layout=LAYOUTS,
+    wanted=[(True, False), (False, True), (True, True)],
+    dtypes=[(torch.float32, torch.float64), (torch.float16, torch.float16)],
+)
+def test_window_of_the_whole(
+    case: Case, layout: Any, wanted: tuple[bool, bool], dtypes: tuple[torch.dtype, torch.dtype]
+) -> None:
+    """Sums and gradients of a window are those of the op that allocates them."""
+    case = case._replace(layout=layout)
+    tensors, settings = arguments_of(case, dtypes)
+    _, *gradients, _ = forward(*tensors, *settings, 2, True, *wanted)
+    losses, *_ = forward(*tensors, *settings, 0, True, False, False)
+    for dim in range(2, len(case.shape)):
+        begin, end = 1, case.shape[dim] - 2
+        view = (*[slice(None)] * dim, slice(begin, end))
+        given = [
+            torch.full_like(image[view], torch.nan) if w else None
+            for image, w in zip(tensors[:2], wanted, strict=True)
+        ]
+        found = sums(*tensors, *settings, dim, begin, end, False, False, *given)
+        voxels = sums(*tensors, *settings, dim, begin, end, False, True, None, None)
+        assert found.dtype == voxels.dtype == torch.float64
+        mask = tensors[4].expand(case.shape)[view]
+        assert voxels.item() == pytest.approx(mask.sum().item())
+        loss = losses[view].double().sum().item()
+        assert settings[-1] * (voxels - 0.5 * found).item() == pytest.approx(loss, rel=1e-6)
+        for gradient, expected in zip(given, gradients, strict=True):
+            assert gradient is None or torch.equal(gradient, expected[view])
+            assert gradient is None or gradient.count_nonzero() > 0
+
+
+@covering(case=CASES, layout=LAYOUTS)
+def test_planes(case: Case, layout: Any) -> None:
+    """One sum for each plane along the slowest axis, the same wherever a window begins and ends."""
+    case = case._replace(layout=layout)
+    tensors, settings = arguments_of(case, (torch.float64, torch.float64))
+    dim = slowest_axis(tensors[0])
+
+    def of(begin: int, end: int, of_mask: bool = False, per_plane: bool = True) -> Tensor:
+        return sums(*tensors, *settings, dim, begin, end, per_plane, of_mask, None, None)
+
+    count = case.shape[dim]
+    mask = tensors[4].expand(case.shape).double().movedim(dim, 0).flatten(1).sum(1)
+    torch.testing.assert_close(of(0, count, of_mask=True), mask, rtol=1e-14, atol=0)
+    for of_mask in (False, True):
+        planes = of(0, count, of_mask)
+        assert planes.shape == (count,)
+        for begin, end in ((0, 1), (1, 3), (2, count), (count - 1, count)):
+            with threads(2):
+                assert torch.equal(of(begin, end, of_mask), planes[begin:end])
+        total = of(0, count, of_mask, per_plane=False)
+        assert total.item() == pytest.approx(planes.sum().item(), rel=1e-14)
+
+
+@covering(per_plane=[False, True], both=[False, True], layout=[contiguous, transposed])
+def test_opcheck_of_sums(per_plane: bool, both: bool, layout: Any) -> None:
+    tensors, settings = arguments_of(CASES[1]._replace(layout=layout), FLOATS)
+    dim = slowest_axis(tensors[0])
+    given = [torch.empty_like(tensors[0].narrow(dim, 1, 4)) for _ in range(2)]
+    arguments = (*tensors, *settings, dim, 1, 5, per_plane, False, given[0])
+    torch.library.opcheck(sums, (*arguments, given[1] if both else None), test_utils=TESTS)
+
+
+@pytest.mark.parametrize(
+    ("dim", "begin", "end", "per_plane", "message"),
+    [
+        *(
+            (*window, False, "the window must")
+            for window in [(2, -1, 5), (2, 0, 21), (2, 3, 3), (1, 0, 1), (4, 0, 1)]
+        ),
+        (3, 0, 9, True, "planes are those along the axis of the largest stride"),
+    ],
+)
+def test_no_window_is_refused(
+    dim: int, begin: int, end: int, per_plane: bool, message: str
+) -> None:
+    tensors, settings = arguments_of(CASES[0], FLOATS)
+    with pytest.raises(RuntimeError, match=message):
+        sums(*tensors, *settings, dim, begin, end, per_plane, False, None, None)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "mask", "of_mask"),
+    [
+        (torch.zeros(2, 3, 20, 8), True, False),
+        (torch.zeros(3, 20, 9), True, False),
+        (torch.zeros(2, 3, 20, 9, dtype=torch.bool), True, False),
+        (torch.zeros(2, 3, 20, 9), True, True),
+        (None, False, True),
+    ],
+)
+def test_unfit_tensors_are_refused(gradient: Tensor | None, mask: bool, of_mask: bool) -> None:
+    tensors, settings = arguments_of(CASES[0], FLOATS)
+    if not mask:
+        tensors[4] = None
+    with pytest.raises(RuntimeError, match=r"must|needs|broadcastable"):
+        sums(*tensors, *settings, 2, 0, 20, False, of_mask, gradient, None)
