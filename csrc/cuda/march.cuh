@@ -33,7 +33,10 @@ namespace nec::cuda {
 template <typename T_, int Dim, class S, Gradients Wanted, Variant V>
 class March {
   static constexpr int G = int(Wanted);
-  static constexpr bool kGeneral = V == Variant::general, kPlain = V == Variant::plain;
+  static constexpr bool kPlain = V == Variant::plain, kFormed = V == Variant::formed;
+  static constexpr bool kGeneral = V == Variant::general || kFormed;
+  // float64 has one variant for all formulas.
+  static constexpr bool kSquared = !kFormed || sizeof(T_) == 8;
   static constexpr int kMargin = G > 0 ? 1 : 0;  // voxels around a tile where cotangents are needed
   using Planes = CellPlanes<T_, Dim, S, Wanted>;
   static constexpr int kAhead = Planes::kAhead;
@@ -169,25 +172,14 @@ class March {
     }
 
     VoxelCotangents<Dim, T> voxels[kStrip];
-    switch (a_.formula) {
-      case Formula::additive: in_range &= cotangents_by<Formula::additive>(d, eps, voxels); break;
-      case Formula::quadrature:
-        in_range &= cotangents_by<Formula::quadrature>(d, eps, voxels);
-        break;
-      case Formula::any_additive:
-        if constexpr (kGeneral) in_range &= cotangents_by<Formula::any_additive>(d, eps, voxels);
-        break;
-      case Formula::any_root:
-        if constexpr (kGeneral) in_range &= cotangents_by<Formula::any_root>(d, eps, voxels);
-        break;
-    }
+    in_range &= cotangents_of<Formula::additive>(d, eps, voxels);
     // A strip is computed once more as a whole: extremes are rare, and come together.
     if (!in_range) {
       NEC_UNROLL
       for (int m = 0; m < 2; ++m) images_.template differences<true>(a_, cells_, m, slot, d[m]);
       NEC_UNROLL
       for (int i = 0; i < kStrip; ++i) {
-        voxels[i] = extreme_voxel_cotangents(
+        voxels[i] = extreme_voxel_cotangents<kFormed>(
             is_additive(a_.formula), a_.form, d[0][i], d[1][i], images_.kExtremeScale * eps[0].v[i],
             images_.kExtremeScale * eps[1].v[i], images_.kExtremeScale);
       }
@@ -200,10 +192,23 @@ class March {
       along_z[1] = publish_cotangents(slot, 1, weight, voxels, &VoxelCotangents<Dim, T>::by_e);
   }
 
+  // By the formula of the problem, which is the first or a later one: those that a variant is never
+  // asked for are no part of its code.
   template <Formula F>
-  NEC_DEVICE bool cotangents_by(const Vec<Dim, T> (&d)[2][kStrip], const Strip<T> (&eps)[2],
+  NEC_DEVICE bool cotangents_of(const Vec<Dim, T> (&d)[2][kStrip], const Strip<T> (&eps)[2],
                                 VoxelCotangents<Dim, T> (&voxels)[kStrip]) const {
-    return voxel_cotangents<F>(d[0], d[1], eps[0], eps[1], a_.form, voxels);
+    constexpr bool is_squared = F == Formula::additive || F == Formula::quadrature;
+    constexpr bool is_last = F == (kFormed ? Formula::any_root : Formula::quadrature);
+    if constexpr (is_squared ? kSquared : kFormed) {
+      if (is_last || a_.formula == F)
+        return voxel_cotangents<F>(d[0], d[1], eps[0], eps[1], a_.form, voxels);
+    }
+    if constexpr (is_last) {
+      return false;
+    } else {
+      constexpr auto next = static_cast<Formula>(static_cast<int>(F) + 1);
+      return cotangents_of<next>(d, eps, voxels);
+    }
   }
 
   // Adds the voxels that are the thread's to the sum, and writes what is asked for of each.
@@ -222,7 +227,7 @@ class March {
                   [&](int i) { return a_.loss.voxel(a_.weight * weight.v[i], voxels[i].value); });
       }
       NEC_UNROLL
-      for (int m = 0; m < 2; ++m) {
+      for (int m = 0; m < (kFormed ? 2 : 0); ++m) {
         if (!a_.by_eps[m]) continue;
         const T scale = T(a_.gradient_scale) * a_.eps_scale;
         store_map(a_.by_eps[m], z,

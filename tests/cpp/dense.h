@@ -18,6 +18,7 @@ namespace dense {
 
 using nec::Box;
 using nec::EpsMode;
+using nec::Form;
 using nec::Operator;
 
 using Real = long double;
@@ -76,37 +77,75 @@ void for_each_neighbor(const Kernel& w, const Size& n, int64_t image, int64_t z,
   }
 }
 
-// Normalized gradient fields of two vectors, t and the derivatives of 1 - t^2 / 2.
-struct Alignment {
-  Real t, by_d[3], by_e[3];
+// The loss of a voxel and its derivatives by both vectors and both eps.
+struct VoxelLoss {
+  Real loss, by_d[3], by_e[3], by_eps[2];
 };
 
-inline Alignment alignment(EpsMode mode, int dim, const Real* d, const Real* e, Real eps_d,
-                           Real eps_e) {
+// Lengths A and B normalize the vectors. `slope` of a length: its derivative by the vector is the
+// vector divided by that; `by_eps`: its derivative by eps, divided by the length.
+struct Length {
+  Real length, slope, by_eps;
+
+  Length(EpsMode mode, Real a, Real eps)
+      : length(mode == EpsMode::additive ? a + eps : std::sqrt(a * a + eps * eps)),
+        slope(mode == EpsMode::additive ? a : length),
+        by_eps(mode == EpsMode::additive ? 1 / length : eps / (length * length)) {}
+};
+
+inline VoxelLoss voxel_loss(EpsMode mode, Form form, int dim, const Real* d, const Real* e,
+                            Real eps_d, Real eps_e) {
   Real aa = 0, bb = 0, p = 0;
   for (int k = 0; k < dim; ++k) {
     aa += d[k] * d[k];
     bb += e[k] * e[k];
     p += d[k] * e[k];
   }
-  const Real a = std::sqrt(aa), b = std::sqrt(bb);
-  const bool additive = mode == EpsMode::additive;
-  const Real A = additive ? a + eps_d : std::sqrt(aa + eps_d * eps_d);
-  const Real B = additive ? b + eps_e : std::sqrt(bb + eps_e * eps_e);
-  Alignment r{p / (A * B), {}, {}};
-  // The derivative of A by d is d / a, and in quadrature d / A.
-  const Real slope_d = additive ? a : A, slope_e = additive ? b : B;
-  for (int k = 0; k < dim; ++k) {
-    if (a > 0) r.by_d[k] = -r.t * (e[k] - d[k] * p / (slope_d * A)) / (A * B);
-    if (b > 0) r.by_e[k] = -r.t * (d[k] - e[k] * p / (slope_e * B)) / (A * B);
+  const Length A(mode, std::sqrt(aa), eps_d), B(mode, std::sqrt(bb), eps_e);
+  const Real q = 1 / (A.length * B.length);
+  VoxelLoss r{};
+  // The loss changes by `slope` times t, or for the cross product with p and both lengths.
+  if (form == Form::cross) {
+    Real cc = 0;
+    for (int j = 0; j < dim; ++j)
+      for (int k = 0; k < j; ++k) cc += std::pow(d[j] * e[k] - d[k] * e[j], Real(2));
+    r.loss = cc * q * q / 2;
+    for (int k = 0; k < dim; ++k) {
+      r.by_d[k] = (bb * d[k] - p * e[k]) * q * q;
+      r.by_e[k] = (aa * e[k] - p * d[k]) * q * q;
+      if (aa > 0) r.by_d[k] -= 2 * r.loss * d[k] / (A.slope * A.length);
+      if (bb > 0) r.by_e[k] -= 2 * r.loss * e[k] / (B.slope * B.length);
+    }
+    r.by_eps[0] = -2 * r.loss * A.by_eps;
+    r.by_eps[1] = -2 * r.loss * B.by_eps;
+    return r;
   }
+  const Real sign = form != Form::absolute ? 1 : p > 0 ? 1 : p < 0 ? -1 : 0;
+  const bool augmented = mode == EpsMode::augmented, squared = form == Form::squared;
+  const Real t = (sign * p + (augmented ? eps_d * eps_e : 0)) * q, slope = squared ? -t : -1;
+  r.loss = squared ? 1 - t * t / 2 : 1 - t;
+  for (int k = 0; k < dim; ++k) {
+    r.by_d[k] = slope * sign * e[k] * q;
+    r.by_e[k] = slope * sign * d[k] * q;
+    if (aa > 0) r.by_d[k] -= slope * t * d[k] / (A.slope * A.length);
+    if (bb > 0) r.by_e[k] -= slope * t * e[k] / (B.slope * B.length);
+  }
+  r.by_eps[0] = slope * ((augmented ? eps_e * q : 0) - t * A.by_eps);
+  r.by_eps[1] = slope * ((augmented ? eps_d * q : 0) - t * B.by_eps);
   return r;
+}
+
+// The number that a sweep adds up in place of the loss, as form.h states.
+inline Real value_of(Form form, Real loss) {
+  if (form == Form::cross) return -2 * loss;
+  return form == Form::squared ? 2 * (1 - loss) : 1 - loss;
 }
 
 struct Inputs {
   int dim;
   Operator op;
   EpsMode mode;
+  Form form;
   Size size;
   double axis_scale[3];
   Array image[2], eps[2], mask, upstream;
@@ -116,13 +155,15 @@ struct Inputs {
 
 struct Outputs {
   Real sum = 0, mask_sum = 0;
-  Array loss_map, gradient[2];  // written in the window only
+  Array loss_map, gradient[2], by_eps[2];  // written in the window only
 };
 
 inline Outputs evaluate(const Inputs& in) {
   Outputs out;
   const size_t voxels = size_t(count(in.size));
-  for (Array* a : {&out.loss_map, &out.gradient[0], &out.gradient[1]}) a->assign(voxels, 0);
+  for (Array* a :
+       {&out.loss_map, &out.gradient[0], &out.gradient[1], &out.by_eps[0], &out.by_eps[1]})
+    a->assign(voxels, 0);
   Kernel kernels[3];
   for (int k = 0; k < in.dim; ++k) kernels[k] = kernel(in.op, in.dim, k);
 
@@ -134,13 +175,14 @@ inline Outputs evaluate(const Inputs& in) {
         for (int m : {0, 1}) gradient[m][k] += w * in.axis_scale[k] * in.image[m][size_t(neighbor)];
       });
     }
-    const Alignment at =
-        alignment(in.mode, in.dim, gradient[0], gradient[1], in.eps[0][i], in.eps[1][i]);
+    const VoxelLoss at =
+        voxel_loss(in.mode, in.form, in.dim, gradient[0], gradient[1], in.eps[0][i], in.eps[1][i]);
     const Real weight = in.mask[i] * in.upstream[i];
     if (inside(in.window, z, y, x)) {
-      out.sum += weight * at.t * at.t;
+      out.sum += weight * value_of(in.form, at.loss);
       out.mask_sum += in.mask[i];
-      out.loss_map[i] = in.weight * weight * (1 - at.t * at.t / 2);
+      out.loss_map[i] = in.weight * weight * at.loss;
+      for (int m : {0, 1}) out.by_eps[m][i] = weight * in.gradient_scale * at.by_eps[m];
     }
     for (int k = 0; k < in.dim; ++k) {
       const Real scale = weight * in.gradient_scale * in.axis_scale[k];

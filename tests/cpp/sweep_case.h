@@ -21,6 +21,7 @@ using dense::Size;
 using nec::Box;
 using nec::DType;
 using nec::EpsMode;
+using nec::Form;
 using nec::Operator;
 using nec::Problem;
 using strided::Layout;
@@ -38,6 +39,7 @@ struct Case {
   int dim = 3;
   Operator op = Operator::central;
   EpsMode mode = EpsMode::additive;
+  Form form = Form::squared;
   Size size{2, 2, 5, 6, 7};
   DType dtype[2] = {DType::float32, DType::float32};  // of input and target and of their gradients
   Layout layout[2] = {Layout::contiguous, Layout::contiguous};
@@ -45,18 +47,19 @@ struct Case {
   Size eps_size[2] = {kAbsent, kAbsent}, mask_size = kAbsent, upstream_size = kAbsent;
   DType map_dtype = DType::float32;
   int gradients = 2;
-  bool loss_map = false, isotropic = false;
+  bool loss_map = false, by_eps = false, isotropic = false;
   Box window{};  // empty: everything
 
   bool wide() const { return dtype[0] == DType::float64 || dtype[1] == DType::float64; }
   std::string name() const {
     char text[300];
-    std::snprintf(text, sizeof text,
-                  "%dD %ldx%ldx%ldx%ldx%ld, operator %d, mode %d, dtypes %d %d, layouts %d %d, "
-                  "gradients %d, map %d, amplitude %g, eps %g %g",
-                  dim, long(size[0]), long(size[1]), long(size[2]), long(size[3]), long(size[4]),
-                  int(op), int(mode), int(dtype[0]), int(dtype[1]), int(layout[0]), int(layout[1]),
-                  gradients, loss_map, amplitude, eps[0], eps[1]);
+    std::snprintf(
+        text, sizeof text,
+        "%dD %ldx%ldx%ldx%ldx%ld, operator %d, mode %d, form %d, dtypes %d %d, layouts %d %d, "
+        "gradients %d, map %d, amplitude %g, eps %g %g",
+        dim, long(size[0]), long(size[1]), long(size[2]), long(size[3]), long(size[4]), int(op),
+        int(mode), int(form), int(dtype[0]), int(dtype[1]), int(layout[0]), int(layout[1]),
+        gradients, loss_map, amplitude, eps[0], eps[1]);
     return text;
   }
 };
@@ -66,7 +69,7 @@ inline Box whole(const Size& n) { return {{0, 0, 0}, {n[2], n[3], n[4]}}; }
 // The buffers of a case and the problem that points into them.
 struct Run {
   Case c;
-  Strided image[2], eps[2], mask, upstream, gradient[2], loss_map;
+  Strided image[2], eps[2], mask, upstream, gradient[2], loss_map, by_eps[2];
   Problem problem{};
   std::mt19937 generator{4};
 
@@ -79,6 +82,7 @@ struct Run {
     p.dim = c.dim;
     p.op = c.op;
     p.mode = c.mode;
+    p.form = c.form;
     p.wide = c.wide();
     std::copy(c.size.begin(), c.size.end(), p.size);
     const double scale[3] = {0.5, c.dim == 3 ? 1.25 : 2, 2};
@@ -98,10 +102,13 @@ struct Run {
     }
     add_map(c.mask_size, c.map_dtype, 0, 2, mask, p.mask);
     add_map(c.upstream_size, DType::float32, -1, 1, upstream, p.upstream);
-    if (!c.loss_map) return;
-    loss_map =
-        Strided(p.wide ? DType::float64 : DType::float32, Layout::contiguous, c.size, c.size);
-    p.loss_map = loss_map.view();
+    const DType type = p.wide ? DType::float64 : DType::float32;
+    const auto add_output = [&](Strided& buffer, nec::View& view) {
+      buffer = Strided(type, Layout::contiguous, c.size, c.size);
+      view = buffer.view();
+    };
+    if (c.loss_map) add_output(loss_map, p.loss_map);
+    for (int m = 0; m < 2 && c.by_eps; ++m) add_output(by_eps[m], p.eps_gradient[m]);
   }
 
   // Noise with a constant corner, where the length of the gradient is 0, and a second image that is
@@ -131,8 +138,8 @@ struct Run {
   dense::Outputs expected() {
     const Problem& p = problem;
     const Array ones(size_t(dense::count(c.size)), 1);
-    dense::Inputs in{p.dim, p.op, p.mode,   c.size,           {},      {}, {},
-                     ones,  ones, p.window, p.gradient_scale, p.weight};
+    dense::Inputs in{p.dim, p.op, p.mode, p.form,   c.size,           {},      {},
+                     {},    ones, ones,   p.window, p.gradient_scale, p.weight};
     std::copy(p.axis_scale, p.axis_scale + 3, in.axis_scale);
     for (int m : {0, 1}) {
       in.image[m] = image[m].values();
@@ -187,6 +194,10 @@ inline void check_case(const Case& c) {
   if (c.loss_map) {
     compare(run.loss_map, want.loss_map, c, c.wide() ? DType::float64 : DType::float32,
             run.problem.window, "loss map");
+  }
+  for (int m = 0; m < 2 && c.by_eps; ++m) {
+    compare(run.by_eps[m], want.by_eps[m], c, c.wide() ? DType::float64 : DType::float32,
+            run.problem.window, m ? "gradient by target_eps" : "gradient by eps");
   }
   if (run.problem.mask) {
     CHECK_NEAR(backend.mask_sum(run.problem), want.mask_sum, digits * want.mask_sum,

@@ -21,9 +21,19 @@ constexpr std::array<Option, sizeof...(Numbers)> values(std::integer_sequence<in
 inline constexpr auto kAllOperators =
     values<Operator>(std::make_integer_sequence<int, nec::kOperators>());
 inline constexpr auto kAllModes = values<EpsMode>(std::make_integer_sequence<int, nec::kModes>());
+inline constexpr auto kAllForms = values<Form>(std::make_integer_sequence<int, nec::kForms>());
 inline constexpr DType kTypes[] = {DType::float64, DType::float32, DType::float16, DType::bfloat16};
 inline constexpr Layout kLayouts[] = {Layout::contiguous, Layout::channels_last, Layout::gaps,
                                       Layout::transposed};
+
+// The cross product has no augmented fields.
+inline std::vector<std::pair<EpsMode, Form>> all_forms() {
+  std::vector<std::pair<EpsMode, Form>> pairs;
+  for (const EpsMode mode : kAllModes)
+    for (const Form form : kAllForms)
+      if (mode != EpsMode::augmented || form != Form::cross) pairs.emplace_back(mode, form);
+  return pairs;
+}
 
 // A case of 2D or 3D; in 2D the plane has one row.
 inline Case case_of(int dim, Size size = {2, 2, 5, 6, 7}) {
@@ -38,15 +48,16 @@ inline Case case_of(int dim, Size size = {2, 2, 5, 6, 7}) {
 inline void test_options() {
   for (const int dim : {2, 3})
     for (const Operator op : kAllOperators)
-      for (const EpsMode mode : kAllModes)
+      for (const auto& [mode, form] : all_forms())
         for (const DType dtype : {DType::float32, DType::float64})
           for (const int gradients : {0, 1, 2}) {
             Case c = case_of(dim);
             c.op = op;
             c.mode = mode;
+            c.form = form;
             c.dtype[0] = c.dtype[1] = dtype;
             c.gradients = gradients;
-            c.loss_map = gradients == 0;
+            c.loss_map = c.by_eps = gradients == 0;
             check_case(c);
           }
 }
@@ -129,10 +140,13 @@ inline void test_windows() {
 }
 
 inline void test_values() {
-  for (const EpsMode mode : kAllModes) {
+  for (const auto& pair : all_forms()) {
+    const EpsMode mode = pair.first;
+    const Form form = pair.second;
     const auto extreme = [&](DType dtype, double amplitude, double eps, double target_eps) {
       Case c;
       c.mode = mode;
+      c.form = form;
       c.dtype[0] = c.dtype[1] = dtype;
       c.amplitude = amplitude;
       c.eps[0] = eps;
@@ -151,6 +165,7 @@ inline void test_values() {
 
     Case c;
     c.mode = mode;
+    c.form = form;
     c.mask_size = c.eps_size[0] = c.size;
     const Real nan = std::numeric_limits<Real>::quiet_NaN(),
                infinity = std::numeric_limits<Real>::infinity();
