@@ -143,11 +143,7 @@ def test_nec_ext_imports_neither_numpy_nor_nibabel() -> None:
 
 @pytest.mark.parametrize(
     ("dtype", "ending", "scaled"),
-    [
-        ("int16", "nii.gz", True),
-        ("uint16", "nii", False),
-        (">i2", "nii", True),
-    ],
+    [("int16", "nii.gz", True), ("uint16", "nii", False), (">i2", "nii", True)],
 )
 def test_proxies_of_nibabel(tmp_path: Path, dtype: str, ending: str, scaled: bool) -> None:
     nibabel = pytest.importorskip("nibabel")
