@@ -20,6 +20,7 @@ from helpers import (
     random_upstream,
 )
 from inputs import SMALL, Case, by_name, generator
+from ops import op_arguments
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -141,6 +142,13 @@ def test_checkpoint_and_what_is_saved_on_the_cpu() -> None:
     plain = reference.ngf_loss(inner, other, operator="sobel")
     (-1.5 * (plain + reference.ngf_loss(inner.tanh(), other))).backward()
     assert_gradient_close(input.grad, inner.grad)
+
+
+def test_gradcheck_of_the_op_itself() -> None:
+    tensors, settings = op_arguments(TINY[1], (torch.float64, torch.float64), True)
+    images, rest = tensors[:2], [*tensors[2:], *settings, 1, True, False, False]
+    op = torch.ops.nec_ext.ngf_forward.default
+    assert gradcheck(lambda *given: op(*given, *rest)[0], images, atol=1e-8)
 
 
 def test_expected_results_are_not_trivial() -> None:
