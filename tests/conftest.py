@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from helpers import threads
 
 
 @pytest.fixture(autouse=True)
@@ -27,9 +26,3 @@ def unchanged_settings() -> Iterator[None]:
 def seeded() -> None:
     """For the few tests that draw from torch's own generator."""
     torch.manual_seed(0)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    with threads(1):
-        yield

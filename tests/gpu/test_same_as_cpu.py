@@ -13,7 +13,6 @@ pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("gpu_by_default")]
 
 for _file in (
     "kernels.test_functional",
-    "kernels.test_dtypes",
     "kernels.test_extremes",
     "kernels.test_memory",
     "kernels.test_huge",

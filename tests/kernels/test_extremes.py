@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Very large and very small numbers, images without extent, NaN and infinity.
-
-Finite images have a finite loss and gradient, and the right ones, judged by loops in long double. A
-NaN or an infinity in an image shows in the loss.
-"""
+"""Very large and very small numbers, images without extent, NaN and infinity."""
 
 from __future__ import annotations
 
@@ -22,8 +18,8 @@ from helpers import (
     Result,
     assert_loss_close,
     assert_result_close,
+    check_fused,
     evaluate,
-    expected_result,
 )
 from inputs import SMALL, Case, brain, by_name, generator
 from oracle import HAS_WIDE_RANGE, loop_loss
@@ -99,13 +95,11 @@ def test_extreme_mask(scale: float, reduction: str, case: Case) -> None:
     check_against_loops(*case.images(), mask=mask, reduction=reduction, weight=weight)
 
 
-def test_one_extreme_voxel_among_many() -> None:
-    for value in (1e30, -3e38, 1e-38):
-        input, target = SMALL[1].images()
-        input[1, 0, 2, 3, 4] = value
-        assert_result_close(
-            evaluate(nec_ext.ngf_loss, input, target), expected_result(input, target)
-        )
+@pytest.mark.parametrize("value", [1e30, -3e38, 1e-38])
+def test_one_extreme_voxel_among_many(value: float) -> None:
+    input, target = SMALL[1].images()
+    input[1, 0, 2, 3, 4] = value
+    check_fused(input, target)
 
 
 @covering(scales=[(3e38, 3e38), (1e30, 1.0), (1e-38, 1e-38)], options=FORMULAS)
@@ -123,12 +117,9 @@ def test_background_has_loss_1_and_gradient_0(
     shape: tuple[int, ...], dtype: torch.dtype, options: dict[str, str]
 ) -> None:
     images = Case("background", shape, brain).images(dtype)
-    result = evaluate(nec_ext.ngf_loss, *images, reduction="sum", **options)
-    loss = nec_ext.ngf_loss(*images, reduction="none", **options)
+    result = evaluate(nec_ext.ngf_loss, *images, reduction="none", **options)
     assert all(tensor.isfinite().all() for tensor in result.tensors)
-    corner = (0,) * len(shape)
-    assert loss[corner] == 1
-    assert result.grad_input[corner] == result.grad_target[corner] == 0
+    assert [tensor.flatten()[0] for tensor in result.tensors] == [1, 0, 0]
     assert result.grad_input.count_nonzero() > 0
 
 
@@ -177,11 +168,3 @@ def test_a_bad_image_leaves_the_others_alone(bad: float) -> None:
         Result(*(tensor[others] for tensor in found)),
         Result(*(tensor[others] for tensor in expected)),
     )
-
-
-def test_nan_in_every_tile_shows() -> None:
-    for case in by_name("tiles_x_2d", "tiles_x_3d", "tiles_y_3d", "chunks_3d", "chunks_2d"):
-        for position in (0, 0.31, 0.5, 0.77, 1):
-            images = case.images()
-            images[0][tuple(int(position * (size - 1)) for size in case.shape)] = math.nan
-            assert nec_ext.ngf_loss(*images).isnan()

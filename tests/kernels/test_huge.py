@@ -24,11 +24,7 @@ import nec_ext
 
 BEYOND_INT32 = 2**31 + 1024
 SHAPE = (1, 1, 2**16 + 2, 2**15 + 2)  # a little more than 2^31 voxels
-GIB = 2**30
-
-
-def free_memory() -> int:
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+FREE_BYTES = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def memory(size: int, file: Path) -> Tensor:
@@ -59,7 +55,7 @@ def constant_rows(width: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(free_memory() < 8 * GIB, reason="the gradient takes 4 GiB")
+@pytest.mark.skipif(FREE_BYTES < 8 * 2**30, reason="the gradient takes 4 GiB")
 def test_more_voxels_than_int32_counts() -> None:
     options = {"upstream": -1.5, "wanted": "input", "reduction": "sum"}
     result = evaluate(nec_ext.ngf_loss, *constant_rows(SHAPE[3]), **options)

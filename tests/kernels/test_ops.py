@@ -182,37 +182,22 @@ def test_opcheck_of_sums(per_plane: bool, both: bool, layout: Any) -> None:
     torch.library.opcheck(sums, (*arguments, given[1] if both else None), test_utils=TESTS)
 
 
-@pytest.mark.parametrize(
-    ("dim", "begin", "end", "per_plane", "message"),
-    [
-        *(
-            (*window, False, "the window must")
-            for window in [(2, -1, 5), (2, 0, 21), (2, 3, 3), (1, 0, 1), (4, 0, 1)]
-        ),
-        (3, 0, 9, True, "planes are those along the axis of the largest stride"),
-    ],
-)
-def test_no_window_is_refused(
-    dim: int, begin: int, end: int, per_plane: bool, message: str
-) -> None:
-    tensors, settings = arguments_of(CASES[0], FLOATS)
+REFUSED = [
+    *(({"begin": -1}, "the window must"), ({"end": 21}, "the window must")),
+    *(({"end": 0}, "the window must"), ({"dim": 1}, "the window must")),
+    ({"dim": 3, "end": 9, "per_plane": True}, "planes are those along the axis of the largest"),
+    *(({"gradient": shape}, "must") for shape in [(2, 3, 20, 8), (2, 1, 20, 9), (3, 20, 9)]),
+    ({"gradient": (2, 3, 20, 9), "of_mask": True}, "mask"),
+    ({"mask": False, "of_mask": True}, "mask"),
+]
+
+
+@pytest.mark.parametrize(("changed", "message"), REFUSED, ids=str)
+def test_unfit_arguments_are_refused(changed: dict[str, Any], message: str) -> None:
+    (*tensors, mask), settings = arguments_of(CASES[0], FLOATS)
+    mask = mask if changed.get("mask", True) else None
+    gradient = torch.zeros(changed["gradient"]) if "gradient" in changed else None
+    window = {"dim": 2, "begin": 0, "end": 20, "per_plane": False, "of_mask": False}
+    window |= {name: value for name, value in changed.items() if name in window}
     with pytest.raises(RuntimeError, match=message):
-        sums(*tensors, *settings, dim, begin, end, per_plane, False, None, None)
-
-
-@pytest.mark.parametrize(
-    ("gradient", "mask", "of_mask"),
-    [
-        (torch.zeros(2, 3, 20, 8), True, False),
-        (torch.zeros(3, 20, 9), True, False),
-        (torch.zeros(2, 3, 20, 9, dtype=torch.bool), True, False),
-        (torch.zeros(2, 3, 20, 9), True, True),
-        (None, False, True),
-    ],
-)
-def test_unfit_tensors_are_refused(gradient: Tensor | None, mask: bool, of_mask: bool) -> None:
-    tensors, settings = arguments_of(CASES[0], FLOATS)
-    if not mask:
-        tensors[4] = None
-    with pytest.raises(RuntimeError, match=r"must|needs|broadcastable"):
-        sums(*tensors, *settings, 2, 0, 20, False, of_mask, gradient, None)
+        sums(*tensors, mask, *settings, *window.values(), gradient, None)

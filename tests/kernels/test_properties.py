@@ -28,10 +28,8 @@ def shapes(draw: Draw) -> tuple[int, ...]:
 
 
 def uniform(shape: tuple[int, ...], seed: int) -> Tensor:
-    return (
-        2 * torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        - 1
-    )
+    rng = torch.Generator().manual_seed(seed)
+    return 2 * torch.rand(shape, generator=rng, dtype=torch.float64) - 1
 
 
 @st.composite

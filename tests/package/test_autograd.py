@@ -20,6 +20,7 @@ from helpers import (
     random_upstream,
 )
 from inputs import SMALL, Case, by_name, generator
+from ops import op_arguments
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -57,8 +58,9 @@ def tiny_problem(case: Case, wanted: str, reduction: str) -> tuple[Any, list[Ten
 @covering(wanted=WANTED, reduction=REDUCTIONS, operator=OPERATORS, case=TINY, eps_mode=EPS_MODES)
 def test_gradcheck(wanted: str, reduction: str, operator: str, case: Case, eps_mode: str) -> None:
     loss, leaves = tiny_problem(case, wanted, reduction)
+    formula = {"operator": operator, "eps_mode": eps_mode}
     assert gradcheck(
-        lambda *given: loss(*given, operator=operator, eps_mode=eps_mode), leaves, atol=1e-8
+        lambda *given: loss(*given, **formula), leaves, atol=1e-8, check_forward_ad=True
     )
 
 
@@ -75,7 +77,7 @@ def test_gradgradcheck(wanted: str, reduction: str, case: Case, eps_mode: str) -
     dtype=DTYPES,
     reduction=REDUCTIONS,
     wanted=WANTED,
-    first=[1.0, -2.5],
+    first=[1.0, 2.5],
 )
 def test_retained_graph_gives_the_same_gradient_again(
     case: Case, dtype: torch.dtype, reduction: str, wanted: str, first: float
@@ -120,24 +122,33 @@ def test_changed_input_is_noticed() -> None:
 
 def test_create_graph_and_then_a_plain_backward() -> None:
     input, target = SMALL[1].images(torch.float64)
-    loss = nec_ext.ngf_loss(input.requires_grad_(), target)
+    mask = torch.rand(input.shape, generator=generator("mask"))
+    loss = nec_ext.ngf_loss(input.requires_grad_(), target, mask=mask)
     (first,) = torch.autograd.grad(loss, input, create_graph=True)
     loss.backward(torch.tensor(-2.0))
     assert_gradient_close(input.grad, -2 * first)
 
 
-def test_checkpoint_of_a_loss_that_saves_on_the_cpu() -> None:
+def test_checkpoint_and_what_is_saved_on_the_cpu() -> None:
     input, target = SMALL[1].images()
+    input.requires_grad_()
     with torch.autograd.graph.save_on_cpu():
-        loss = torch.utils.checkpoint.checkpoint(
-            lambda image: nec_ext.ngf_loss(image.tanh(), target),
-            input.requires_grad_(),
-            use_reentrant=False,
-        )
+        loss = nec_ext.ngf_loss(input, target, operator="sobel")
+    loss = loss + torch.utils.checkpoint.checkpoint(
+        lambda image: nec_ext.ngf_loss(image.tanh(), target), input, use_reentrant=False
+    )
     loss.backward(torch.tensor(-1.5))
-    inner = input.detach().double().requires_grad_()
-    (-1.5 * reference.ngf_loss(inner.tanh(), target.double())).backward()
+    inner, other = input.detach().double().requires_grad_(), target.double()
+    plain = reference.ngf_loss(inner, other, operator="sobel")
+    (-1.5 * (plain + reference.ngf_loss(inner.tanh(), other))).backward()
     assert_gradient_close(input.grad, inner.grad)
+
+
+def test_gradcheck_of_the_op_itself() -> None:
+    tensors, settings = op_arguments(TINY[1], (torch.float64, torch.float64), True)
+    images, rest = tensors[:2], [*tensors[2:], *settings, 1, True, False, False]
+    op = torch.ops.nec_ext.ngf_forward.default
+    assert gradcheck(lambda *given: op(*given, *rest)[0], images, atol=1e-8)
 
 
 def test_expected_results_are_not_trivial() -> None:

@@ -182,6 +182,8 @@ def test_opcheck(checked: Any, wanted: tuple[bool, bool], reduction: int) -> Non
     torch.library.opcheck(torch.ops.nec_ext.ngf_forward.default, forward, test_utils=TESTS)
     upstream = random_upstream(case.shape if has_maps else (), F64 if F64 in dtypes else F32)
     backward = (upstream, *given, *wanted)
+    sums = (*given, 2, 0, case.shape[2], False, False, None, None)
+    torch.library.opcheck(torch.ops.nec_ext.ngf_sums_.default, sums, test_utils=TESTS)
     if any(wanted):
         torch.library.opcheck(torch.ops.nec_ext.ngf_backward.default, backward, test_utils=TESTS)
 

@@ -10,12 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import (
-    REDUCTIONS,
-    assert_result_close,
-    assert_same_bits,
-    evaluate,
-)
+from helpers import REDUCTIONS, assert_result_close, assert_same_bits, evaluate
 from inputs import SMALL, generator
 
 import nec_ext
@@ -42,6 +37,22 @@ def test_options_reach_the_function(options: dict[str, Any]) -> None:
     for mask in (None, torch.rand(SHAPE, generator=generator("mask"))):
         expected = evaluate(nec_ext.ngf_loss, *IMAGES, mask=mask, **options)
         assert_same_bits(evaluate(lambda i, t, m=mask: module(i, t, m), *IMAGES), expected)
+
+
+def test_eps_is_that_of_both_images() -> None:
+    expected = nec_ext.ngf_loss(*IMAGES, eps=EPS, target_eps=EPS)
+    assert torch.equal(nec_ext.NGFLoss(eps=EPS)(*IMAGES), expected)
+
+
+def test_a_negative_mask_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^mask must not be negative"):
+        nec_ext.NGFLoss()(*IMAGES, -torch.ones(SHAPE))
+
+
+def test_a_compiled_module_takes_an_image_twice() -> None:
+    module, image = nec_ext.NGFLoss(), IMAGES[0].clone().requires_grad_()
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(image, image), module(image, image))
 
 
 def test_reduction_of_monai() -> None:

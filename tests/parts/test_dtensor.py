@@ -16,7 +16,7 @@ from inputs import Case
 from ranks import Ranks
 from test_distributed import maps
 
-SHAPE = (5, 3, 5, 6, 7)
+SHAPE = (5, 3, 3, 6, 7)  # one plane for each of three ranks
 
 
 @pytest.fixture(scope="module")

@@ -71,8 +71,7 @@ def test_what_is_read_by_slices(order: str, shape: tuple[int, ...], way: str) ->
         image.sizes.clear()
     nec_ext.tiled.ngf_loss(*images, tiles=9, **OPTIONS)
     cut = -1 if order == "F" else -3
-    most = max(size[cut] for image in images for size in image.sizes)
-    assert most == 5  # a plane, and two on each side
+    assert max(size[cut] for image in images for size in image.sizes) == 5  # two on each side
     rest = {tuple(n for k, n in enumerate(size) if k != len(size) + cut) for size in image.sizes}
     assert len(rest) == 1  # whole planes
 
@@ -143,11 +142,7 @@ def test_nec_ext_imports_neither_numpy_nor_nibabel() -> None:
 
 @pytest.mark.parametrize(
     ("dtype", "ending", "scaled"),
-    [
-        ("int16", "nii.gz", True),
-        ("uint16", "nii", False),
-        (">i2", "nii", True),
-    ],
+    [("int16", "nii.gz", True), ("uint16", "nii", False), (">i2", "nii", True)],
 )
 def test_proxies_of_nibabel(tmp_path: Path, dtype: str, ending: str, scaled: bool) -> None:
     nibabel = pytest.importorskip("nibabel")
