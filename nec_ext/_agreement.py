@@ -120,12 +120,16 @@ def _disagreement(records: list[Record]) -> Exception | None:
     return None
 
 
+def encode(record: Record) -> bytes:
+    """Write a record in as few bytes as JSON allows."""
+    return json.dumps(record, separators=(",", ":")).encode()
+
+
 def _gather(
     record: Record, group: dist.ProcessGroup | None, device: torch.device | None
 ) -> list[Record]:
-    text = json.dumps(record).encode()
     own = torch.tensor(
-        list(text.ljust(RECORD_BYTES, b" ")),
+        list(encode(record).ljust(RECORD_BYTES, b" ")),
         dtype=torch.uint8,
         device=record_device(backends_of(group), device),
     )

@@ -22,8 +22,10 @@ import nec_ext
 from nec_ext._arguments import CHOICES
 
 OPERATORS = CHOICES["operator"]
-EPS_MODES = CHOICES["eps_mode"]
+# Of the squared form, whose loss is at least 1/2: relative errors mean something.
+EPS_MODES = CHOICES["eps_mode"][:2]
 FORMULAS = {"operator": OPERATORS, "eps_mode": EPS_MODES}
+ALL_FORMULAS = {"operator": OPERATORS, "eps_mode": CHOICES["eps_mode"], "form": CHOICES["form"]}
 REDUCTIONS = ("mean", "sum", "none")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 WANTED = ("input", "target", "both")
@@ -65,7 +67,7 @@ def evaluate(
 
 
 def as_leaves(input: Tensor, target: Tensor, wanted: str) -> list[Tensor]:
-    """The images in the same memory, requiring the gradients that are wanted."""
+    """Return the images in the same memory; those whose gradient is wanted require it."""
     return [
         image.detach().requires_grad_(wanted in (name, "both"))
         for name, image in (("input", input), ("target", target))
@@ -87,7 +89,7 @@ def expected_result(
     wanted: str = "both",
     **options: Any,
 ) -> Result:
-    """The reference in float64."""
+    """Evaluate the reference in float64."""
     options = {
         name: value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
         for name, value in options.items()
@@ -109,7 +111,7 @@ def threads(count: int) -> Iterator[None]:
 
 
 def check_fused(input: Tensor, target: Tensor, wanted: str = "both", **options: Any) -> Result:
-    """Asserts that the fused loss and its gradients are the reference's, and returns them."""
+    """Check loss and gradients against the reference, and return them."""
     fused = evaluate(nec_ext.ngf_loss, input, target, None, wanted, **options)
     assert_result_close(fused, expected_result(input, target, None, wanted, **options))
     for gradient, image in ((fused.grad_input, input), (fused.grad_target, target)):
@@ -190,7 +192,7 @@ def allocations(function: Callable[[], Any]) -> tuple[int, int, Any]:
 
 
 def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A fresh interpreter: what is chosen once per process can be chosen again."""
+    """Run a fresh interpreter, which chooses anew what a process chooses once."""
     return subprocess.run(
         [sys.executable, *arguments],
         env={**os.environ, **environment},

@@ -42,7 +42,7 @@ def ramp(shape: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def brain(shape: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A textured ellipsoid in a constant background, in two contrasts, as after skull stripping."""
+    """Draw a textured ellipsoid in a constant background, as after skull stripping, twice."""
     axes = [torch.linspace(-1, 1, size, dtype=torch.float64) for size in shape[2:]]
     radius = sum((2.2 * a) ** 2 for a in torch.meshgrid(*axes, indexing="ij")).sqrt()
     inside = radius < 1
@@ -55,7 +55,7 @@ def brain(shape: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, Tensor]
 
 
 def aligned(shape: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Registered images: parallel gradients, so that the derivative is a small difference."""
+    """Draw registered images: gradients are parallel, the derivative is a small difference."""
     image, _ = noise(shape, rng)
     return image, 0.1 - 0.7 * image
 
@@ -74,7 +74,7 @@ def strided(image: Tensor) -> Tensor:
 
 
 def cropped(image: Tensor) -> Tensor:
-    """A part of a larger image: rows without gaps inside, of which none is aligned."""
+    """Lay an image into a larger one: no row of it is aligned."""
     storage = image.new_full((*image.shape[:-1], image.shape[-1] + 2), torch.nan)
     view = storage[..., 1:-1]
     view.copy_(image)
@@ -82,7 +82,7 @@ def cropped(image: Tensor) -> Tensor:
 
 
 def transposed(image: Tensor) -> Tensor:
-    """The spatial axes in the opposite order in memory, as when an array of (x, y, z) is read."""
+    """Reverse the spatial axes in memory, as when an array of (x, y, z) is read."""
     order = (0, 1, *range(image.dim() - 1, 1, -1))
     return image.permute(order).contiguous().permute(order)
 
@@ -181,5 +181,5 @@ CASES = [
 
 
 def by_name(*names: str) -> list[Case]:
-    """The cases with these names, for a test that needs only some."""
+    """Return the cases with these names."""
     return [case for case in [*CASES, *SHORT, *LARGE] if case.name in names]

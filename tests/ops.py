@@ -26,5 +26,6 @@ def op_arguments(
             0.2 + torch.rand(case.shape[2:], generator=rng),
         ]
         given.append(torch.rand(case.shape, generator=rng) > 0.4)
+    numbers = [int(maps), 2 - int(maps), 0]  # eps mode, operator, form
     images = [image.requires_grad_() for image in case.images(*dtypes)]
-    return [*images, *given], [0.15, 0.3, int(maps), 2 - int(maps), [1.0, 0.8, 1.3][:ndim], 0.7]
+    return [*images, *given], [0.15, 0.3, *numbers, [1.0, 0.8, 1.3][:ndim], 0.7]

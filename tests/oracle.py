@@ -44,7 +44,7 @@ def clamp(index: Index, offset: Index, shape: Index) -> Index:
 
 
 def voxel(
-    d: np.ndarray, e: np.ndarray, eps: Real, target_eps: Real, mode: str
+    d: np.ndarray, e: np.ndarray, eps: Real, target_eps: Real, mode: str, form: str
 ) -> tuple[Real, np.ndarray, np.ndarray]:
     """l, dl/dd and dl/de from the gradients d and e of both images at a voxel."""
     a, b, p = np.sqrt((d * d).sum()), np.sqrt((e * e).sum()), (d * e).sum()
@@ -54,11 +54,20 @@ def voxel(
     else:
         long_d, long_e = np.sqrt(a * a + eps * eps), np.sqrt(b * b + target_eps * target_eps)
         slope_d, slope_e = long_d, long_e
-    t = p / (long_d * long_e)
-    # The derivative of long_d by d is d / slope_d.
-    by_d = -t * (e - d * p / (slope_d * long_d)) / (long_d * long_e) if a else 0 * d
-    by_e = -t * (d - e * p / (slope_e * long_e)) / (long_d * long_e) if b else 0 * e
-    return 1 - t * t / 2, by_d, by_e
+    q = 1 / (long_d * long_e)
+    # The derivative of long_d by d is d / slope_d; that of q is -q times these.
+    of_d = d / (slope_d * long_d) if a else 0 * d
+    of_e = e / (slope_e * long_e) if b else 0 * e
+    if form == "cross":
+        loss = sum((d[j] * e[k] - d[k] * e[j]) ** 2 for k in range(len(d)) for j in range(k))
+        loss *= q * q / 2
+        by_d = (b * b * d - p * e) * q * q - 2 * loss * of_d
+        return loss, by_d, (a * a * e - p * d) * q * q - 2 * loss * of_e
+    sign = np.sign(p) if form == "absolute" else 1
+    t = (sign * p + (eps * target_eps if mode == "augmented" else 0)) * q
+    slope = -t if form == "squared" else -1
+    loss = 1 - t * t / 2 if form == "squared" else 1 - t
+    return loss, slope * (sign * e * q - t * of_d), slope * (sign * d * q - t * of_e)
 
 
 def as_real(value: Any, shape: Index) -> np.ndarray:
@@ -79,8 +88,9 @@ def loop_loss(
     mask: Tensor | None = None,
     weight: float = 1.0,
     reduction: str = "mean",
+    form: str = "squared",
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The loss, and the gradients of ``upstream * loss`` by input and target."""
+    """Compute the loss, and the gradients of ``upstream * loss`` by input and target."""
     shape, ndim = tuple(input.shape), input.dim() - 2
     space = shape[2:]
     steps = np.broadcast_to(np.asarray(1.0 if spacing is None else spacing, dtype=Real), (ndim,))
@@ -110,7 +120,7 @@ def loop_loss(
             / steps
             for image in images
         )
-        loss, *derivatives = voxel(d, e, eps_map[at], target_eps_map[at], eps_mode)
+        loss, *derivatives = voxel(d, e, eps_map[at], target_eps_map[at], eps_mode, form)
         losses[at] = factor * weights[at] * loss
         for gradient, derivative in zip(gradients, derivatives, strict=True):
             for axis, stencil in enumerate(stencils):

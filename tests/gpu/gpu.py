@@ -21,7 +21,7 @@ DEVICE = torch.device("cuda", torch.cuda.current_device())
 
 
 def on_gpu(value: Any) -> Any:
-    """A tensor with its strides and its gaps, in the GPU's memory; anything else as it is."""
+    """Copy a tensor with its strides and gaps to the GPU; return anything else itself."""
     if not isinstance(value, Tensor):
         return value
     length = value.untyped_storage().nbytes() // value.element_size()

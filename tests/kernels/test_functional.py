@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from covering import covering
 from helpers import (
+    ALL_FORMULAS,
     DTYPES,
     FORMULAS,
     OPERATORS,
@@ -26,6 +27,7 @@ from helpers import (
 from inputs import (
     CASES,
     LARGE,
+    LAYOUTS,
     SHORT,
     SMALL,
     Case,
@@ -248,3 +250,36 @@ def test_inputs_are_left_alone() -> None:
     before = [tensor.clone() for tensor in given]
     evaluate(nec_ext.ngf_loss, *given[:2], mask=given[2], eps=given[3])
     assert all(map(torch.equal, given, before))
+
+
+@covering(
+    case=[*SMALL, *LAYOUTS[:8], *SHORT, *by_name("brain_2d", "odd_3d", "tiles_x_2d")],
+    dtype=DTYPES,
+    maps=[False, True],
+    options={**ALL_FORMULAS, "wanted": WANTED, "reduction": REDUCTIONS},
+)
+def test_forms(case: Case, dtype: torch.dtype, maps: bool, options: dict[str, Any]) -> None:
+    check_fused(*case.images(dtype), **options, **(maps_of(case) if maps else {}))
+
+
+def test_the_sign_of_a_product_that_vanishes() -> None:
+    input, target = SMALL[1].images()
+    options = {"form": "absolute", "eps": 0.15}
+    check_fused(1e-25 * input, 1e-25 * target, **options)
+
+
+def test_forms_of_images_that_agree() -> None:
+    """An image agrees with itself, and with its negative if contrast does not count."""
+    image = Case("itself", (1, 1, 12, 14)).images(torch.float64)[0]
+    image[..., :5] = 0.25
+    for form, mode, other, expected in [
+        ("signed", "augmented", image, 0.0),
+        ("absolute", "augmented", -image, 0.0),
+        ("squared", "augmented", image, 0.5),
+        ("cross", "additive", 2 - image, 0.0),
+    ]:
+        losses = nec_ext.ngf_loss(image, other, form=form, eps_mode=mode, reduction="none")
+        assert torch.allclose(losses, torch.full_like(losses, expected), atol=1e-12), form
+    flat = torch.full_like(image, 0.25)
+    one_sided = nec_ext.ngf_loss(image, flat, eps_mode="augmented", form="absolute")
+    assert 0.1 < one_sided < nec_ext.ngf_loss(image, flat, form="absolute") == 1

@@ -49,7 +49,7 @@ def test_strides_beyond_int32(tmp_path: Path, axis: int) -> None:
 
 
 def constant_rows(width: int) -> tuple[Tensor, Tensor]:
-    """The same pair of columns, as wide as asked for, in the memory of one."""
+    """Make a pair of images that repeat a column, in the memory of one column."""
     columns = 2 * torch.rand(2, 1, 1, SHAPE[2], 1, generator=generator("columns")).half() - 1
     return tuple(column.expand(*SHAPE[:3], width) for column in columns)
 

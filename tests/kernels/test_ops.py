@@ -38,7 +38,7 @@ def test_called_directly(case: Case, target_only: bool) -> None:
     options = {
         **dict(zip(names, maps, strict=True)),
         "eps_mode": "quadrature",
-        "spacing": numbers[4],
+        "spacing": numbers[5],
         "operator": "forward",
         "weight": 0.7,
     }

@@ -34,7 +34,7 @@ def uniform(shape: tuple[int, ...], seed: int) -> Tensor:
 
 @st.composite
 def laid_out(draw: Draw, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """An image with axes in any order in memory, some with gaps, some expanded, at any offset."""
+    """Draw an image with axes in any order, some with gaps, some expanded, at any offset."""
     order = draw(st.permutations(range(len(shape))))
     steps = [draw(st.sampled_from([1, 1, 1, 2, 3])) for _ in shape]
     sizes = [1 if draw(st.integers(0, 15)) == 0 else size for size in shape]
@@ -53,7 +53,7 @@ def laid_out(draw: Draw, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 def broadcastable(
     draw: Draw, shape: tuple[int, ...], dtypes: list[torch.dtype], low: float
 ) -> Tensor:
-    """A map over some of the axes, in [low, low + 1)."""
+    """Draw a map over some of the axes, in [low, low + 1)."""
     first = draw(st.integers(0, len(shape)))
     sizes = tuple(draw(st.sampled_from([1, size, size])) for size in shape[first:])
     values = low + (uniform(sizes, draw(st.integers(0, 2**31))) + 1) / 2

@@ -11,6 +11,7 @@ import pytest
 import torch
 from covering import covering
 from helpers import (
+    ALL_FORMULAS,
     EPS_MODES,
     OPERATORS,
     REDUCTIONS,
@@ -49,12 +50,10 @@ def check_reference(case: Case, **options: Any) -> None:
     assert_gradient_close(actual.grad_target, expected[2])
 
 
-@covering(case=TINY, operator=OPERATORS, eps_mode=EPS_MODES)
-def test_formulas(case: Case, operator: str, eps_mode: str) -> None:
+@covering(case=TINY, options=ALL_FORMULAS)
+def test_formulas(case: Case, options: dict[str, str]) -> None:
     spacing = [0.7, 1.3, 2.5][: len(case.shape) - 2]
-    check_reference(
-        case, operator=operator, eps_mode=eps_mode, spacing=spacing, eps=0.1, target_eps=0.3
-    )
+    check_reference(case, spacing=spacing, eps=0.1, target_eps=0.3, **options)
 
 
 @covering(case=THIN, operator=OPERATORS, eps_mode=EPS_MODES)
