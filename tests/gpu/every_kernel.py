@@ -41,14 +41,18 @@ CASES = [
 
 
 def main() -> None:
-    variants = itertools.product(OPERATORS, EPS_MODES, DTYPES, CASES)
-    for number, (operator, eps_mode, dtype, case) in enumerate(variants):
+    forms = [("squared", mode) for mode in EPS_MODES] + [
+        ("absolute", "augmented"),
+        ("cross", "additive"),
+    ]
+    variants = itertools.product(OPERATORS, forms, DTYPES, CASES)
+    for number, (operator, (form, eps_mode), dtype, case) in enumerate(variants):
         rng = generator(case.name)
         mask, eps = 0.1 + torch.rand(2, *case.shape, generator=rng)
         maps = ({}, {"mask": mask > 0.4}, {"mask": mask, "eps": eps}, {"target_eps": eps[:, :1]})
         reduction, wanted = REDUCTIONS[number % 3], WANTED[number // 3 % 3]
-        options = {"operator": operator, "eps_mode": eps_mode, "reduction": reduction}
-        options |= maps[number % 4]
+        options = {"operator": operator, "form": form, "eps_mode": eps_mode}
+        options |= {"reduction": reduction, **maps[number % 4]}
         images = case.images(dtype)
         upstream = random_upstream(case.shape if reduction == "none" else ())
         upstream = upstream.to(torch.promote_types(dtype, torch.float32))
