@@ -44,7 +44,7 @@ registration: $(VENV)/.demo $(VENV)/.extension ## Register a phantom by three lo
 
 test: ARGS ?= -m "not slow"
 test: cpp-test $(VENV)/.extension ## Run the tests, C++ and Python, without slow ones; ARGS=...: passed to pytest
-	$(call say,Python tests: 5 min or what ARGS leaves of it)
+	$(call say,Python tests: 2 min or what ARGS leaves of it)
 	$(BIN)/python -c "import nec_ext; print(nec_ext.build_info())"
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -52,8 +52,8 @@ test-all: ## Run all tests, slow ones too
 	$(MAKE) test ARGS=
 
 mutants: $(VENV)/.test $(VENV)/.extension ## Plant mistakes in a copy and see tests of two files fail for each; ARGS=--only=TEXT: in some files
-	$(call say,Mutants: 45 min)
-	$(BIN)/python tests/mutants/run.py $(or $(ARGS),--out tests/mutants/results.md)
+	$(call say,Mutants: half an hour)
+	NEC_EXT_CXX_FLAGS=-O1 OMP_NUM_THREADS=1 $(BIN)/python tests/mutants/run.py $(or $(ARGS),--out tests/mutants/results.md)
 
 cpp-test: $(VENV)/.test ## Run the C++ tests, which need no torch
 	$(call say,C++ tests: 2 min)
@@ -74,7 +74,7 @@ gpu-report: ## Build, test, check and measure on a GPU with the packages of PYTH
 	$(PYTHON) -m benchmarks.gpu_report $(or $(OUT),out/gpu)
 
 registers: $(VENV)/.test ## Build the CUDA kernels for every architecture and write docs/registers.md; ARGS="--architectures 9.0": for one, and print
-	$(call say,CUDA kernels: 4 min and for one architecture 2)
+	$(call say,CUDA kernels: 8 min and for one architecture 2)
 	$(BIN)/python -m benchmarks.registers $(or $(ARGS),--out docs/registers.md)
 
 lint: $(VENV)/.dev $(VENV)/.extension ## Check style and types
@@ -129,6 +129,6 @@ $(VENV)/.build $(VENV)/.demo $(VENV)/.test $(VENV)/.dev:
 
 # Folders too: their time changes when a source is added or removed. Commits, for the version names the last one.
 $(VENV)/.extension: $(VENV)/.build setup.py pyproject.toml $(shell find csrc) $(wildcard $(shell git rev-parse --git-path logs/HEAD 2>/dev/null))
-	$(call say,Extension: a minute; or with CUDA kernels six)
+	$(call say,Extension: a minute; or with CUDA kernels eight)
 	$(PIP) --no-build-isolation --no-deps --editable .
 	touch $@

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ except ModuleNotFoundError:  # Python 3.10
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
 TIMEOUT = 900  # seconds; a mistake may make a test wait for ever
+OPTIONS = ("-x", "-q", "--tb=no", "-rf", "-m", "not slow")
 FAILED = 1  # pytest's exit code where tests failed; others tell of errors before them
 
 
@@ -119,7 +121,7 @@ class Tree:
                     f"^{Path(test).stem}",
                 )
                 return test if result.returncode else None
-            result = self._run(sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-rf", test)
+            result = self._run(sys.executable, "-m", "pytest", *OPTIONS, test)
         except subprocess.TimeoutExpired:
             return f"{test} (without end)"
         failed = re.search(r"^FAILED (.*?)(?: - .*)?$", result.stdout, re.MULTILINE)
@@ -164,16 +166,28 @@ def main() -> int:
     parser.add_argument("--tree", type=Path, default=ROOT / "out/mutants", help="the copy")
     options = parser.parse_args()
     mutants = [mutant for mutant in load() if options.only in mutant.file]
-    tree = Tree(options.tree)
-    start = time.monotonic()
-    killers, missed = [], 0
-    for number, mutant in enumerate(mutants, 1):
-        killers.append(tree.killers(mutant))
-        minutes = (time.monotonic() - start) / 60
-        seen = len(killers[-1]) >= mutant.needed
+    start, missed = time.monotonic(), 0
+
+    def judge(mutant: Mutant, tree: Tree) -> list[str]:
+        nonlocal missed
+        names = tree.killers(mutant)
+        seen = len(names) >= mutant.needed
         missed += not seen
+        minutes = (time.monotonic() - start) / 60
         judged = "seen" if seen else f"SEEN BY FEWER THAN {mutant.needed}"
-        print(f"{number}/{len(mutants)}, {minutes:.0f} min: {judged}: {mutant.reason}", flush=True)
+        print(f"{minutes:.0f} min: {judged}: {mutant.reason}", flush=True)
+        return names
+
+    def run(part: str, is_compiled: bool) -> list[list[str]]:
+        chosen = [m for m in mutants if m.file.startswith("csrc/") == is_compiled]
+        tree = Tree(options.tree / part)
+        return [judge(mutant, tree) for mutant in chosen]
+
+    # Two copies side by side; the C++ files are compiled in one of them alone.
+    with ThreadPoolExecutor(2) as pool:
+        parts = pool.map(run, ("compiled", "python"), (True, False))
+        killers = [names for part in parts for names in part]
+    mutants.sort(key=lambda mutant: not mutant.file.startswith("csrc/"))
     if options.out:
         options.out.write_text(page(mutants, killers), "utf-8")
     return 1 if missed else 0
