@@ -8,7 +8,6 @@ import os
 import runpy
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -146,11 +145,3 @@ def test_library_has_kernels_and_needs_nothing_of_cuda() -> None:
     needed = [line for line in listed.splitlines() if "(NEEDED)" in line]
     assert needed
     assert not [line for line in needed if "cuda" in line]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc on the path")
-def test_no_float32_kernel_keeps_registers_in_memory() -> None:
-    command = [sys.executable, "-m", "benchmarks.registers", "--architectures", "90"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
