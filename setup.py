@@ -199,7 +199,7 @@ def choose_nvcc_flags(toolkit: str, architectures: str) -> list[str]:
 def add_cuda(extension: CppExtension, toolkit: str) -> None:
     """Add the kernels to the extension, which still loads under a torch without CUDA."""
     architectures = choose_architectures(toolkit)
-    # What torch reads: it looks for a toolkit and for architectures only where it has CUDA itself.
+    # torch reads these, and looks for a toolkit and architectures only where it has CUDA itself.
     cpp_extension.CUDA_HOME = toolkit
     extension.extra_compile_args["nvcc"] = choose_nvcc_flags(toolkit, architectures)
     os.environ["TORCH_CUDA_ARCH_LIST"] = architectures

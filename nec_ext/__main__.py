@@ -20,7 +20,7 @@ from ._console import run_command
 from ._devices import reason_here
 
 SHAPES = ((1, 1, 256, 256), (1, 1, 64, 64, 64))
-# Of the float32 loss and its gradient against the float64 reference: relative, and relative L2.
+# Bounds of the float32 loss (relative) and its gradient (relative L2) against float64.
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-6, 1e-5
 ROUNDS = 3
 

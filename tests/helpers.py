@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""What the test files share: a loss with its gradients, and its judgement against an oracle."""
+"""Helpers of the test files: a loss with its gradients, and its judgement against an oracle."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import nec_ext
 from nec_ext._arguments import CHOICES
 
 OPERATORS = CHOICES["operator"]
-# Of the squared form, whose loss is at least 1/2: relative errors mean something.
+# The modes of the squared form, whose loss is at least 1/2: relative errors mean something.
 EPS_MODES = CHOICES["eps_mode"][:2]
 FORMULAS = {"operator": OPERATORS, "eps_mode": EPS_MODES}
 ALL_FORMULAS = {"operator": OPERATORS, "eps_mode": CHOICES["eps_mode"], "form": CHOICES["form"]}
@@ -75,7 +75,7 @@ def as_leaves(input: Tensor, target: Tensor, wanted: str) -> list[Tensor]:
 
 
 def random_upstream(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-    """Of both signs, in [0.5, 2): far from 0, and not 1. float32, which every loss dtype holds."""
+    """Draw numbers of both signs, in [0.5, 2): not 1, and in float32, which all losses hold."""
     rng = generator(f"upstream {tuple(shape)}")
     size = 0.5 + 1.5 * torch.rand(shape, generator=rng)
     sign = torch.where(torch.rand(shape, generator=rng) < 0.5, -1.0, 1.0)

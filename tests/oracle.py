@@ -18,8 +18,7 @@ from torch import Tensor
 
 Index = tuple[int, ...]
 Real = np.longdouble
-# Of the long double of x86-64 and of ARM; on a platform where it is a plain double, 1e300 cannot be
-# squared.
+# The long double of x86-64 and of ARM has it. Where it is a plain double, 1e300 cannot be squared.
 HAS_WIDE_RANGE = np.finfo(Real).maxexp > np.finfo(float).maxexp
 
 CENTRAL = (-0.5, 0, 0.5)

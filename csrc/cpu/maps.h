@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright (c) 2026 The nec_ext authors
 //
-// What a march reads per voxel besides the images: eps of both, and the weight of the voxel, which
-// is mask times upstream. Bad values become NaN (math/voxel.h).
+// Reads the maps of a march: eps of both images, and the weight of a voxel, which is mask times
+// upstream. Bad values become NaN (math/voxel.h).
 #pragma once
 
 #include "images.h"

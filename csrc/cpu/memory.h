@@ -25,7 +25,7 @@ class Scratch {
   std::vector<char> bytes_;
 };
 
-// That of the calling thread.
+// Returns the scratch memory of the calling thread.
 Scratch& thread_scratch();
 
 // Copies to memory that will not be read again soon, past the caches where the processor can: a

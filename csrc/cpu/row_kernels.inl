@@ -94,7 +94,7 @@ bool cotangent_row(const CotangentRow<T>& r) {
     const Term<A> term = ngf_term<F>(d, e, A(eps_input[x]), A(eps_target[x]), form);
     outside |= term.in_range ? Flag(0) : Flag(1);
     value[x] = T(term.value);
-    if constexpr (F == Formula::any_additive || F == Formula::any_root) {
+    if constexpr (has_any_form(F)) {
       const A scale = A(weight[x]) * eps_scale;
       by_eps_input[x] = T(scale * term.by_eps_d);
       by_eps_target[x] = T(scale * term.by_eps_e);
@@ -158,8 +158,7 @@ double weighted_sum(const T* values, const T* weight, int64_t n) {
 // the wide ones nor those of any form.
 template <typename T, typename A, int Dim, Operator Op, Formula F, Gradients Wanted>
 void fill_spacings(typename RowKernels<T>::Cotangent (&cotangent)[2]) {
-  constexpr bool has_copy =
-      std::is_same_v<T, A> && (F == Formula::additive || F == Formula::quadrature);
+  constexpr bool has_copy = std::is_same_v<T, A> && !has_any_form(F);
   cotangent[0] = cotangent_row<T, A, Dim, Op, F, Wanted, false>;
   cotangent[1] = cotangent_row<T, A, Dim, Op, F, Wanted, has_copy>;
 }

@@ -24,8 +24,8 @@ constexpr int64_t kCacheLine = 64;  // bytes
 constexpr int64_t kTileBytes = 400 * 1024;
 constexpr int64_t kRowsPerTileRow = 8;
 constexpr int64_t kMaxTileLength = 1024;  // of a row
-// Of one that touches a cache line for each voxel: the lines have to stay until the rows beside it
-// have used them, also where their strides put them into few sets of the cache.
+// Length of a row that touches a cache line for each voxel: the lines have to stay until the rows
+// beside it have used them, also where their strides put them into few sets of the cache.
 constexpr int64_t kMaxGatheredLength = 256;
 constexpr int64_t kMinTileRows = 8;
 // Rows of several images are put side by side, two elements apart, to as many elements in all.

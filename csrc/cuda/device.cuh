@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright (c) 2026 The nec_ext authors
 //
-// What the kernels need of a GPU, and what stands in for it in the tests, which run them on the
-// CPU.
+// Instructions of a GPU that the kernels need, and their stand-ins in the tests, which run the
+// kernels on the CPU.
 #pragma once
 
 #include "../math/common.h"

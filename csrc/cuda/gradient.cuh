@@ -155,8 +155,8 @@ class RunningGradients {
   // Arrays of one element too many, since there are none of no elements.
   char* rows_[G + 1];  // of each gradient, in the plane that is complete next
   T scale_ = 0;        // of the gradient
-  // What the cotangents go on with beyond a border of the image, before and after, times this:
-  // those of the thread itself. 1 where there is no border.
+  // Beyond a border of the image, before and after, the thread's own cotangents go on times these
+  // factors. 1 where there is no border.
   T beyond_x_[2], beyond_y_[2];
   Strip<T> cotangent_x_[G + 1];               // component x in the plane before
   Strip<T> running_[G + 1], carried_[G + 1];  // of the thread's strip

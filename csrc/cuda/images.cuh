@@ -28,7 +28,7 @@ class Images {
   static constexpr int kStrip = Strip<T>::size, kAhead = Planes::kAhead;
 
  public:
-  // Of the images that are looked at again where a square has overflowed.
+  // Scales the images that are read again where a square has overflowed.
   static constexpr T kExtremeScale = T(1) / 16;
 
   // Planes up to `kAhead` after the first, which is in slot 0, are put into shared memory, and the

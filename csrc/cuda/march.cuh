@@ -116,7 +116,7 @@ class March {
     return true;
   }
 
-  // What a step does besides the gradient of the plane before. Differences come first: once the
+  // Does all of a step but the gradient of the plane before. Differences come first: once the
   // next plane is in shared memory, `before` is gone from the registers.
   NEC_DEVICE void advance(int slot) {
     images_.arrive(a_);
@@ -192,14 +192,13 @@ class March {
       along_z[1] = publish_cotangents(slot, 1, weight, voxels, &VoxelCotangents<Dim, T>::by_e);
   }
 
-  // By the formula of the problem, which is the first or a later one: those that a variant is never
-  // asked for are no part of its code.
+  // Computes the voxels by the formula of the problem, which is F or a later one. A formula that
+  // the variant is never asked for is no part of its code.
   template <Formula F>
   NEC_DEVICE bool cotangents_of(const Vec<Dim, T> (&d)[2][kStrip], const Strip<T> (&eps)[2],
                                 VoxelCotangents<Dim, T> (&voxels)[kStrip]) const {
-    constexpr bool is_squared = F == Formula::additive || F == Formula::quadrature;
     constexpr bool is_last = F == (kFormed ? Formula::any_root : Formula::quadrature);
-    if constexpr (is_squared ? kSquared : kFormed) {
+    if constexpr (has_any_form(F) ? kFormed : kSquared) {
       if (is_last || a_.formula == F)
         return voxel_cotangents<F>(d[0], d[1], eps[0], eps[1], a_.form, voxels);
     }

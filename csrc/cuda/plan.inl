@@ -24,8 +24,7 @@ struct Kernel {
 // step of float32 images gets.
 template <typename T>
 Variant variant_of(const Problem& p) {
-  if (p.formula() == Formula::any_additive || p.formula() == Formula::any_root)
-    return Variant::formed;
+  if (has_any_form(p.formula())) return Variant::formed;
   if (!p.has_full_window() || p.eps_map[0] || p.eps_map[1] || p.mask || p.upstream || p.loss_map)
     return Variant::general;
   bool plain = p.is_isotropic() && p.size[4] % Strip<T>::size == 0;
@@ -149,7 +148,7 @@ void launch_sweep(const Plan& plan, const Problem& problem, double gradient_scal
   arguments.gradient_scale = gradient_scale;
   arguments.factor = factor;
   arguments.partials = partials;
-  // What the largest block takes, and not what this one does: the question is put once per device.
+  // Asks for the memory of the largest block, because it asks once per device.
   const int64_t most = M::most_threads(limits_of_device().shared_bytes);
   allow_shared<M, most_threads>(M::shared_bytes(most), name);
   launch<M, most_threads>(arguments, plan.tiling.blocks, plan.tiling.threads(), plan.shared_bytes,

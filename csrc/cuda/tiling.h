@@ -19,7 +19,7 @@
 
 namespace nec::cuda {
 
-// What one kernel on one GPU allows.
+// The limits of one kernel on one GPU.
 struct Limits {
   int multiprocessors;
   int most_threads;  // of a block; as many run on a multiprocessor at a time, in whatever blocks
@@ -38,7 +38,7 @@ struct Tiling {
   int64_t pieces;     // of all images
   int64_t blocks;     // of a launch; as many as pieces in 3D
 
-  // Of a block, whole warps.
+  // Threads of a block: whole warps.
   NEC_INLINE int threads() const { return ceil_div(strips * rows, kWarp) * kWarp; }
 };
 
@@ -109,7 +109,7 @@ constexpr int64_t kMoreTilesX = 5, kMoreTilesY = 2;
 inline Tiling make_tiling(const Problem& p, const Limits& limits) {
   Tiling t{};
   t.halo = limits.gradients ? 2 : 1;
-  // What is read: the window, and around it what the image has.
+  // The kernel reads the window and the voxels around it.
   const int64_t v = limits.strip_voxels;
   t.first_x = int(std::max<int64_t>(p.window.lo[2] / v - 1, 0) * v);
   const int64_t end_x = std::min(ceil_div(p.window.hi[2], v) * v + v, p.size[4]);

@@ -29,11 +29,17 @@ NEC_INLINE Formula formula_of(EpsMode mode, Form form, bool by_eps) {
   return additive ? Formula::additive : Formula::quadrature;
 }
 
-NEC_INLINE bool is_additive(Formula formula) {
+constexpr NEC_INLINE bool is_additive(Formula formula) {
   return formula == Formula::additive || formula == Formula::any_additive;
 }
 
-// What formulas of any form are told.
+constexpr NEC_INLINE bool has_any_form(Formula formula) {
+  return formula == Formula::any_additive || formula == Formula::any_root;
+}
+
+NEC_INLINE bool is_linear(Form form) { return form == Form::signed_ || form == Form::absolute; }
+
+// Factors by which formulas of any form tell the forms apart.
 template <typename T>
 struct FormFactors {
   T square, linear;  // v = t (square t + linear), and dl/dt = -(square t + linear)
@@ -42,8 +48,7 @@ struct FormFactors {
   T cross;           // v = -|n x m|^2
 
   static NEC_INLINE FormFactors of(EpsMode mode, Form form) {
-    const bool linear = form == Form::signed_ || form == Form::absolute;
-    return {T(form == Form::squared), T(linear), T(form == Form::absolute),
+    return {T(form == Form::squared), T(is_linear(form)), T(form == Form::absolute),
             T(mode == EpsMode::augmented), T(form == Form::cross)};
   }
 };
@@ -53,8 +58,7 @@ struct LossOfValue {
   double base, scale;
 
   static NEC_INLINE LossOfValue of(Form form) {
-    const bool linear = form == Form::signed_ || form == Form::absolute;
-    return {form == Form::cross ? 0.0 : 1.0, linear ? 1.0 : 0.5};
+    return {form == Form::cross ? 0.0 : 1.0, is_linear(form) ? 1.0 : 0.5};
   }
   template <typename T>
   NEC_INLINE T voxel(T weight, T value) const {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright (c) 2026 The nec_ext authors
 //
-// What a sweep decides about a voxel's values besides its alignment, and about their sum: for both
-// devices alike.
+// Decisions about a voxel's eps and mask and about the factor of a sum, for both devices alike.
 #pragma once
 
 #include "common.h"

@@ -205,6 +205,12 @@ std::pair<Tensor, Tensor> add_gradients(const Arguments& a, const ImageAxes& axe
   return {grad_input, grad_target};
 }
 
+std::pair<Tensor, Tensor> add_eps_gradients(const Arguments& a, const ImageAxes& axes,
+                                            bool eps_grad, bool target_eps_grad, Problem& p) {
+  return {add_map(a, axes, eps_grad, p.eps_gradient[0]),
+          add_map(a, axes, target_eps_grad, p.eps_gradient[1])};
+}
+
 void set_gradients(const ImageAxes& axes, const std::optional<Tensor>& grad_input,
                    const std::optional<Tensor>& grad_target, Problem& p) {
   if (grad_input) p.gradient[0] = axes.view(*grad_input, p.window);

@@ -23,7 +23,7 @@ using torch::stable::Tensor;
 
 enum class Reduction : int64_t { none = 0, mean = 1, sum = 2 };
 
-// What the ops of the schema have in common.
+// The common arguments of the ops of the schema.
 struct Arguments {
   Tensor input, target;                                 // [B, C, (D,) H, W]
   std::optional<Tensor> eps_map, target_eps_map, mask;  // broadcastable to the images
@@ -90,6 +90,10 @@ Tensor new_scalar(const Arguments& arguments);
 // without elements stands for one that is not.
 std::pair<Tensor, Tensor> add_gradients(const Arguments& arguments, const ImageAxes& axes,
                                         bool input_grad, bool target_grad, Problem& problem);
+
+// The same for the gradients by the eps of both images, per voxel.
+std::pair<Tensor, Tensor> add_eps_gradients(const Arguments& arguments, const ImageAxes& axes,
+                                            bool eps_grad, bool target_eps_grad, Problem& problem);
 
 // Makes given tensors of the window's shape the gradients.
 void set_gradients(const ImageAxes& axes, const std::optional<Tensor>& grad_input,

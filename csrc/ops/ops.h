@@ -20,7 +20,7 @@
 
 namespace nec {
 
-// What becomes of the sum over voxels; schema.cpp has the meaning of the names.
+// Says what becomes of the sum over voxels; schema.cpp has the meaning of the names.
 struct Reduced {
   bool mean;  // divided by the voxels, or by the sum of the mask
   bool normalize;
@@ -51,37 +51,32 @@ void ngf_forward(StableIValue* stack, uint64_t, uint64_t) {
   give(stack, loss, grad_input, grad_target, factor);
 }
 
-template <class Device>
-void ngf_backward(StableIValue* stack, uint64_t, uint64_t) {
+// `add_outputs(arguments, axes, first, second, problem)` allocates two results, of which the two
+// flags say whether they are wanted.
+template <class Device, class AddOutputs>
+void run_backward(StableIValue* stack, const AddOutputs& add_outputs) {
   Reader in(stack);
   const Tensor upstream = in.take<Tensor>();
   const Arguments a = in.take_arguments();
-  const bool input_grad = in.take<bool>(), target_grad = in.take<bool>();
+  const bool first_wanted = in.take<bool>(), second_wanted = in.take<bool>();
   const ImageAxes axes(a.input, Device::kRowAxes);
   Problem p = make_problem(a, axes);
   p.upstream = axes.view(upstream);
   p.gradient_scale = a.weight;
   Device device(a.input);
-  const auto [grad_input, grad_target] = add_gradients(a, axes, input_grad, target_grad, p);
+  const auto [first, second] = add_outputs(a, axes, first_wanted, second_wanted, p);
   device.maps(p);
-  give(stack, grad_input, grad_target);
+  give(stack, first, second);
+}
+
+template <class Device>
+void ngf_backward(StableIValue* stack, uint64_t, uint64_t) {
+  run_backward<Device>(stack, add_gradients);
 }
 
 template <class Device>
 void ngf_eps_backward(StableIValue* stack, uint64_t, uint64_t) {
-  Reader in(stack);
-  const Tensor upstream = in.take<Tensor>();
-  const Arguments a = in.take_arguments();
-  const bool eps_grad = in.take<bool>(), target_eps_grad = in.take<bool>();
-  const ImageAxes axes(a.input, Device::kRowAxes);
-  Problem p = make_problem(a, axes);
-  p.upstream = axes.view(upstream);
-  p.gradient_scale = a.weight;
-  Device device(a.input);
-  const Tensor grad_eps = add_map(a, axes, eps_grad, p.eps_gradient[0]);
-  const Tensor grad_target_eps = add_map(a, axes, target_eps_grad, p.eps_gradient[1]);
-  device.maps(p);
-  give(stack, grad_eps, grad_target_eps);
+  run_backward<Device>(stack, add_eps_gradients);
 }
 
 template <class Device>

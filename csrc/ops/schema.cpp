@@ -28,7 +28,7 @@
 // ngf_scale_ multiplies a gradient by upstream and factor, which are scalars that the host need not
 // know. Where their product is 1 it touches nothing.
 
-// What all of them begin with; Reader::take_arguments (arguments.h) reads it.
+// All of them begin with these arguments, which Reader::take_arguments (arguments.h) reads.
 #define NEC_ARGUMENTS                                                                          \
   "Tensor input, Tensor target, Tensor? eps_map, Tensor? target_eps_map, Tensor? mask, float " \
   "eps, "                                                                                      \

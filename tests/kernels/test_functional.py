@@ -93,7 +93,7 @@ def test_short_axes(
     check_fused(*images, **options)
 
 
-# Of random numbers of the images' shape, what is given as eps.
+# Functions from random numbers of the images' shape to an eps.
 EPS: dict[str, Callable[[Tensor], float | Tensor]] = {
     "scalar": lambda real: 0.07,
     "0-dim": lambda real: real.flatten()[0],
@@ -108,7 +108,7 @@ EPS: dict[str, Callable[[Tensor], float | Tensor]] = {
 }
 
 
-# Of random numbers of the images' shape, what is given as a mask.
+# Functions from random numbers of the images' shape to a mask.
 MASKS: dict[str, Callable[[Tensor], Tensor]] = {
     "bool": lambda real: real > 0.4,
     "float32": lambda real: real,
