@@ -61,13 +61,19 @@ def phantom_pair(size: Sequence[int], index: int) -> tuple[Volume, Volume]:
 
 
 def make_problem(
-    t1: Volume, t2: Volume, voxel: float, levels: int, largest: float, seed: int
+    t1: Volume,
+    t2: Volume,
+    voxel: float | Sequence[float],
+    levels: int,
+    largest: float,
+    seed: int,
 ) -> Problem:
     """Make the registration of a T1 to a T2.
 
     Args:
         t1, t2: volumes on one grid, without their skull: the background is 0.
-        voxel: the size of a voxel in mm; a whole number of the file's voxels comes near to it.
+        voxel: the size of a voxel in mm, one or one per axis; a whole number of the file's voxels
+            comes near to it.
         levels: the levels of the pyramid, each of which halves the grid.
         largest, seed: the largest displacement of the known warp in mm, and its seed.
     """
@@ -75,7 +81,8 @@ def make_problem(
     for volume in (t1, t2):
         if not (volume.voxels > 0).any():
             raise DataError(f"{volume.path} has no voxel above 0")
-    factors = tuple(max(1, round(voxel / step)) for step in steps)
+    sizes = np.broadcast_to(voxel, 3)
+    factors = tuple(max(1, round(size / step)) for size, step in zip(sizes, steps, strict=True))
     crop = CropForeground(
         margin=[math.ceil((largest + MARGIN) / step) for step in steps],
         k_divisible=[factor * 2**levels for factor in factors],  # the coarsest grid has knots too

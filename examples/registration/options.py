@@ -37,7 +37,14 @@ def make_parser(name: str, description: str | None, out: str) -> argparse.Argume
         help="length of the largest displacement",
     )
     add("--seed", type=count(0), default=0, help="seed of the known warp and the phantom")
-    add("--voxel", type=positive, default=2.0, metavar="MM", help="voxel size of the registration")
+    add(
+        "--voxel",
+        type=positive,
+        nargs="+",
+        default=[2.0],
+        metavar="MM",
+        help="voxel size of the registration, one or one per axis",
+    )
     add("--levels", type=count(1), default=2, help="levels of the pyramid")
     add("--steps", type=count(1), default=50, help="steps of each level")
     size = 80, 96, 80
@@ -57,6 +64,8 @@ def problems(options: argparse.Namespace) -> Iterator[tuple[Volume, Volume, Prob
     files: list[Path] = options.files
     if len(files) % 2:
         raise DataError(f"each T1 needs a T2: got {len(files)} files")
+    if len(options.voxel) not in (1, 3):
+        raise DataError(f"--voxel takes one size or three, got {len(options.voxel)}")
     for path in files:  # a missing file is reported before the first registration
         if not path.is_file():
             raise DataError(f"{path} does not exist")

@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from monai.losses import (
@@ -40,6 +40,7 @@ class Settings:
     backend: str = "fused"  # of the NGF loss
     steps: int = 50  # per level
     rate: float = 0.2  # the length of the first step in voxels; it falls linearly to 0
+    options: Mapping[str, Any] = field(default_factory=dict)  # further options of the NGF loss
 
 
 class Level(NamedTuple):
@@ -69,12 +70,15 @@ def similarity(settings: Settings, level: Level) -> Similarity:
     """Make the loss of a level, a function of the warped image; all losses have the same mask."""
     fixed, mask = level.fixed, level.mask
     if settings.loss == "ngf":
+        options = {"spacing": level.spacing, "operator": "central", **settings.options}
         eps, target_eps = (
-            nec_ext.estimate_eps(image, settings.detail, spacing=level.spacing)
+            nec_ext.estimate_eps(
+                image, settings.detail, options["operator"], options["spacing"], mask=mask
+            )
             for image in (level.moving, fixed)
         )
-        ngf = partial(BACKENDS[settings.backend], eps=eps, target_eps=target_eps)
-        return lambda warped: ngf(warped, fixed, spacing=level.spacing, mask=mask)
+        ngf = partial(BACKENDS[settings.backend], eps=eps, target_eps=target_eps, **options)
+        return lambda warped: ngf(warped, fixed, mask=mask)
     if settings.loss == "lncc":
         lncc = LocalNormalizedCrossCorrelationLoss(3, int(settings.detail), reduction="none")
         return lambda warped: lncc(warped, fixed)[mask].mean()

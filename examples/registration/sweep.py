@@ -4,6 +4,7 @@
 
     python -m examples.registration.sweep --seed 1 --size 54 64 54 --voxel 3   # another phantom
     python -m examples.registration.sweep T1 T2 --seed 1                       # NIfTI files
+    python -m examples.registration.sweep T1 T2 --choices         # the options of the NGF loss
 
 The command registers with each setting and writes the mean target registration errors to sweep.md.
 """
@@ -11,57 +12,86 @@ The command registers with each setting and writes the mean target registration 
 from __future__ import annotations
 
 import shlex
+import statistics
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nec_ext._console import run_command
 
 from ..common.tables import markdown
 from .images import Problem
 from .measure import before, run
-from .options import exit_code, make_parser, pair_name, problems
+from .options import SETTINGS, exit_code, make_parser, pair_name, problems
 from .register import LOSSES, Settings
 from .report import title, write
 
-SMOOTHNESS = (0.03, 0.1, 0.3, 1.0, 3.0)
-DETAIL = {"ngf": (0.25, 0.5, 1.0), "lncc": (3, 5), "mi": (16, 32)}
+SMOOTHNESS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+DETAIL = {"ngf": (0.1, 0.25, 0.5, 1.0), "lncc": (3, 5), "mi": (16, 32)}
 NAMES = {"ngf": "eta", "lncc": "window", "mi": "bins"}
+LOSS_SETTINGS = {
+    f"{LOSSES[loss]}, {NAMES[loss]} {detail:g}": Settings(loss, detail, 0.0)
+    for loss, details in DETAIL.items()
+    for detail in details
+}
+ETA = SETTINGS["ngf"].detail
+NGF_SETTINGS = {
+    **{f"eta {x:g}": Settings("ngf", x, 0.0) for x in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 20)},
+    **{
+        f"{name} {value}": Settings("ngf", ETA, 0.0, options={name: value})
+        for name, values in {
+            "eps_mode": ("additive", "quadrature", "augmented"),
+            "form": ("squared", "absolute", "cross", "signed"),
+            "operator": ("central", "forward", "sobel"),
+        }.items()
+        for value in values
+    },
+    "eps_mode augmented, form absolute": Settings(
+        "ngf", ETA, 0.0, options={"eps_mode": "augmented", "form": "absolute"}
+    ),
+    "spacing left out": Settings("ngf", ETA, 0.0, options={"spacing": 1.0}),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0, 1 with one sentence on an error, 130 if stopped."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = make_parser("registration.sweep", __doc__, "out/registration-sweep")
+    parser.add_argument("--choices", action="store_true", help="try the options of the NGF loss")
     options = parser.parse_args(words)
 
     def sweep() -> None:
+        tried = NGF_SETTINGS if options.choices else LOSS_SETTINGS
         parts = [
             "# Mean target registration error in mm over the weight of the bending energy",
             title("registration.sweep", shlex.join(words)),
         ]
+        least: dict[str, list[float]] = {name: [] for name in tried}
         for t1, _, problem in problems(options):
-            parts += table(pair_name(t1.path), problem, options.steps, options.levels)
+            pair, lines = pair_name(t1.path), []
+            for name, settings in tried.items():
+                settings = replace(settings, steps=options.steps)
+                errors = search(pair, problem, settings, options.levels)
+                least[name].append(min(errors))
+                lines.append([name, *(f"{error:.2f}" for error in errors)])
+                print(*lines[-1], sep="  ", flush=True)
+            start = before(pair, problem).accuracy.tre_mean
+            parts.append(f"{pair}: {start:.2f} mm before.")
+            parts.append(markdown(["", *(f"{weight:g}" for weight in SMOOTHNESS)], lines))
+        means = [(name, f"{statistics.mean(errors):.2f}") for name, errors in least.items()]
+        parts += ["The best of each, in the mean of the pairs:", markdown(["", "mm"], means)]
         options.out.mkdir(parents=True, exist_ok=True)
         write(options.out / "sweep.md", "\n\n".join(parts) + "\n")
 
     return exit_code(sweep)
 
 
-def table(pair: str, problem: Problem, steps: int, levels: int) -> tuple[str, str]:
-    """Return a sentence, and a table with a line for each loss and detail."""
-    lines = []
-    for loss, details in DETAIL.items():
-        for detail in details:
-            cells = [f"{LOSSES[loss]}, {NAMES[loss]} {detail:g}"]
-            for weight in SMOOTHNESS:
-                settings = Settings(loss, detail, weight, steps=steps)
-                result, _ = run(pair, problem, settings, levels)
-                cells.append(f"{result.accuracy.tre_mean:.2f}")
-            lines.append(cells)
-            print(*cells, sep="  ", flush=True)
-    start = before(pair, problem).accuracy.tre_mean
-    titles = ["", *(f"{weight:g}" for weight in SMOOTHNESS)]
-    return f"{pair}: {start:.2f} mm before.", markdown(titles, lines)
+def search(pair: str, problem: Problem, settings: Settings, levels: int) -> list[float]:
+    """Register with each weight of the bending energy, and return the errors."""
+    results = (
+        run(pair, problem, replace(settings, smoothness=weight), levels)[0] for weight in SMOOTHNESS
+    )
+    return [result.accuracy.tre_mean for result in results]
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from scipy.ndimage import map_coordinates
 from torch import Tensor
 
 from examples.common.nifti import read_pair
-from examples.registration import sweep
+from examples.registration import choices, sweep
 from examples.registration.__main__ import main
 from examples.registration.images import (
     Problem,
@@ -149,10 +149,20 @@ def test_command_registers_the_phantom(tmp_path: Path) -> None:
 
 def test_sweep_tries_all_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "SMOOTHNESS", (0.5, 1.0))
-    monkeypatch.setattr(sweep, "DETAIL", {"mi": (8, 16)})
-    assert sweep.main([*TINY, "--steps", "1", "--out", str(tmp_path)]) == 0
-    page = (tmp_path / "sweep.md").read_text()
-    assert "| MI, bins 8 |" in page and "| MI, bins 16 |" in page
+    arguments = [*TINY, "--steps", "1", "--out", str(tmp_path)]
+    for more, names in (
+        ([], ("NGF, eta 0.5", "LNCC, window 5", "MI, bins 16")),
+        (["--choices"], ("eta 20", "form signed", "spacing left out")),
+    ):
+        assert sweep.main([*arguments, *more]) == 0
+        page = (tmp_path / "sweep.md").read_text()
+        assert all(f"| {name} |" in page for name in names)
+
+
+def test_figures_of_the_choices(tmp_path: Path) -> None:
+    assert choices.main([*TINY, "--steps", "1", "--out", str(tmp_path)]) == 0
+    for name in ("eps", "mask"):
+        assert (tmp_path / f"phantom-{name}.png").stat().st_size > 10_000
 
 
 def test_one_sentence_says_what_is_wrong(
@@ -168,6 +178,7 @@ def test_one_sentence_says_what_is_wrong(
         (["t1.nii.gz"] * 4, "two pairs are called t1: register them one at a time"),
         (["t1.nii.gz", "small.nii.gz"], "has shape (8, 10, 10), its T1 has (10, 10, 10)"),
         (["t1.nii.gz", "empty.nii.gz"], "empty.nii.gz has no voxel above 0"),
+        (["--voxel", "2", "6"], "--voxel takes one size or three, got 2"),
         (["--size", "12", "12", "12", "--displacement", "90"], "a warp of 90 mm folds"),
     ):
         assert main([*arguments, "--out", "out"]) == 1
