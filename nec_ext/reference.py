@@ -30,7 +30,7 @@ from ._arguments import (
     plain,
 )
 
-__all__ = ["estimate_eps", "interior_mask", "ngf_field", "ngf_loss"]
+__all__ = ["estimate_eps", "image_gradient", "interior_mask", "ngf_field", "ngf_loss"]
 
 
 def image_gradient(

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) 2026 The nec_ext authors
+"""Each call in docs/coming-from.md against the formula that it stands for."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+from inputs import generator
+from monai.networks.layers import GaussianFilter
+from torch import Tensor
+
+import nec_ext
+
+PAGE = Path(__file__).parents[2] / "docs" / "coming-from.md"
+
+
+class Row(NamedTuple):
+    name: str
+    call: str
+    error: float
+
+
+def read_rows() -> list[Row]:
+    rows = []
+    for line in PAGE.read_text().splitlines():
+        cells = re.split(r"(?<!\\)\|", line.strip("|"))
+        if len(cells) == 4 and "`" in cells[2]:
+            rows.append(Row(cells[0].strip(), cells[2].strip(" `"), float(cells[3])))
+    return rows
+
+
+def images(name: str, *shape: int) -> Tensor:
+    return torch.rand(shape, dtype=torch.float64, generator=generator(name))
+
+
+x, y = (images(name, 2, 2, 7, 9, 8) for name in "xy")
+x2d, y2d = x[:, :, 3], y[:, :, 3]
+mask, other_mask = (images(name, 2, 1, 7, 9, 8).round() for name in ("mask", "other"))
+inside = F.pad(torch.ones(5, 7, 6, dtype=torch.float64), [1] * 6)
+alpha = images("alpha", 2, 2, 7, 9, 8)
+eps, spacing = 0.2, (1.5, 0.8, 1.0)
+h = math.prod(spacing)
+gaussian = GaussianFilter(3, 0.7).double()
+
+
+def gradient(image: Tensor, steps: Sequence[float] = (1, 1, 1), mode: str = "replicate") -> Tensor:
+    """Central differences, stacked before the axes of the image."""
+    padded = F.pad(image, [1] * 6, mode=mode)
+    differences = (
+        padded[..., 2:, 1:-1, 1:-1] - padded[..., :-2, 1:-1, 1:-1],
+        padded[..., 1:-1, 2:, 1:-1] - padded[..., 1:-1, :-2, 1:-1],
+        padded[..., 1:-1, 1:-1, 2:] - padded[..., 1:-1, 1:-1, :-2],
+    )
+    return torch.stack([d / (2 * s) for d, s in zip(differences, steps, strict=True)])
+
+
+def sobel(image: Tensor, sum_of_weights: float) -> Tensor:
+    kernel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]).double() / sum_of_weights
+    padded = F.pad(image.flatten(0, 1)[:, None], [1] * 4, mode="replicate")
+    both = F.conv2d(padded, torch.stack([kernel, kernel.T])[:, None])
+    return both.movedim(1, 0).unflatten(1, image.shape[:2])
+
+
+def one_sided(image: Tensor) -> Tensor:
+    return torch.stack(torch.gradient(image, dim=(2, 3, 4)))
+
+
+def length(d: Tensor) -> Tensor:
+    return d.square().sum(0).sqrt()
+
+
+def field(d: Tensor, level: Tensor | float = eps) -> Tensor:
+    return d / (d.square().sum(0) + level**2).sqrt()
+
+
+def alignment(
+    d: Tensor, e: Tensor, level: Tensor | float = eps, other: Tensor | float | None = None
+) -> Tensor:
+    return (field(d, level) * field(e, level if other is None else other)).sum(0)
+
+
+def nec(t: Tensor) -> Tensor:
+    return 1 - t.square().mean() / 2
+
+
+def masked_mean(values: Tensor, weights: Tensor) -> Tensor:
+    weights = weights.expand_as(values)
+    return (weights * values).sum() / weights.sum()
+
+
+def of_each(statistic: Callable[[Tensor], Tensor], image: Tensor, weights: Tensor) -> Tensor:
+    """Apply a statistic to the gradient's lengths in the mask, for every image on its own."""
+    lengths, weights = length(gradient(image)), weights.expand_as(image)
+    values = [statistic(lengths[b, c][weights[b, c] > 0]) for b in range(2) for c in range(2)]
+    return torch.stack(values).view(2, 2, 1, 1, 1)
+
+
+def rms(values: Tensor) -> Tensor:
+    return values.square().mean().sqrt()
+
+
+def additive_field(d: Tensor) -> Tensor:
+    return d / (length(d) + eps)
+
+
+def authors_field(image: Tensor) -> Tensor:
+    d = sobel(image, 8)
+    return d / ((d.square().sum(0) + eps**2).sqrt() + 1e-8)
+
+
+def quotient(d: Tensor, e: Tensor, absolute: bool = False) -> Tensor:
+    product = (d * e).sum(0)
+    product = product.abs() if absolute else product
+    lengths = (d.square().sum(0) + eps**2).sqrt() * (e.square().sum(0) + eps**2).sqrt()
+    return (product + eps * eps) / lengths
+
+
+def cross(n: Tensor, m: Tensor) -> Tensor:
+    return torch.linalg.cross(n, m, dim=0).square().sum(0)
+
+
+def eroded(weights: Tensor) -> Tensor:
+    outside = (weights == 0).double().expand(2, 1, 7, 9, 8)
+    plus = torch.zeros(3, 3, 3).double()
+    plus[1, 1, :] = plus[1, :, 1] = plus[:, 1, 1] = 1
+    reached = F.conv3d(F.pad(outside, [1] * 6, mode="replicate"), plus[None, None])
+    return (reached == 0).double()
+
+
+# From the images to the number, for the name of the row.
+FORMULAS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "NEC, the paper": lambda x, y, a: nec(
+        (additive_field(gradient(x)) * additive_field(gradient(y))).sum(0)
+    ),
+    "NEC, the authors' code": lambda x, y, a: nec(
+        (authors_field(x[:, :, 3]) * authors_field(y[:, :, 3])).sum(0)
+    ),
+    "1 - t²": lambda x, y, a: (1 - alignment(gradient(x), gradient(y)) ** 2).mean(),
+    "(1 - t²) / 2, in a mask": lambda x, y, a: masked_mean(
+        (1 - alignment(gradient(x), gradient(y)) ** 2) / 2, mask
+    ),
+    "AirLab, and copies of it": lambda x, y, a: (
+        -(alignment(gradient(x), gradient(y)) ** 2).mean() / 2
+    ),
+    "FAIR, NGFdot": lambda x, y, a: (
+        h * x.numel() - h * (alignment(gradient(x, spacing), gradient(y, spacing)) ** 2).sum()
+    ),
+    "FAIR, NGFcross": lambda x, y, a: (
+        h * cross(field(gradient(x, spacing)), field(gradient(y, spacing))).sum()
+    ),
+    "signed": lambda x, y, a: (1 - alignment(gradient(x), gradient(y))).mean(),
+    "signed, Huber": lambda x, y, a: F.huber_loss(
+        alignment(gradient(x), gradient(y)), torch.ones_like(x)
+    ),
+    "MIRTK, pTVreg": lambda x, y, a: (1 - quotient(gradient(x), gradient(y))).mean(),
+    "ritk": lambda x, y, a: (1 - quotient(gradient(x), gradient(y)) ** 2).mean(),
+    "the same, blind to the sign of contrast": lambda x, y, a: (
+        1 - quotient(gradient(x), gradient(y), absolute=True)
+    ).mean(),
+    "preserved texture, a metric": lambda x, y, a: (
+        alignment(gradient(x), gradient(y)) ** 2
+    ).mean(),
+    "AdaNGF, its edge map": lambda x, y, a: (
+        length(gradient(x)) / (length(gradient(x)) ** 2 + a).sqrt()
+    ),
+    "AdaNGF": lambda x, y, a: nec(alignment(gradient(x), gradient(y), a.sqrt())),
+    "Haber and Modersitzki": lambda x, y, a: nec(
+        alignment(
+            *(gradient(image) for image in (x, y)),
+            *(of_each(torch.mean, image.detach(), torch.ones(1)) for image in (x, y)),
+        )
+    ),
+    "MIRTK, ritk": lambda x, y, a: nec(
+        alignment(
+            *(gradient(image) for image in (x, y)),
+            *(of_each(torch.mean, image.detach(), mask) for image in (x, y)),
+        )
+    ),
+    "from the fixed image alone": lambda x, y, a: nec(
+        alignment(gradient(x), gradient(y), of_each(torch.mean, y, torch.ones(1)))
+    ),
+    "AirLab": lambda x, y, a: nec(
+        alignment(gradient(x), gradient(y), gradient(y).abs().sum(0).mean())
+    ),
+    "a median": lambda x, y, a: nec(
+        alignment(gradient(x), gradient(y), of_each(torch.median, x.detach(), mask))
+    ),
+    "a share of the RMS": lambda x, y, a: nec(
+        alignment(gradient(x), gradient(y), 0.1 * of_each(rms, x.detach(), mask * other_mask))
+    ),
+    "differences not halved": lambda x, y, a: nec(alignment(2 * gradient(x), 2 * gradient(y))),
+    "Sobel without its 1/8, in 2D": lambda x, y, a: nec(
+        alignment(sobel(x[:, :, 3], 1), sobel(y[:, :, 3], 1))
+    ),
+    "`torch.gradient`, cropped": lambda x, y, a: nec(
+        alignment(one_sided(x), one_sided(y))[:, :, 1:-1, 1:-1, 1:-1]
+    ),
+    "zero padding, cropped": lambda x, y, a: nec(
+        alignment(gradient(x, mode="constant"), gradient(y, mode="constant"))[
+            :, :, 1:-1, 1:-1, 1:-1
+        ]
+    ),
+    "times the spacing": lambda x, y, a: nec(
+        alignment(*(gradient(i, [1 / s for s in spacing]) for i in (x, y)))
+    ),
+    "smoothed before": lambda x, y, a: nec(alignment(gradient(gaussian(x)), gradient(gaussian(y)))),
+    "FireANTs, masked": lambda x, y, a: torch.stack(
+        [
+            masked_mean(1 - alignment(gradient(x), gradient(y))[b] ** 2 / 2, mask[b])
+            for b in range(2)
+        ]
+    ).mean(),
+    "two masks": lambda x, y, a: masked_mean(
+        1 - alignment(gradient(x), gradient(y)) ** 2 / 2, mask * other_mask
+    ),
+    "kornia": lambda x, y, a: nec(alignment(gradient(x), gradient(y))),
+    "SGDIR": lambda x, y, a: nec(
+        alignment(gradient(x.mean(1, keepdim=True)), gradient(y.mean(1, keepdim=True)))
+    ),
+    "weights from edges": lambda x, y, a: masked_mean(
+        1 - alignment(gradient(x), gradient(y)) ** 2 / 2, length(field(gradient(y)))
+    ),
+    "an eroded mask": lambda x, y, a: masked_mean(
+        1 - alignment(gradient(x), gradient(y)) ** 2 / 2, eroded(mask)
+    ),
+}
+
+
+def test_every_row_has_its_formula() -> None:
+    assert [row.name for row in read_rows()] == list(FORMULAS)
+
+
+@pytest.mark.parametrize("row", read_rows(), ids=lambda row: row.name)
+def test_call(row: Row) -> None:
+    def values(of: Callable[[Tensor, Tensor, Tensor], Tensor]) -> tuple[Tensor, ...]:
+        leaves = x.clone().requires_grad_(), alpha.clone().requires_grad_()
+        value = of(leaves[0], y, leaves[1])
+        upstream = torch.randn(value.shape, dtype=value.dtype, generator=generator("upstream"))
+        gradients = torch.autograd.grad(
+            value, leaves, upstream, allow_unused=True, materialize_grads=True
+        )
+        return value.detach(), *gradients
+
+    def call(x: Tensor, y: Tensor, alpha: Tensor) -> Tensor:
+        names = {
+            **vars(nec_ext),
+            "image_gradient": nec_ext.reference.image_gradient,
+            "huber": lambda loss: F.huber_loss(loss, torch.zeros_like(loss)),
+            **{"x": x, "y": y, "x2d": x[:, :, 3], "y2d": y[:, :, 3], "alpha": alpha},
+            **{"mask": mask, "other_mask": other_mask, "inside": inside},
+            **{"eps": eps, "h": h, "spacing": spacing, "gaussian": gaussian},
+            "q": {"eps": eps, "eps_mode": "quadrature"},
+        }
+        return eval(row.call, names)
+
+    for actual, expected in zip(values(call), values(FORMULAS[row.name]), strict=True):
+        assert (actual - expected).norm() <= row.error * expected.norm()
