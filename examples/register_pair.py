@@ -93,19 +93,21 @@ def register(
         # The mask is the brain and a voxel around it, as its outline is an edge of both images.
         mask = F.max_pool3d(images[0], 3, stride=1, padding=1) > 0
         eps, target_eps = (
-            nec_ext.estimate_eps(image, options.eta, spacing=steps) for image in images[::-1]
+            nec_ext.estimate_eps(image, options.eta, spacing=steps, mask=mask)
+            for image in images[::-1]
         )
         optimizer = torch.optim.Adam(model.parameters(), lr=0.2 * min(steps))
         schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, options.steps)
         for _ in range(options.steps):
             warped = warp(images[1], model(size, steps), steps)
-            loss = nec_ext.ngf_loss(
+            # Without autograd for the loss alone: its gradient goes on through the warp.
+            _, gradient = nec_ext.ngf_loss_and_gradient(
                 warped, images[0], eps=eps, target_eps=target_eps, spacing=steps, mask=mask
             )
-            if options.transform == "displacement":
-                loss = loss + options.smoothness * model.roughness()
             optimizer.zero_grad()
-            loss.backward()
+            warped.backward(gradient)
+            if options.transform == "displacement":
+                (options.smoothness * model.roughness()).backward()
             optimizer.step()
             schedule.step()
     with torch.no_grad():

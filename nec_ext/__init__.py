@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from . import _console as _console  # before torch, of whose warnings it may filter one
 from . import reference, tiled
 from ._build_info import __version__, build_info
-from .functional import ngf_loss
+from .functional import ngf_loss, ngf_loss_and_gradient
 from .loss import NGFLoss
 from .reference import estimate_eps, interior_mask, ngf_field
 
@@ -25,6 +25,7 @@ __all__ = [
     "interior_mask",
     "ngf_field",
     "ngf_loss",
+    "ngf_loss_and_gradient",
     "reference",
     "tiled",
 ]

@@ -39,6 +39,17 @@ def fused_loss(input: Tensor, target: Tensor, o: Options) -> Tensor:
     return _forward(input, target, maps, o, (False, False))[0]
 
 
+def loss_and_gradients(input: Tensor, target: Tensor, o: Options, wanted: Wanted) -> list[Tensor]:
+    """Return the loss, and its gradients by the images that want one."""
+    maps, o = o.tensors(), o.without_tensors()
+    loss, grad_input, grad_target, factor = _forward(input, target, maps, o, wanted)
+    gradients = [g for g in _only(wanted, (grad_input, grad_target)) if g is not None]
+    if not _is_normalized(input, target, wanted):
+        for gradient in gradients:
+            _ops.call(_ops.ngf_scale_, gradient, factor, None)
+    return [loss, *gradients]
+
+
 def _forward(
     input: Tensor, target: Tensor, maps: Maps, o: Options, wanted: Wanted
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

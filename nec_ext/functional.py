@@ -5,17 +5,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, Literal, NoReturn, overload
 
 import torch
 from torch import Tensor
 
 from . import _autograd, _ops, reference
-from ._arguments import DEFAULT_EPS, check_maps, has_values, parse_options
+from ._arguments import DEFAULT_EPS, Options, check_maps, has_values, parse_options
 from ._devices import warn_of_reference
 from ._torch import is_forward_mode
 
-__all__ = ["ngf_loss"]
+__all__ = ["ngf_loss", "ngf_loss_and_gradient"]
 
 
 def ngf_loss(
@@ -124,14 +124,71 @@ def ngf_loss(
         loss = torch.stack([_autograd.fused_loss(*sample) for sample in samples])
     else:
         loss = _autograd.fused_loss(input, target, options)
-    # A bad value in a map makes the loss NaN: only then are the maps searched for it.
+    _find_bad_values(loss, options)
+    return loss
+
+
+@overload
+def ngf_loss_and_gradient(
+    input: Tensor, target: Tensor, *, target_grad: Literal[False] = False, **options: Any
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def ngf_loss_and_gradient(
+    input: Tensor, target: Tensor, *, target_grad: Literal[True], **options: Any
+) -> tuple[Tensor, Tensor, Tensor]: ...
+
+
+def ngf_loss_and_gradient(
+    input: Tensor, target: Tensor, *, target_grad: bool = False, **options: Any
+) -> tuple[Tensor, ...]:
+    """Compute the loss and its gradient without autograd, for a step that is written by hand.
+
+    It is the sweep of :func:`ngf_loss` and no more: no graph is made and no stored gradient scaled,
+    which counts where images are small.
+
+    Args:
+        input, target: the images, as in :func:`ngf_loss`; whether they require a gradient does not
+            matter.
+        target_grad: also compute the gradient by ``target``.
+        options: the options of :func:`ngf_loss`; ``reduction`` is ``"mean"`` or ``"sum"``.
+
+    Returns:
+        The loss, a scalar as of :func:`ngf_loss`, its gradient by ``input``, of the input's shape
+        and dtype, and with ``target_grad`` its gradient by ``target``. They have no graph.
+
+    Raises:
+        TypeError, ValueError: as :func:`ngf_loss`; a reduction to more than one number.
+
+    Example:
+        >>> warped = warp(moving, displacement)
+        >>> loss, gradient = nec_ext.ngf_loss_and_gradient(warped, fixed, eps=0.15)
+        >>> warped.backward(gradient)
+    """
+    input, target, parsed = parse_options(input, target, **options)
+    if parsed.reduction not in ("mean", "sum"):
+        raise ValueError(
+            f"reduction must be 'mean' or 'sum' for a gradient, got {parsed.reduction!r}"
+        )
+    compute: Any = _autograd.loss_and_gradients
+    if input.device.type not in _ops.FUSED_DEVICES or is_forward_mode():
+        warn_of_reference(input.device.type)
+        compute = reference.loss_and_gradients
+    with torch.no_grad():
+        loss, *gradients = compute(input, target, parsed, (True, bool(target_grad)))
+    _find_bad_values(loss, parsed)
+    return loss, *gradients
+
+
+def _find_bad_values(loss: Tensor, options: Options) -> None:
+    """Raise ValueError for a bad value in a map, which makes the loss NaN: it is searched then."""
     if (
         options.has_maps
         and has_values(loss)
         and (options.reduction == "none" or loss.isnan().any())
     ):
         check_maps(options)
-    return loss
 
 
 def refuse_script() -> NoReturn:

@@ -282,6 +282,19 @@ def loss_from_options(input: Tensor, target: Tensor, o: Options) -> Tensor:
     return o.weight * loss.sum(axes) / torch.where(total == 0, 1.0, total)
 
 
+def loss_and_gradients(
+    input: Tensor, target: Tensor, o: Options, wanted: Sequence[bool]
+) -> list[Tensor]:
+    """Compute the loss of checked arguments, and its gradients by the images that want one."""
+    images = [
+        image.detach().requires_grad_(w) for image, w in zip((input, target), wanted, strict=True)
+    ]
+    with torch.enable_grad():
+        loss = loss_from_options(images[0], images[1], o)
+    leaves = [image for image in images if image.requires_grad]
+    return [loss.detach(), *torch.autograd.grad(loss, leaves)]
+
+
 def _voxel_loss(n: Tensor, m: Tensor, o: Options) -> Tensor:
     """Compute the loss of every voxel from two fields ``(B, C, components, ...)``."""
     if o.form == "cross":
