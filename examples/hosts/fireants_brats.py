@@ -3,7 +3,7 @@
 """Register a T1 to the T2 of the same brain with FireANTs: NGF beside its own losses.
 
     python -m examples.hosts.fireants_brats DATA             # the results
-    python -m examples.hosts.fireants_brats DATA --search    # the search for the settings
+    python -m examples.hosts.fireants_brats DATA --search NGF    # the search for settings
 
 DATA has a folder for each BraTS subject. The T2 is fixed. The moving image is the T1 under a known
 affine map, or under the known warp of examples/registration, which FireANTs has to find.
@@ -11,7 +11,6 @@ affine map, or under the known warp of examples/registration, which FireANTs has
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 import time
@@ -56,15 +55,16 @@ class Settings:
     smooth: tuple[float, float] | None = None  # sigmas of gradient and warp, of GreedyRegistration
 
 
-# The best of results/fireants-search.md.
+# The best of results/fireants-search-*.md.
 AFFINE = [Settings("NGF", 0.5, 3e-2), Settings("MI", 32, 3e-2), Settings("CC", 3, 3e-2)]
 GREEDY = [
     Settings("NGF", 0.5, 0.5, (1.0, 0.5)),
     Settings("MI", 32, 0.5, (1.0, 0.5)),
     Settings("CC", 7, 0.5, (1.0, 0.5)),
 ]
-DETAILS = {"NGF": (0.2, 0.5, 1.0), "CC": (3, 5, 7), "MI": (16, 32)}
-RATES = {"affine": (1e-2, 3e-2, 1e-1), "greedy": (0.1, 0.25, 0.5)}
+# What is searched, from the first value of each on.
+DETAILS = {"NGF": (0.5, 0.2, 1.0, 2.0), "CC": (7, 5, 3), "MI": (32, 16)}
+RATES = {"affine": (3e-2, 1e-2, 1e-1), "greedy": (0.5, 0.25, 0.1)}
 SMOOTH = {"affine": (None,), "greedy": ((1.0, 0.5), (6.0, 0.5), (6.0, 2.0), (3.0, 3.0))}
 
 
@@ -160,12 +160,12 @@ def compare(folder: Path) -> list[tuple[object, ...]]:
     return sorted(rows, key=lambda row: row[0])
 
 
-def search(folder: Path) -> list[tuple[object, ...]]:
+def search(folder: Path, loss: str) -> list[tuple[object, ...]]:
     """Search one parameter after the other on other subjects; return the rows of the table."""
     cases = [case[1:] for case in problems(folder, SUBJECTS["search"])]
     rows: list[tuple[object, ...]] = []
-    for kind, loss in itertools.product(RATES, DETAILS):
-        best = next(s for s in (AFFINE if kind == "affine" else GREEDY) if s.loss == loss)
+    for kind in RATES:
+        best = Settings(loss, DETAILS[loss][0], RATES[kind][0], SMOOTH[kind][0])
         means: dict[Settings, float] = {}
         for field, values in (
             ("smooth", SMOOTH[kind]),
@@ -179,12 +179,12 @@ def search(folder: Path) -> list[tuple[object, ...]]:
                     print(kind, loss, candidate, f"{means[candidate]:.2f} mm", flush=True)
             best = min(means, key=means.__getitem__)
         for settings, mean in means.items():
-            row = kind, loss, settings.detail, settings.rate, settings.smooth or "", f"{mean:.2f}"
+            row = kind, settings.smooth or "", settings.rate, settings.detail, f"{mean:.2f}"
             rows.append((*row, "best" if settings == best else ""))
     return rows
 
 
-PAGE = """# FireANTs: T1 to T2 of one brain, by NGF and by its own losses
+PAGE = """# FireANTs: T1 to T2 of one brain{title}
 
 `python -m examples.hosts.fireants_brats {arguments}`, commit {commit}, torch {torch}, FireANTs
 {fireants}, {threads} thread(s) of a CPU, voxels of {voxel:g} mm. Scales {scales}, iterations
@@ -201,12 +201,11 @@ RESULTS = """Error: the distance in mm between where the registration takes a vo
 and where its anatomy is known to lie in the moving T1, over the brain. Affine:
 AffineRegistration, after a random affine map; greedy: GreedyRegistration, after a smooth warp of at
 most {largest:g} mm. What the T1 and the T2 of a subject lie apart without either counts as an error
-of every loss. The settings of each loss are the best of [the search](fireants-search.md) on other
-subjects."""
+of every loss. The settings of each loss are the best on other subjects: searches for
+[NGF](fireants-search-ngf.md), [CC](fireants-search-cc.md) and [MI](fireants-search-mi.md)."""
 SEARCH = """The mean error in mm over the subjects {subjects}, none of which is in
 [the results](fireants.md). The smoothing was searched first (sigmas of gradient and warp, in
-voxels), then the rate, then the loss's own parameter: eta of NGF, the window of CC, the bins of MI.
-The first line of each loss has FireANTs' defaults."""
+voxels), then the rate, then the loss's own parameter: eta of NGF, the window of CC, the bins of MI."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -214,15 +213,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = make_parser("hosts.fireants_brats", __doc__)
     add = parser.add_argument
     add("data", type=Path, help="folder of the subjects")
-    add("--search", action="store_true", help="search for the settings")
+    add("--search", choices=list(DETAILS), help="search for the settings of this loss")
     add("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args(arguments)
 
     def run() -> None:
         titles: tuple[str, ...]
         if options.search:
-            titles = "", "loss", "parameter", "rate", "smoothing", "mean error, mm", ""
-            rows, name = search(options.data), "fireants-search"
+            titles = "", "smoothing", "rate", "parameter", "mean error, mm", ""
+            rows = search(options.data, options.search)
+            name = f"fireants-search-{options.search.lower()}"
             text = SEARCH.format(subjects=", ".join(SUBJECTS["search"]))
         else:
             titles = "", "subject", "loss", *TITLES
@@ -230,7 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
             text = RESULTS.format(largest=LARGEST)
         options.out.mkdir(parents=True, exist_ok=True)
         page = PAGE.format(
-            arguments="DATA --search" if options.search else "DATA",
+            arguments=f"DATA --search {options.search}" if options.search else "DATA",
             commit=versions()["commit"],
             torch=torch.__version__,
             fireants=version("fireants"),
@@ -238,6 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
             voxel=VOXEL,
             scales=SCALES,
             iterations=ITERATIONS,
+            title=f", settings of {options.search}" if options.search else "",
             table=markdown(titles, rows),
             text=text,
         )
