@@ -205,7 +205,8 @@ of every loss. The settings of each loss are the best on other subjects: searche
 [NGF](fireants-search-ngf.md), [CC](fireants-search-cc.md) and [MI](fireants-search-mi.md)."""
 SEARCH = """The mean error in mm over the subjects {subjects}, none of which is in
 [the results](fireants.md). The smoothing was searched first (sigmas of gradient and warp, in
-voxels), then the rate, then the loss's own parameter: eta of NGF, the window of CC, the bins of MI."""
+voxels), then the rate, then the loss's own parameter: eta of NGF, the window of CC, the bins
+of MI."""
 
 
 def main(arguments: list[str] | None = None) -> int:
