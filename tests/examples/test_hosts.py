@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import nec_ext
+from examples.registration.images import make_problem, phantom_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the hosts
 
@@ -76,25 +77,37 @@ def test_fireants_loss_follows_the_pyramid(fireants: Any, masked: bool) -> None:
     assert ngf.get_image_padding() == 2
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_fireants_finds_a_shift(fireants: Any, masked: bool) -> None:
+def test_fireants_finds_a_shift_under_masks(fireants: Any) -> None:
     images = [fireants.as_batch(image, SPACING) for image in pair(32, 32, 40, shift=2)]
-    if masked:
-        inside = F.pad(torch.ones(1, 1, 34, 28, 28), (2, 2, 2, 2, 2, 4))
-        for image in images:
-            image.batch_tensor = torch.cat([image.batch_tensor, inside], 1)
+    inside = F.pad(torch.ones(1, 1, 34, 28, 28), (2, 2, 2, 2, 2, 4))
+    for image in images:
+        image.batch_tensor = torch.cat([image.batch_tensor, inside], 1)
+    ngf = fireants.NGF(images[0], masked=True)
+    loss = {"loss_type": "masked_custom", "custom_loss": ngf}
     registration = fireants.AffineRegistration(
-        [2, 1],
-        [40, 40],
-        *images,
-        loss_type="masked_custom" if masked else "custom",
-        custom_loss=fireants.NGF(images[0], masked=masked),
-        optimizer_lr=0.1,
-        progress_bar=False,
+        [2, 1], [40, 40], *images, **loss, optimizer_lr=0.1, progress_bar=False
     )
     registration.optimize()
     place = registration.get_warped_coordinates(*images).detach()[0, 20, 16, 16, 2]
     assert (place + 1) * 39 / 2 == pytest.approx(22, abs=0.3)  # voxels along Z
+
+
+@pytest.mark.parametrize("kind", ["affine", "greedy"])
+def test_fireants_finds_known_maps(
+    fireants: Any, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fireants, "SCALES", [1])
+    monkeypatch.setattr(fireants, "ITERATIONS", [60])
+    problem = make_problem(*phantom_pair((32, 38, 32), 0), 5, 1, 10, 0)
+    settings = fireants.Settings("NGF", 0.5, 0.25, (3.0, 1.0))
+    if kind == "affine":
+        problem = fireants.affine_problem(problem, 0)
+        settings = fireants.Settings("CC", 5, 0.03)
+    before, after = (
+        fireants.errors(problem, displacement)[0]
+        for displacement in (torch.zeros(()), fireants.register(problem, settings))
+    )
+    assert after < 0.6 * before
 
 
 def test_fireants_chooses_an_orientation_of_moments(fireants: Any) -> None:
