@@ -41,8 +41,9 @@ from .with_fireants import NGF
 SUBJECTS = {"results": ("01483", "01484", "01485"), "search": ("00000", "00002")}
 VOXEL = 2.0  # mm
 LARGEST = 8.0  # mm, of the known warp
+BRIGHT = 100.0  # of the images: beside those in [0, 1], the 1e-5 that CC adds is no small constant
 SCALES, ITERATIONS = [4, 2, 1], [100, 50, 10]
-TITLES = "mean, mm", "median, mm", "95 %, mm", "time, s"
+TITLES = "mean, mm", "median, mm", "95 %, mm", "CPU, s"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ GREEDY = [
     Settings("CC", 7, 0.5, (1.0, 0.5)),
 ]
 # What is searched, from the first value of each on.
-DETAILS = {"NGF": (0.5, 0.2, 1.0, 2.0), "CC": (7, 5, 3), "MI": (32, 16)}
+DETAILS = {"NGF": (0.5, 0.2, 1.0, 2.0), "CC": (3, 5, 7), "MI": (32, 16)}
 RATES = {"affine": (3e-2, 1e-2, 1e-1), "greedy": (0.5, 0.25, 0.1)}
 SMOOTH = {"affine": (None,), "greedy": ((1.0, 0.5), (6.0, 0.5), (6.0, 2.0), (3.0, 3.0))}
 
@@ -99,7 +100,9 @@ def problems(folder: Path, subjects: Sequence[str]) -> Iterator[tuple[str, str, 
 
 def register(problem: Problem, settings: Settings) -> Tensor:
     """Register with FireANTs; return the displacement in mm, ``(1, 3, X, Y, Z)``."""
-    fixed, moving = (as_batch(i, problem.spacing) for i in (problem.fixed, problem.moving))
+    fixed, moving = (
+        as_batch(BRIGHT * image, problem.spacing) for image in (problem.fixed, problem.moving)
+    )
     options: dict[str, Any] = {"loss_type": settings.loss.lower()}
     if settings.loss == "NGF":
         options = {"loss_type": "custom", "custom_loss": NGF(fixed, settings.detail)}
@@ -139,10 +142,10 @@ def errors(problem: Problem, displacement: Tensor) -> tuple[float, float, float]
 
 
 def judge(problem: Problem, settings: Settings) -> tuple[float, float, float, float]:
-    """Register, and return the errors and the seconds."""
-    start = time.perf_counter()
+    """Register, and return the errors and the seconds of the CPU."""
+    start = time.process_time()
     displacement = register(problem, settings)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     return *errors(problem, displacement), seconds
 
 
