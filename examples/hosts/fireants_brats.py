@@ -208,10 +208,9 @@ AffineRegistration, after a random affine map; greedy: GreedyRegistration, after
 most {largest:g} mm. What the T1 and the T2 of a subject lie apart without either counts as an error
 of every loss. The settings of each loss are the best on other subjects: searches for
 [NGF](fireants-search-ngf.md), [CC](fireants-search-cc.md) and [MI](fireants-search-mi.md)."""
-SEARCH = """The mean error in mm over the subjects {subjects}, not among
-[the results](fireants.md). The smoothing was searched first (sigmas of gradient and warp, in
-voxels), then the rate, then the loss's own parameter: eta of NGF, the window of CC, the bins
-of MI."""
+SEARCH = """The mean error in mm, over other subjects than those of [the results](fireants.md):
+{subjects}. The smoothing was searched first (sigmas of gradient and warp, in voxels), then the
+rate, then the loss's own parameter: eta of NGF, the window of CC, the bins of MI."""
 
 
 def main(arguments: list[str] | None = None) -> int:
