@@ -38,7 +38,7 @@ from ..registration.images import Problem, make_problem
 from ..registration.warp import KnownWarp, inverse, target_registration_error, warp
 from .with_fireants import NGF
 
-SUBJECTS = ("01483", "01484")
+SUBJECTS = ("01483", "01484", "01485")
 # A registration by MI takes ten times as long.
 SEARCHED = {"NGF": ("00000", "00002"), "CC": ("00000", "00002"), "MI": ("00000",)}
 VOXEL = 2.0  # mm
@@ -59,11 +59,11 @@ class Settings:
 
 
 # The best of results/fireants-search-*.md.
-AFFINE = [Settings("NGF", 0.5, 3e-2), Settings("MI", 32, 3e-2), Settings("CC", 3, 3e-2)]
+AFFINE = [Settings("NGF", 1.0, 3e-2), Settings("CC", 5, 3e-2), Settings("MI", 32, 1e-1)]
 GREEDY = [
-    Settings("NGF", 0.5, 0.5, (1.0, 0.5)),
-    Settings("MI", 32, 0.5, (1.0, 0.5)),
-    Settings("CC", 7, 0.5, (1.0, 0.5)),
+    Settings("NGF", 0.2, 0.5, (6.0, 0.5)),
+    Settings("CC", 3, 0.5, (6.0, 0.5)),
+    Settings("MI", 16, 0.5, (6.0, 2.0)),
 ]
 # What is searched, from the first value of each on.
 DETAILS = {"NGF": (0.5, 0.2, 1.0, 2.0), "CC": (3, 5, 7), "MI": (16, 32)}
