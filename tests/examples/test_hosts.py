@@ -42,8 +42,8 @@ def check(value: Tensor, direct: Tensor, moved: Tensor) -> None:
 
 
 def small_network() -> torch.nn.Module:
-    layers = torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.Conv2d(4, 1, 3, padding=1)
-    return torch.nn.Sequential(layers[0], torch.nn.ReLU(), layers[1])
+    first, last = (torch.nn.Conv2d(*channels, 3, padding=1) for channels in ((1, 4), (4, 1)))
+    return torch.nn.Sequential(first, torch.nn.ReLU(), last)
 
 
 @pytest.fixture
@@ -59,18 +59,13 @@ def test_fireants_loss_follows_the_pyramid(fireants: Any, masked: bool) -> None:
     ngf = fireants.NGF(fireants.as_batch(full, SPACING), eta=0.7, masked=masked)
     fixed, moved = pair(5, 6, 12)  # of a coarser level, Z first
     moved.requires_grad_()
-    spacing = [8 / 4 * 2.0, 10 / 5 * 1.5, 1.0]
-    images, mask = (moved, fixed), None
+    images, both = (moved, fixed), {"spacing": [8 / 4 * 2.0, 10 / 5 * 1.5, 1.0]}
     if masked:
         masks = torch.rand(2, 1, 1, 5, 6, 12)
         images = tuple(torch.cat(parts, 1) for parts in zip(images, masks, strict=True))
-        mask = masks[0] * masks[1]
-    eps, target_eps = (
-        nec_ext.estimate_eps(image, 0.7, spacing=spacing, mask=mask) for image in (moved, fixed)
-    )
-    direct = nec_ext.ngf_loss(
-        moved, fixed, eps=eps, target_eps=target_eps, spacing=spacing, mask=mask
-    )
+        both["mask"] = masks[0] * masks[1]
+    eps, target_eps = (nec_ext.estimate_eps(image, 0.7, **both) for image in (moved, fixed))
+    direct = nec_ext.ngf_loss(moved, fixed, eps=eps, target_eps=target_eps, **both)
     ngf(*(100 * image for image in images))
     ngf.set_current_scale_and_iterations(2, 10)
     check(ngf(*images), direct, moved)
@@ -116,9 +111,8 @@ def test_fireants_chooses_an_orientation_of_moments(fireants: Any) -> None:
     fixed = pair(32, 32, 40)[0] * F.pad(ellipsoid, (7, 7, 7, 7, 10, 10))
     images = [fireants.as_batch(image, (1.0, 1.0, 1.0)) for image in (fixed, fixed.flip(2))]
     loss = fireants.NGF(images[0], reduction="none")
-    registration = moments.MomentsRegistration(
-        1, *images, moments=2, orientation="both", loss_type="custom", custom_loss=loss
-    )
+    options = {"orientation": "both", "loss_type": "custom", "custom_loss": loss}
+    registration = moments.MomentsRegistration(1, *images, moments=2, **options)
     registration.optimize()
     torch.testing.assert_close(registration.evaluate(*images), images[0](), rtol=0, atol=1e-3)
 
