@@ -58,7 +58,6 @@ GCC_FLAGS = ["-fno-tree-loop-distribute-patterns"]
 CLANG_FLAGS = ["-Wno-pass-failed"]
 # Whole AVX-512 vectors, where gcc's pragma says so for itself.
 CLANG_X86_FLAGS = ["-mprefer-vector-width=512"]
-MSVC_FLAGS = ["/O2"]
 # The host's part of the kernels only launches them. Several architectures are compiled at a time.
 NVCC_FLAGS = ["-O3", "-lineinfo", "-Xcompiler=-fvisibility=hidden", "--threads=4"]
 # For one architecture on one core.
@@ -103,8 +102,6 @@ def find_version() -> str:
 
 def find_compiler() -> tuple[str, list[str]]:
     """Find the C++ compiler; return it with the flags that it knows."""
-    if sys.platform == "win32":
-        return os.environ.get("CXX", "cl"), MSVC_FLAGS
     wanted = os.environ.get("CXX")
     for compiler in [wanted] if wanted else ["c++", "g++", "clang++"]:
         command = [*shlex.split(compiler), "-dM", "-E", "-x", "c++", os.devnull]

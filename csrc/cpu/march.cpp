@@ -29,7 +29,7 @@ March<T>::March(const Problem& problem, const Piece& piece)
       rows_(problem, piece, gradients_ == 0 ? 0 : 1),
       taps_(taps_of<T>(problem.op)),
       scratch_(rows_.take_scratch(Images<T>::scratch_rows(rows_) + gradient_rows() +
-                                  cotangent_rows() + Maps<T>::kRows + 4)),
+                                  cotangent_rows() + Maps<T>::kRows + 4 + 2 * 3)),
       images_(rows_, scratch_),
       gradients_under_way_(scratch_ + Images<T>::scratch_rows(rows_) * rows_.pitch),
       cotangents_(gradients_under_way_ + gradient_rows() * rows_.pitch),
@@ -55,11 +55,18 @@ March<T>::March(const Problem& problem, const Piece& piece)
   r.eps_target = maps_.eps(1);
   r.weight = maps_.weight();
   r.value = value_;
+  r.sum = &row_sum_;
   r.length = rows_.length;
   r.gradient_scale = T(p_.gradient_scale);
   r.form = FormFactors<T>::of(p_.mode, p_.form);
   r.eps_scale = T(p_.gradient_scale * units.eps_scale);
-  for (int k = 0; k < 2; ++k) r.by_eps[k] = by_eps_ + k * rows_.pitch;
+  for (int k = 0; k < 2; ++k) {
+    r.by_eps[k] = by_eps_ + k * rows_.pitch;
+    for (int c = 0; c < 3; ++c) r.columns[k][c] = by_eps_ + (2 + 3 * k + c) * rows_.pitch;
+  }
+  for (int c = 0; c < 3; ++c) {
+    adjoint_arguments_.columns[c] = r.columns[0][c];
+  }
   for (int k = 0; k < 3; ++k) r.axis_scale[k] = T(units.axis_scale[k]);
 }
 
@@ -125,7 +132,8 @@ double March<T>::reduce_row(int64_t z, int64_t y) {
   }
   for (int k = 0; k < 2; ++k)
     if (p_.eps_gradient[k]) rows_.store(p_.eps_gradient[k], z, y, by_eps_ + k * rows_.pitch);
-  return rows_.weighted_sum(value_, weight);
+  const bool whole = rows_.begin == 0 && rows_.end == rows_.width;
+  return whole ? row_sum_ : rows_.weighted_sum(value_, weight);
 }
 
 template <typename T>

@@ -53,6 +53,7 @@ class March {
   Maps<T> maps_;
   T *const value_, *const output_;  // a row each
   T* const by_eps_;                 // [image], rows
+  double row_sum_ = 0;              // of weight times value, of the row at hand
   const LossOfValue loss_;
   typename RowKernels<T>::Cotangent cotangent_kernel_, wide_kernel_;
   typename RowKernels<T>::Adjoint adjoint_kernel_;

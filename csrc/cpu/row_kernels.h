@@ -26,6 +26,7 @@ template <typename T>
 struct CotangentRow {
   const T* input[3][3];  // [dz + 1][dy + 1], rows (x)
   const T* target[3][3];
+  T* columns[2][3];    // [image], rows (x) for what a stencil beside the axes keeps of a column
   const T* eps_input;  // (x), in units of the last axis' differences
   const T* eps_target;
   const T* weight;   // (x), mask times upstream
@@ -33,6 +34,7 @@ struct CotangentRow {
   T gradient_scale;  // of the whole gradient
   FormFactors<T> form;
   T* value;               // (x), of which the loss is made (math/form.h)
+  double* sum;            // of weight times value, over the whole row
   T* cotangent_input[3];  // [axis], (x): dl/dd times weight, gradient_scale and axis_scale
   T* cotangent_target[3];
   T* by_eps[2];    // (x), dl/deps of both images times weight and eps_scale; formulas of any form
@@ -44,6 +46,7 @@ struct CotangentRow {
 template <typename T>
 struct AdjointRow {
   const T* cotangent[3][3];  // [axis][dy + 1], rows (x) of plane z
+  T* columns[3];             // rows (x), as of a CotangentRow
   T sign_y[2];               // of component y in the rows before and after
   T own_taps[2];             // factors of in_plane and along_z in plane z itself
   T* carried;          // (x); before: what plane z - 1 adds to plane z; after: what z adds to z + 1

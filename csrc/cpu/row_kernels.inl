@@ -12,6 +12,7 @@
 #include "../math/convert.h"
 #include "../math/ngf.h"
 #include "../math/stencil.h"
+#include "lanes.h"
 
 namespace nec::cpu {
 namespace {
@@ -54,94 +55,158 @@ struct RowPointers {
   }
 };
 
+// For a stencil that looks beside the axes: its columns, of the x from begin to end. Each is
+// computed once and serves three voxels.
+template <typename T, int Dim, typename F>
+NEC_INLINE void fill_columns(int64_t begin, int64_t end, T* const (&columns)[3], const F& column) {
+  T *const smooth = columns[0], *const along_z = columns[1], *const along_y = columns[2];
+  for (int64_t x = begin; x < end; x += Lanes<T>::size) {
+    const auto c = column(x);
+    store(c.smooth, smooth + x);
+    store(c.z, along_z + x);
+    if constexpr (Dim == 3) store(c.y, along_y + x);
+  }
+}
+
+template <int Dim, class S, typename T>
+NEC_INLINE typename S::template Column<Lanes<T>> column_at(T* const (&columns)[3], int64_t x) {
+  using N = Lanes<T>;
+  return {load<N>(columns[0] + x), load<N>(columns[1] + x),
+          Dim == 3 ? load<N>(columns[2] + x) : N(0)};
+}
+
 // `A` is the type of the arithmetic: T, or a wider one for the rare row that needs it. Where all
 // axes have the same spacing, no difference needs a factor: t depends on the ratio of differences
 // to eps alone, so eps takes it.
 template <typename T, typename A, int Dim, Operator Op, Formula F, Gradients Wanted, bool Isotropic>
 bool cotangent_row(const CotangentRow<T>& r) {
+  using N = Number<T, A>;
+  using S = Stencil<Op>;
+  constexpr bool has_columns = !S::on_axes && std::is_same_v<T, A>;
   const RowPointers<T, 3> input(r.input), target(r.target);
   const T *eps_input = r.eps_input, *eps_target = r.eps_target, *weight = r.weight;
   T *value = r.value, *by_eps_input = r.by_eps[0], *by_eps_target = r.by_eps[1];
   T *cotangent_input[3], *cotangent_target[3];
-  A axis_scale[3];
-  const A gradient_scale = A(r.gradient_scale);
-  [[maybe_unused]] const A eps_scale = A(r.eps_scale);
-  const FormFactors<A> form{A(r.form.square), A(r.form.linear), A(r.form.absolute),
+  N axis_scale[3];
+  const N gradient_scale = A(r.gradient_scale);
+  [[maybe_unused]] const N eps_scale = A(r.eps_scale);
+  const FormFactors<N> form{A(r.form.square), A(r.form.linear), A(r.form.absolute),
                             A(r.form.augmented), A(r.form.cross)};
   for (int k = 0; k < 3; ++k) {
     cotangent_input[k] = r.cotangent_input[k];
     cotangent_target[k] = r.cotangent_target[k];
     axis_scale[k] = A(r.axis_scale[k]);
   }
-  // As wide as a T: another width would cost a conversion per vector.
-  using Flag = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
-  Flag outside = 0;
-  const int64_t length =
-      r.length / kLanes * kLanes;  // tells the compiler that there is no remainder
-  NEC_IVDEP
-  for (int64_t x = 0; x < length; ++x) {
-    const auto gradient = [&](const RowPointers<T, 3>& rows) NEC_INLINE_LAMBDA {
-      Vec<Dim, A> g =
-          Stencil<Op>::template gradient<Dim, A>([&](int dz, int dy, int dx) NEC_INLINE_LAMBDA {
-            return rows.row[dz + 1][dy + 1][x + dx];
+  if constexpr (has_columns) {
+    const auto fill = [&](const RowPointers<T, 3>& rows, int image) NEC_INLINE_LAMBDA {
+      fill_columns<T, Dim>(
+          -N::size, r.length + 1, r.columns[image], [&](int64_t x) NEC_INLINE_LAMBDA {
+            return S::template column<Dim, N>([&](int dz, int dy) NEC_INLINE_LAMBDA {
+              return load<N>(rows.row[dz + 1][dy + 1] + x);
+            });
           });
+    };
+    fill(input, 0);
+    fill(target, 1);
+  }
+  Truth<N> in_range = N(A(0)) < N(A(1));
+  N sum = A(0);
+  for (int64_t x = 0; x < r.length; x += NumberSize<N>::value) {
+    const auto gradient = [&](const RowPointers<T, 3>& rows, int image) NEC_INLINE_LAMBDA {
+      Vec<Dim, N> g;
+      if constexpr (has_columns) {
+        const auto& columns = r.columns[image];
+        g = S::template across<Dim, N>(column_at<Dim, S>(columns, x - 1),
+                                       column_at<Dim, S>(columns, x),
+                                       column_at<Dim, S>(columns, x + 1));
+      } else {
+        g = S::template gradient<Dim, N>([&](int dz, int dy, int dx) NEC_INLINE_LAMBDA {
+          return load<N>(rows.row[dz + 1][dy + 1] + x + dx);
+        });
+      }
       if constexpr (!Isotropic) {
         for (int k = 0; k < Dim - 1; ++k) g.v[k] *= axis_scale[k];
       }
       return g;
     };
-    const Vec<Dim, A> d = gradient(input), e = gradient(target);
-    const Term<A> term = ngf_term<F>(d, e, A(eps_input[x]), A(eps_target[x]), form);
-    outside |= term.in_range ? Flag(0) : Flag(1);
-    value[x] = T(term.value);
+    const Vec<Dim, N> d = gradient(input, 0), e = gradient(target, 1);
+    const Term<N> term = ngf_term<F>(d, e, load<N>(eps_input + x), load<N>(eps_target + x), form);
+    in_range = in_range & term.in_range;
+    store(term.value, value + x);
+    const N w = load<N>(weight + x);
+    sum += w * term.value;
     if constexpr (has_any_form(F)) {
-      const A scale = A(weight[x]) * eps_scale;
-      by_eps_input[x] = T(scale * term.by_eps_d);
-      by_eps_target[x] = T(scale * term.by_eps_e);
+      const N scale = w * eps_scale;
+      store(scale * term.by_eps_d, by_eps_input + x);
+      store(scale * term.by_eps_e, by_eps_target + x);
     }
-    const A scale = A(weight[x]) * gradient_scale, cross = scale * term.cross;
-    const A self_d = scale * term.self_d, self_e = scale * term.self_e;
+    const N scale = w * gradient_scale, cross = scale * term.cross;
+    const N self_d = scale * term.self_d, self_e = scale * term.self_e;
 #pragma GCC unroll 3
     for (int k = 0; k < Dim; ++k) {
-      const A axis = Isotropic || k == Dim - 1 ? A(1) : axis_scale[k];
+      const auto put = [&](N component, T* row) NEC_INLINE_LAMBDA {
+        if (!Isotropic && k < Dim - 1) component *= axis_scale[k];
+        store(component, row + x);
+      };
       if constexpr (Wanted != Gradients::none)
-        cotangent_input[k][x] = T(axis * cotangent(cross, e.v[k], self_d, d.v[k]));
+        put(cotangent(cross, e.v[k], self_d, d.v[k]), cotangent_input[k]);
       if constexpr (Wanted == Gradients::both)
-        cotangent_target[k][x] = T(axis * cotangent(cross, d.v[k], self_e, e.v[k]));
+        put(cotangent(cross, d.v[k], self_e, e.v[k]), cotangent_target[k]);
     }
   }
-  return outside == 0;
+  *r.sum = total(sum);
+  return all(in_range);
 }
 
 template <typename T, int Dim, Operator Op>
 void adjoint_row(const AdjointRow<T>& r) {
+  using N = Lanes<T>;
   using S = Stencil<Op>;
   const RowPointers<T, 3> rows(r.cotangent);
-  const T sign_below = r.sign_y[0], sign_above = r.sign_y[1];
-  const T own_in_plane = r.own_taps[0], own_along_z = r.own_taps[1];
+  const N sign_below = r.sign_y[0], sign_above = r.sign_y[1];
+  const N own_in_plane = r.own_taps[0], own_along_z = r.own_taps[1];
   T *carried = r.carried, *running = r.running, *gradient = r.gradient;
-#pragma omp simd
-  for (int64_t x = r.begin; x < r.end; ++x) {
-    const PlaneAdjoint<T> p =
-        S::template plane_adjoint<Dim, T>([&](int axis, int dy, int dx) NEC_INLINE_LAMBDA {
-          const T value = rows.row[axis][dy + 1][x + dx];
-          if (Dim == 2 || axis != 1 || dy == 0) return value;
-          return (dy < 0 ? sign_below : sign_above) * value;
-        });
-    T below = running[x], above = T(S::along_z_taps[0]) * p.along_z;
-    if constexpr (S::along_z_taps[2] != 0) below += T(S::along_z_taps[2]) * p.along_z;
-    if constexpr (S::in_plane_taps[0] != 0) {
-      below += T(S::in_plane_taps[2]) * p.in_plane;
-      above += T(S::in_plane_taps[0]) * p.in_plane;
+  const auto cotangent = [&](int axis, int dy, int64_t x) NEC_INLINE_LAMBDA {
+    const N value = load<N>(rows.row[axis][dy + 1] + x);
+    if (Dim == 2 || axis != 1 || dy == 0) return value;
+    return (dy < 0 ? sign_below : sign_above) * value;
+  };
+  if constexpr (!S::on_axes) {
+    fill_columns<T, Dim>(r.begin - N::size, r.end + 1, r.columns, [&](int64_t x) NEC_INLINE_LAMBDA {
+      return S::template adjoint_column<Dim, N>(
+          [&](int axis, int dy) NEC_INLINE_LAMBDA { return cotangent(axis, dy, x); });
+    });
+  }
+  for (int64_t x = r.begin; x < r.end; x += N::size) {
+    PlaneAdjoint<N> p;
+    if constexpr (S::on_axes) {
+      p = S::template plane_adjoint<Dim, N>(
+          [&](int axis, int dy, int dx) NEC_INLINE_LAMBDA { return cotangent(axis, dy, x + dx); });
+    } else {
+      p = S::template adjoint_across<Dim, N>(column_at<Dim, S>(r.columns, x - 1),
+                                             column_at<Dim, S>(r.columns, x),
+                                             column_at<Dim, S>(r.columns, x + 1));
     }
-    gradient[x] = below;
-    running[x] = carried[x] + own_in_plane * p.in_plane + own_along_z * p.along_z;
-    carried[x] = above;
+    N below = load<N>(running + x), above = N(T(S::along_z_taps[0])) * p.along_z;
+    if constexpr (S::along_z_taps[2] != 0) below += N(T(S::along_z_taps[2])) * p.along_z;
+    if constexpr (S::in_plane_taps[0] != 0) {
+      below += N(T(S::in_plane_taps[2])) * p.in_plane;
+      above += N(T(S::in_plane_taps[0])) * p.in_plane;
+    }
+    store(load<N>(carried + x) + own_in_plane * p.in_plane + own_along_z * p.along_z, running + x);
+    store(above, carried + x);
+    if (x + N::size <= r.end) {
+      store(below, gradient + x);
+    } else {  // the user's row may end here
+      T rest[N::size];
+      store(below, rest);
+      for (int64_t i = x; i < r.end; ++i) gradient[i] = rest[i - x];
+    }
   }
 }
 
-// Summed in double, in a fixed number of running sums: the order depends on the instruction set and
-// on nothing else.
+// Of a row of which only a part counts. Summed in double, in a fixed number of running sums: the
+// order depends on the instruction set and on nothing else.
 template <typename T>
 double weighted_sum(const T* values, const T* weight, int64_t n) {
   double sum = 0;

@@ -5,6 +5,7 @@
 // NEON on ARM), and the wide rows, which are too rare to be worth more than one copy.
 
 #include "capability.h"
+#define NEC_LANE_BYTES 16
 #include "row_kernels.inl"
 
 namespace nec::cpu {

@@ -8,6 +8,8 @@
 #include "capability.h"
 
 #if NEC_X86_64_LEVELS
+#include <immintrin.h>
+
 #include <cfloat>
 #include <cstdint>
 #include <type_traits>
@@ -18,6 +20,7 @@
 #else
 #pragma GCC target("arch=x86-64-v4,prefer-vector-width=512")
 #endif
+#define NEC_LANE_BYTES 64
 #include "row_kernels.inl"
 
 namespace nec::cpu {
