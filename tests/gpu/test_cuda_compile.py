@@ -13,7 +13,6 @@ from package.test_compile import (  # noqa: F401
     test_dynamic_shapes_are_compiled_once,
     test_fullgraph,
     test_inductor_with_neighbours_in_the_graph,
-    test_layouts,
     test_module_compiles,
     test_opcheck,
     test_tensors_without_data,

@@ -54,7 +54,7 @@ def check(case: Case, dtype: torch.dtype, **options: Any) -> None:
 
 @covering(case=VOLUMES, dtype=DTYPES, maps=[False, True], options=FORMULAS)
 def test_volumes(case: Case, dtype: torch.dtype, maps: bool, options: dict[str, Any]) -> None:
-    check(case, dtype, **options, **(maps_of(case) if maps else {}))
+    check(case, dtype, **options, **maps_of(case, maps))
 
 
 @pytest.mark.parametrize("ndim", SIZES)
