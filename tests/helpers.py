@@ -235,13 +235,16 @@ def allocations(function: Callable[[], Any]) -> tuple[int, int, Any]:
     return peak, level, result
 
 
-def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_python(
+    *arguments: str, output: Any = subprocess.PIPE, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run a fresh interpreter, which chooses anew what a process chooses once."""
     return subprocess.run(
         [sys.executable, *arguments],
         env={**os.environ, **environment},
         cwd=ROOT,
-        capture_output=True,
+        stdout=output,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=600,
         check=False,

@@ -20,14 +20,11 @@ from nec_ext import _autograd, _devices, _ops
 from nec_ext.__main__ import main
 from nec_ext._devices import reason_without_kernels
 
-KEYS = {"version", "commit", "torch", "compiler", "cuda", "cuda_architectures"}
-KEYS |= {"cpu_capabilities", "cpu_capability"}
 NAMES = ("NGFLoss", "build_info", "estimate_eps", "ngf_field", "ngf_loss", "reference")
 
 
 def test_build_info() -> None:
     info = nec_ext.build_info()
-    assert info.keys() >= KEYS
     assert info["version"] == nec_ext.__version__ == importlib.metadata.version("nec_ext")
     assert info["version"].partition("+g")[2] == (info["commit"] or "")
     assert info["torch"] == torch.__version__

@@ -12,9 +12,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 pytest.importorskip("build")
-ROOT = Path(__file__).resolve().parents[2]
 if not (ROOT / ".git").exists() or shutil.which("git") is None:
     pytest.skip("needs a git checkout", allow_module_level=True)
 
