@@ -82,7 +82,7 @@ def test_without_its_extension(tmp_path: Path) -> None:
         assert sentence in printed
 
 
-# --- Commands whose output nobody reads any more end quietly ---------------------------------------
+# --- Commands whose output nobody reads any more end quietly --------------------------------------
 
 # Without torch, as nec_ext._console it is the same.
 START = "from benchmarks.console import run_command\n"

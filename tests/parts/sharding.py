@@ -89,12 +89,12 @@ def held_after_backward(shape: tuple[int, ...], times: int) -> list[bool]:
     return [image() is not None for image in alive]
 
 
-def fail_in_rank_1(shape: tuple[int, ...], how: str) -> float:
+def fail_in_rank_1(shape: tuple[int, ...], dies: bool) -> float:
     """Fail in rank 1 while the others compute a loss, in a group with little patience."""
     group = dist.new_group(timeout=timedelta(seconds=3))
     dist.barrier()
     if dist.get_rank() == 1:
-        if how == "dies":
+        if dies:
             os._exit(1)
         raise ArithmeticError("somewhere else, as a training does")
     loss: Tensor = nec_ext.distributed.ngf_loss(torch.rand(shape), torch.rand(shape), group=group)
