@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -38,15 +37,10 @@ from inputs import (
     strided,
     transposed,
 )
-from torch import Tensor
 
 import nec_ext
 
 SINGLE_AND_DOUBLE = DTYPES[:2]
-
-
-def spacing_of(case: Case) -> list[float]:
-    return [0.7, 1.3, 2.5][: len(case.shape) - 2]
 
 
 def maps_of(case: Case, wanted: bool) -> dict[str, Any]:
@@ -57,7 +51,8 @@ def maps_of(case: Case, wanted: bool) -> dict[str, Any]:
         "eps": transposed(0.05 + 0.2 * torch.rand(case.shape, generator=rng)),
         "target_eps": 0.05 + 0.2 * torch.rand(case.shape[2:], generator=rng),
         "mask": torch.rand(case.shape, generator=rng),
-        "spacing": spacing_of(case),
+        "spacing": [0.7, 1.3, 2.5][: len(case.shape) - 2],  # of the tensor's axes, not the memory's
+        "weight": 1.7,
     }
 
 
@@ -84,80 +79,6 @@ def test_short_axes(
 ) -> None:
     images = case._replace(layout=layout, target_layout=target_layout).images()
     check_fused(*images, **options, **maps_of(case, maps))
-
-
-# Functions from random numbers of the images' shape to an eps.
-EPS: dict[str, Callable[[Tensor], float | Tensor]] = {
-    "scalar": lambda real: 0.07,
-    "0-dim": lambda real: real.flatten()[0],
-    "per_sample": lambda real: real[(slice(None), *(slice(1),) * (real.dim() - 1))],
-    "per_channel": lambda real: real[(0, slice(None), *(slice(1),) * (real.dim() - 2))],
-    "per_voxel": lambda real: real,
-    "per_row": lambda real: real[:1, :1, ..., :1],
-    "per_x": lambda real: real[(0,) * (real.dim() - 1)],
-    "float16": lambda real: real.half(),
-    "bfloat16": lambda real: real.bfloat16(),
-    "int64": lambda real: (10 * real).long() + 1,
-}
-
-
-# Functions from random numbers of the images' shape to a mask.
-MASKS: dict[str, Callable[[Tensor], Tensor]] = {
-    "bool": lambda real: real > 0.4,
-    "float32": lambda real: real,
-    "float16": lambda real: real.half(),
-    "bfloat16": lambda real: real.bfloat16(),
-    "uint8": lambda real: (4 * real).byte(),
-    "int64": lambda real: (4 * real).long(),
-    "one_channel": lambda real: real[:, :1] > 0.4,
-    "space_only": lambda real: real[0, 0] > 0.4,
-    "per_image": lambda real: real[(..., *(slice(1),) * (real.dim() - 2))],
-    "per_x": lambda real: real[(0,) * (real.dim() - 1)],
-    "0-dim": lambda real: real.flatten()[0],
-    "transposed": transposed,
-    "channels_last": channels_last,
-    "expanded": lambda real: real[:1, :1].expand(real.shape),
-}
-
-
-PERMUTED = by_name("transposed_2d", "transposed_3d", "two_layouts_3d", "channels_last_3d")
-
-
-@covering(
-    case=[*SMALL, *PERMUTED],
-    dtype=SINGLE_AND_DOUBLE,
-    eps=[*EPS],
-    target_eps=[None, *EPS],
-    spacing=["float", "int", "list", "tuple"],
-    mask=[None, *MASKS],
-    options={
-        **FORMULAS,
-        "wanted": WANTED,
-        "reduction": REDUCTIONS,
-        "weight": [1, 3.0, -2.5, 1e-3, 0.0],
-    },
-)
-def test_options(
-    case: Case,
-    dtype: torch.dtype,
-    eps: str,
-    target_eps: str | None,
-    spacing: str,
-    mask: str | None,
-    options: dict[str, Any],
-) -> None:
-    def real(name: str) -> Tensor:
-        return torch.rand(case.shape, generator=generator(name))
-
-    per_axis = spacing_of(case)  # follows the axes of the tensor, not those of the memory
-    check_fused(
-        *case.images(dtype),
-        eps=EPS[eps](0.05 + 0.3 * real("eps")),
-        target_eps=None if target_eps is None else EPS[target_eps](0.1 + 0.6 * real("target_eps")),
-        spacing={"float": 1.7, "int": 2, "list": per_axis, "tuple": tuple(per_axis)}[spacing],
-        mask=None if mask is None else MASKS[mask](real("mask")),
-        **options,
-    )
 
 
 @covering(
