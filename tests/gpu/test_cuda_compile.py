@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-import gpu  # noqa: F401
 import pytest
+from gpu import gpu_by_default  # noqa: F401
 from package.test_compile import (  # noqa: F401
     fresh_compiler,
     test_bad_values_are_nan_where_python_may_not_look,

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import importlib
 
-import gpu  # noqa: F401
 import pytest
+from gpu import gpu_by_default  # noqa: F401
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("gpu_by_default")]
 

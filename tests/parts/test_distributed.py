@@ -19,7 +19,7 @@ from helpers import (
     expected_result,
     random_upstream,
 )
-from inputs import Case, channels_last, generator, noise, transposed
+from inputs import Case, Layout, channels_last, contiguous, generator, noise, transposed
 from ranks import Ranks
 from torch import Tensor
 
@@ -76,25 +76,24 @@ SPLITS = [
 ]
 
 
-def images_of(split: Split) -> tuple[Tensor, Tensor]:
-    return Case("split", split.shape).images(torch.float64)
+def images_of(split: Split, layout: Layout = contiguous) -> tuple[Tensor, Tensor]:
+    return Case("split", split.shape, layout=layout).images(torch.float64)
 
 
 @covering(
-    split=SPLITS, formula=FORMULAS, wanted=WANTED, reduction=["mean", "sum"], mapped=[False, True]
+    split=SPLITS,
+    layout=[contiguous, transposed, channels_last],
+    options={**FORMULAS, "reduction": ["mean", "sum"]},
+    wanted=WANTED,
+    mapped=[False, True],
 )
 def test_whole_loss_and_slices_of_its_gradient(
-    ranks: Ranks, split: Split, formula: dict[str, str], wanted: str, reduction: str, mapped: bool
+    ranks: Ranks, split: Split, layout: Layout, options: dict[str, Any], wanted: str, mapped: bool
 ) -> None:
-    options: dict[str, Any] = {**formula, "reduction": reduction}
     if mapped:
-        options |= {
-            **maps(split.shape, "eps", "mask"),
-            "target_eps": 0.3,
-            "spacing": [0.7, 1.3, 2.5][: len(split.shape) - 2],
-            "weight": 1.7,
-        }
-    check_split(ranks, images_of(split), split.sizes, split.dim, wanted, **options)
+        options = {**options, **maps(split.shape, "eps", "mask"), "target_eps": 0.3, "weight": 1.7}
+        options["spacing"] = [0.7, 1.3, 2.5][: len(split.shape) - 2]
+    check_split(ranks, images_of(split, layout), split.sizes, split.dim, wanted, **options)
 
 
 @pytest.mark.parametrize(
@@ -124,13 +123,6 @@ def test_dtypes(ranks: Ranks, split: Split, dtypes: tuple[torch.dtype, torch.dty
     options = maps(split.shape, "eps", "mask")
     options["mask"] = options["mask"] > 0.5
     check_split(ranks, images, split.sizes, split.dim, **options)
-
-
-@pytest.mark.parametrize("layout", [transposed, channels_last])
-def test_layouts(ranks: Ranks, layout: Any) -> None:
-    for split in SPLITS[1:4]:
-        images = tuple(layout(image) for image in images_of(split))
-        check_split(ranks, images, split.sizes, split.dim, operator="sobel")  # type: ignore[arg-type]
 
 
 def test_maps_of_fewer_axes(ranks: Ranks) -> None:
