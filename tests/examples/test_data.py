@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from brats_files import NAMES, by_hand, options, save, volume
-from brats_runs import assert_equal, random_volumes
+from brats_runs import NAMES, assert_equal, by_hand, data_options, random_volumes, save, volume
 from covering import covering
 from torch import Tensor
 
@@ -35,7 +34,7 @@ BOX = slice(2, 14), slice(3, 14), slice(0, 6)  # around the voxels of a T1 and i
 
 
 def test_groups_are_those_of_the_sorted_subjects_and_normalized_as_in_the_paper(root: Path) -> None:
-    data = load_data(options(root))
+    data = load_data(data_options(root))
     groups = [data.source, data.target, data.validation, data.test]
     assert [images.names for images in groups] == [NAMES[:1], NAMES[1:3], NAMES[3:4], NAMES[4:]]
     for images in groups:
@@ -56,16 +55,16 @@ def test_percentiles_of_a_volume_of_the_foreground_and_others(root: Path) -> Non
         ({"percentile_mask": "foreground"}, by_hand(slices, slices[slices > 0])),
         ({"lower": 5.0, "upper": 90.0}, by_hand(slices, slices, 5, 90)),
     ):
-        found = load_data(options(root, **changes)).source.t1[0, 0]
+        found = load_data(data_options(root, **changes)).source.t1[0, 0]
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_crop_is_the_centre_after_the_percentiles(root: Path) -> None:
-    whole, part = (load_data(options(root, crop=n, size=n or 16)).source for n in (0, 8))
+    whole, part = (load_data(data_options(root, crop=n, size=n or 16)).source for n in (0, 8))
     assert torch.equal(part.t1, whole.t1[..., 4:12, 4:12])
     assert torch.equal(part.brain, whole.brain[..., 4:12, 4:12])
     assert part.spacing == whole.spacing == 1
-    assert load_data(options(root, crop=8, size=16)).source.spacing == 0.5
+    assert load_data(data_options(root, crop=8, size=16)).source.spacing == 0.5
 
 
 def test_slices_of_a_range_without_the_empty_ones(root: Path) -> None:
@@ -73,7 +72,7 @@ def test_slices_of_a_range_without_the_empty_ones(root: Path) -> None:
     voxels[:, :, 3:] = 0
     save(root / T2, voxels)
     with pytest.warns(UserWarning, match=r"train_t1: 2 slices.*slice 3 of .*00003.*-t1n.nii.gz"):
-        data = load_data(options(root, slices="1:6:2"))
+        data = load_data(data_options(root, slices="1:6:2"))
     assert data.source.names == [f"{NAMES[0]}_s001"]
     assert data.target.names == [f"{name}_s{k:03d}" for name in NAMES[1:3] for k in (1, 3, 5)]
     assert data.target.subjects == [NAMES[1]] * 3 + [NAMES[2]] * 3
@@ -82,20 +81,20 @@ def test_slices_of_a_range_without_the_empty_ones(root: Path) -> None:
 
 
 def test_images_come_from_the_cache(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = load_data(options(root))
+    first = load_data(data_options(root))
     read: list[str] = []
     real = sources.read_pair
     monkeypatch.setattr(
         sources, "read_pair", lambda *paths: read.append(paths[0].name) or real(*paths)
     )
-    assert_equal(asdict(load_data(options(root))), asdict(first))
+    assert_equal(asdict(load_data(data_options(root))), asdict(first))
     assert not read
-    load_data(options(root, upper=98.0))
+    load_data(data_options(root, upper=98.0))
     assert len(read) == 5
     save(root / T1, volume(77))
-    assert not torch.equal(load_data(options(root)).source.t1, first.source.t1)
+    assert not torch.equal(load_data(data_options(root)).source.t1, first.source.t1)
     os.utime(root / NAMES[4] / f"{NAMES[4]}-t2w.nii.gz")  # a newer file of the same size
-    load_data(options(root))
+    load_data(data_options(root))
     assert read[5:] == [Path(T1).name, f"{NAMES[4]}-t1n.nii.gz"]
 
 
@@ -114,7 +113,7 @@ def test_volumes_are_normalized_whole_and_cropped_to_the_brain(root: Path) -> No
     larger = [np.pad(volume(k), ((4, 0), (0, 2), (1, 0))) for k in (76, 77)]  # of another shape
     for kind, voxels in zip(("t1n", "t2w"), larger, strict=True):
         save(root / NAMES[2] / f"{NAMES[2]}-{kind}.nii.gz", voxels)
-    data = load_data(options(root, dimensions=3))
+    data = load_data(data_options(root, dimensions=3))
     assert data.target.names == data.target.subjects == NAMES[1:3]
     assert [image.shape for image in data.target.t2] == [(1, 12, 11, 6)] * 2
     np.testing.assert_allclose(data.source.t1[0][0], by_hand(volume(0), volume(0))[BOX], atol=1e-6)
@@ -128,7 +127,7 @@ def test_volumes_of_another_spacing(root: Path) -> None:
     smooth[2:14, 2:14] = 100 + np.arange(12)[:, None, None]
     for path in root.glob("*/*.nii.gz"):
         save(path, smooth, np.diag([-1.0, -1, 2, 1]))
-    images = load_data(options(root, dimensions=3, spacing=2.0)).source
+    images = load_data(data_options(root, dimensions=3, spacing=2.0)).source
     assert images.t1[0].shape == images.brain[0].shape == (1, 6, 6, 6)
     assert images.spacing == 2.0
     low, high = np.percentile(smooth, [1, 99])
@@ -140,7 +139,7 @@ def test_split_from_a_file(root: Path, tmp_path: Path) -> None:
     path = tmp_path / "split.json"
     groups = {"train_t1": NAMES[4:], "train_t2": NAMES[:2], "val": NAMES[2:3]}
     path.write_text(json.dumps(groups | {"test": {"n": 1, "ids": NAMES[3:4]}}))
-    data = load_data(options(root, split=str(path)))
+    data = load_data(data_options(root, split=str(path)))
     found = [images.names for images in vars(data).values()]
     assert found == [NAMES[4:], NAMES[:2], NAMES[2:3], NAMES[3:4]]
     for test, message in (
@@ -150,13 +149,13 @@ def test_split_from_a_file(root: Path, tmp_path: Path) -> None:
     ):
         path.write_text(json.dumps(groups | test))
         with pytest.raises(DataError, match=message):
-            load_data(options(root, split=str(path)))
+            load_data(data_options(root, split=str(path)))
 
 
 def test_a_patient_in_training_and_elsewhere_is_worth_a_warning(root: Path) -> None:
     (root / NAMES[4]).rename(root / "BraTS-GLI-00020-001")
     with pytest.warns(UserWarning, match="BraTS-GLI-00020 is in training and in val"):
-        split.split_subjects(options(root))
+        split.split_subjects(data_options(root))
 
 
 def truncated(root: Path) -> None:
@@ -188,7 +187,7 @@ def test_damage_is_named_in_one_sentence(
 ) -> None:
     damage(root)
     with pytest.raises(DataError, match=message) as raised:
-        load_data(options(root))
+        load_data(data_options(root))
     assert "\n" not in str(raised.value)
 
 
@@ -202,7 +201,7 @@ def test_options_are_refused(root: Path) -> None:
         ({"data": None}, "split divides the subjects of data"),
     ):
         with pytest.raises(ValueError, match=message):
-            load_data(options(root, **changes))
+            load_data(data_options(root, **changes))
 
 
 # --- From images to batches -----------------------------------------------------------------------

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from brats_files import SHAPE, by_hand, save, volume
-from brats_runs import random_images, small_options
+from brats_runs import SHAPE, by_hand, random_images, save, small_options, volume
 from covering import covering
 from monai.losses import PatchAdversarialLoss
 from torch import Tensor, nn

@@ -14,8 +14,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from brats_files import NAMES, by_hand, options, save_subjects, volume
-from brats_runs import TINY, VOLUMES, as_words
+from brats_runs import NAMES, TINY, VOLUMES, as_words, by_hand, data_options, save_subjects, volume
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
@@ -91,7 +90,7 @@ def test_page_and_csv(runs: dict[str, Known], tmp_path: Path) -> None:
 def test_numbers_from_the_files_by_hand(runs: dict[str, Known], root: Path, tmp_path: Path) -> None:
     protocol = MetricOptions(histogram="none", blur=0.8)
     for name, changes in (("slice", {"crop": 12, "size": 12}), ("volume", {"dimensions": 3})):
-        runs[name] = Known(name, 0, -0.5, options(root, **changes), protocol)
+        runs[name] = Known(name, 0, -0.5, data_options(root, **changes), protocol)
         if name == "volume":  # larger than the window of SSIM
             save_subjects(root, (16, 16, 12))
         assert evaluate.main([name, "--out", name]) == 0

@@ -110,18 +110,10 @@ class Tree:
 
     def _first_failure(self, test: str) -> str | None:
         self._build(test)
-        command = [sys.executable, "-m", "pytest", *OPTIONS, test]
-        if test.endswith(".cpp"):
-            command = [
-                "ctest",
-                "--test-dir",
-                "build-cpp",
-                "--stop-on-failure",
-                "-R",
-                Path(test).stem,
-            ]
+        ctest = ["ctest", "--test-dir", "build-cpp", "--stop-on-failure", "-R", Path(test).stem]
+        pytest = [sys.executable, "-m", "pytest", *OPTIONS, test]
         try:
-            result = self._run(*command)
+            result = self._run(*(ctest if test.endswith(".cpp") else pytest))
         except subprocess.TimeoutExpired:
             return f"{test} (without end)"
         if test.endswith(".cpp"):
