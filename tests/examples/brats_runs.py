@@ -79,17 +79,15 @@ def random_volumes() -> Data:
 
     def images(count: int, seed: int) -> ImageSet:
         generator = torch.Generator().manual_seed(seed)
-        t1, t2, brain = [], [], []
+        volumes = []
         for k in range(count):
             coarse = torch.rand(2, 1, 6, 6, 6, generator=generator) * 2 - 1
             shape = 21 + k, 24 - k, 13 + seed % 7
-            pair = torch.nn.functional.interpolate(coarse, shape, mode="trilinear")
-            pair[..., :4] = -1
-            t1.append(pair[0])
-            t2.append(pair[1])
-            brain.append(pair[0] > -1)
+            t1, t2 = torch.nn.functional.interpolate(coarse, shape, mode="trilinear")
+            t1[..., :4] = t2[..., :4] = -1
+            volumes.append((t1, t2, t1 > -1))
         names = [f"random-{seed}-{k}" for k in range(count)]
-        return ImageSet(names, t1, t2, brain, None, 1.0)
+        return ImageSet(names, *map(list, zip(*volumes, strict=True)), None, 1.0)
 
     return Data(*(images(count, 10 * k) for k, count in enumerate((4, 3, 2, 2))))
 
@@ -116,7 +114,11 @@ def run_file(folder: Path) -> dict[str, Any]:
 
 
 def lines(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open(newline="") as file:
+    return read_csv(folder / "metrics.csv")
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 

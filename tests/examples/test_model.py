@@ -21,11 +21,7 @@ from torch import Tensor, nn
 
 from examples.brats.data.options import DataOptions
 from examples.brats.model.inference import synthesize
-from examples.brats.model.networks import (
-    ResNetGenerator,
-    make_discriminator,
-    make_generator,
-)
+from examples.brats.model.networks import ResNetGenerator, make_discriminator, make_generator
 from examples.brats.model.objectives import (
     ImagePool,
     adversarial_loss,

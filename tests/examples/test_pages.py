@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,17 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from brats_runs import NAMES, TINY, VOLUMES, as_words, by_hand, data_options, save_subjects, volume
+from brats_runs import (
+    NAMES,
+    TINY,
+    VOLUMES,
+    as_words,
+    by_hand,
+    data_options,
+    read_csv,
+    save_subjects,
+    volume,
+)
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
@@ -65,11 +74,6 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Known]:
     for module in (tables, evaluate):
         monkeypatch.setattr(module, "load_generator", load)
     return known
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_page_and_csv(runs: dict[str, Known], tmp_path: Path) -> None:

@@ -10,14 +10,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from brats_runs import (
-    SYSTEMS,
-    VOLUMES,
-    assert_equal,
-    make_learner,
-    pairs,
-    random_volumes,
-)
+from brats_runs import SYSTEMS, VOLUMES, assert_equal, make_learner, pairs, random_volumes
 from covering import covering
 from torch import Tensor, nn
 

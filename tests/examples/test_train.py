@@ -101,26 +101,21 @@ def test_best_checkpoint_is_the_best_validation(
 def test_only_the_paired_system_sees_pairs(tmp_path: Path) -> None:
     data = random_data()
 
-    def number(image: Tensor, known: Tensor) -> tuple[int, bool]:
-        (found,) = (
-            (k, flipped)
-            for k, one in enumerate(known)
-            for flipped in (False, True)  # left and right
-            if torch.equal(image, one.flip(1) if flipped else one)
-        )
-        return found
+    def number(image: Tensor, known: Tensor) -> int:
+        """Find an image or its mirror, left and right exchanged."""
+        return next(k for k, one in enumerate(known) if any(map(image.equal, (one, one.flip(1)))))
 
     for system in SYSTEMS:
         trainer = make_trainer(tmp_path / system, system, augment="flip")
-        seen = []
-        for step in range(6):
-            for source, target in zip(*trainer._batch(step), strict=True):
-                known = data.source.t2 if system == "pix2pix" else data.target.t2
-                seen.append((number(source, data.source.t1), number(target, known)))
         paired = system == "pix2pix"
-        assert paired == all(source == target for source, target in seen)
-        numbers = {(k, other) for (k, _), (other, _) in seen}
-        assert {k for k, _ in numbers} == set(range(6))
+        known = (data.source if paired else data.target).t2
+        numbers = {
+            (number(source, data.source.t1), number(target, known))
+            for step in range(6)
+            for source, target in zip(*trainer._batch(step), strict=True)
+        }
+        assert {source for source, _ in numbers} == set(range(6))
+        assert paired == all(source == target for source, target in numbers)
         assert paired == (len(numbers) == 6)
 
 
@@ -217,12 +212,27 @@ def test_what_was_written_after_the_checkpoint_is_dropped(tmp_path: Path) -> Non
     after_step(trainer, 6, mock.Mock(side_effect=MemoryError))
     with pytest.raises(MemoryError):
         trainer.fit()
-    assert [row["step"] for row in lines(tmp_path)] == ["0", "1", "2", "3", "4", "5"]
+    assert [row["step"] for row in lines(tmp_path)] == [
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+    ]
     assert run_file(tmp_path)["state"] == "failed"
     trainer = make_trainer(tmp_path, steps=6, validate_every=2, resume=True)
     assert trainer.step == 4
     trainer.fit()
-    assert [row["step"] for row in lines(tmp_path)] == ["0", "1", "2", "3", "4", "5", "6"]
+    assert [row["step"] for row in lines(tmp_path)] == [
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+        "6",
+    ]
 
 
 def test_checkpoints_that_cannot_be_used(run: tuple[Path, Any], tmp_path: Path) -> None:
