@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from pathlib import Path
@@ -35,33 +36,19 @@ import nec_ext
 TINY = [Case("tiny_2d", (1, 1, 3, 4)), Case("tiny_3d", (1, 1, 3, 2, 3))]
 BAD = [math.nan, math.inf, -math.inf]
 
-
-# Scale of the input, scale of the target, eps of both.
-SINGLE = [
-    *((scale, scale, 0.15) for scale in (1e18, 1e30, 3e38, 1e-30, 1e-38)),
-    *((scale, 1.0, 0.15) for scale in (1e18, 3e38, 1e-38)),
-    *((scale, scale, scale) for scale in (1e18, 1e30, 1e38, 1e-30, 1e-37)),
-    *((1.0, 1.0, eps) for eps in (1e-8, 1e-10, 1e-30, 1e8, 1e10, 1e30)),
-    *((1e-20, 1e20, 1.0), (1e-38, 1.0, 1e-30), (3e38, 3e38, 1e-30)),
-    *((1e-38, 1e-38, 1e30), (1e30, 1e-30, 1e-30)),
-    # eps is a Python float: the result is that of the limit.
-    *((1.0, 1.0, eps) for eps in (1e-50, 1e-300, 1e50, 1e300)),
-]
-DOUBLE = [
-    *((scale, scale, 0.15) for scale in (1e100, 1e300, 1.7e308, 1e-100, 1e-300, 1e-308)),
-    *((scale, scale, scale) for scale in (1e100, 1e300, 1e-100, 1e-300)),
-    *((1.0, 1.0, eps) for eps in (1e-58, 1e-62, 1e-300, 1e58, 1e62, 1e300)),
-    *((1e-300, 1e300, 1.0), (1.7e308, 1.7e308, 1e-300), (1e-308, 1e-308, 1e300)),
-]
-HALF = [
-    *((6e4, 6e4, 0.15), (1e-7, 1e-7, 0.15), (1e-3, 1e-3, 1e-3)),
-    *((1.0, 1.0, 1e-3), (6e4, 1e-7, 1.0), (1.0, 1.0, 1e30), (1.0, 1.0, 1e-300)),
-]
+# By dtype: scales of either image, and eps, a Python float: beyond the dtype's range the result is
+# that of the limit.
+RANGES = {
+    torch.float32: ([1e18, 3e38, 1e-38, 1.0], [0.15, 1e-10, 1e-30, 1e10, 1e30, 1e-300, 1e300]),
+    torch.bfloat16: ([3e38, 1e-38, 1.0], [0.15]),
+    torch.float16: ([6e4, 1e-7, 1.0], [0.15, 1e-3, 1e30]),
+    torch.float64: ([1.7e308, 1e-100, 1e-308, 1.0], [0.15, 1e-62, 1e58, 1e-300]),
+}
 SCALES = [
-    *((torch.float32, *scales) for scales in SINGLE),
-    *((torch.float16, *scales) for scales in HALF),
-    *((torch.bfloat16, *scales) for scales in SINGLE[:8]),
-    *((torch.float64, *scales) for scales in DOUBLE if HAS_WIDE_RANGE),
+    (dtype, *scales)
+    for dtype, (of_images, of_eps) in RANGES.items()
+    for scales in itertools.product(of_images, of_images, of_eps)
+    if HAS_WIDE_RANGE or dtype != torch.float64
 ]
 
 
