@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from brats_runs import SYSTEMS, read_csv
+from helpers import ROOT
 
 from examples.brats import paper, swap
 from examples.brats.options import Options, change, make_options, parse
@@ -17,6 +19,11 @@ from examples.brats.presets import PRESETS
 from examples.brats.train.__main__ import main
 
 pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+def test_examples_import_no_benchmarks() -> None:
+    for path in (ROOT / "examples").rglob("*.py"):
+        assert not re.search(r"^\s*(from|import) benchmarks\b", path.read_text("utf-8"), re.M), path
 
 
 def test_presets_survive_json() -> None:

@@ -27,12 +27,14 @@ from brats_runs import (
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
-from examples.brats import evaluate, paper
+from examples.brats import acceptance, evaluate, paper, studies
 from examples.brats.data.images import load_data
 from examples.brats.data.options import DataOptions
 from examples.brats.report import tables
 from examples.brats.report.metrics import MetricOptions, score, summary
 from examples.brats.train import __main__ as train
+from examples.brats.train.loop import Trainer
+from examples.brats.train.runs import Run, make_run
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -160,3 +162,31 @@ def test_systems_differ_in_nothing_but_themselves() -> None:
     for preset in paper.SLICE_PRESETS:
         planned = paper.plan(preset, [0], Path("out"), {})
         assert len({(run.options.data, run.options.metrics) for run in planned}) == 1
+
+
+def test_acceptance_and_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny runs, trained in this process: the criteria are all there, and most of them missed."""
+
+    def train_here(runs: list[Run], jobs: int) -> None:
+        for run in runs:
+            Trainer(run.options, load_data(run.options.data)).fit()
+
+    small = {**TINY, "steps": 1}
+    for module in (acceptance, studies):
+        monkeypatch.setattr(module, "train_all", train_here)
+    monkeypatch.setattr(studies, "STUDIES", {"tiny": studies.Study({"alone": ("nec", {})}, small)})
+    assert studies.main(["tiny", "--seeds", "0", "--out", str(tmp_path)]) == 0
+    page = (tmp_path / "tiny.md").read_text()
+    assert "| alone | nec | `data.size=32 " in page and "| alone | 1 |" in page
+
+    plan, tiny = paper.plan, lambda *given: make_run(*given, small)
+    monkeypatch.setattr(paper, "plan", lambda *given: plan(*given[:3], small))
+    monkeypatch.setattr(acceptance, "make_run", tiny)
+    monkeypatch.setattr(acceptance, "SEEDS", (0,))
+    monkeypatch.setattr(acceptance, "CURVE_STEPS", 2)
+    assert acceptance.main(["--out", str(tmp_path), "--jobs", "1"]) == 1
+    page = (tmp_path / "acceptance.md").read_text()
+    assert all(f"| C{number} | " in page for number in range(1, 13))
+    assert re.search(
+        r"\| fused / eager loss on the same images, 2 steps \| \S+ \| <= 0.0001 \| met", page
+    )
