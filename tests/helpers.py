@@ -36,8 +36,6 @@ TESTS = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
 
 
 class Result(NamedTuple):
-    """A loss and the gradients that were asked for."""
-
     loss: Tensor
     grad_input: Tensor | None
     grad_target: Tensor | None
@@ -104,7 +102,6 @@ def expected_result(
 
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
-    """torch with so many threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

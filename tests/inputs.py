@@ -101,8 +101,6 @@ Layout = Callable[[Tensor], Tensor]
 
 
 class Case(NamedTuple):
-    """A named pair of images."""
-
     name: str
     shape: tuple[int, ...]
     content: Callable[[tuple[int, ...], torch.Generator], tuple[Tensor, Tensor]] = noise
@@ -181,5 +179,4 @@ CASES = [
 
 
 def by_name(*names: str) -> list[Case]:
-    """Return the cases with these names."""
     return [case for case in [*CASES, *SHORT, *LARGE] if case.name in names]

@@ -44,7 +44,6 @@ VOLUMES = {"data.dimensions": 3, "data.patch": 16}
 
 
 def as_words(values: dict[str, object]) -> list[str]:
-    """Write options as on a command line."""
     texts = {k: ",".join(map(str, v)) if isinstance(v, tuple) else v for k, v in values.items()}
     return [f"{name}={text}" for name, text in texts.items()]
 

@@ -23,7 +23,6 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Make a folder of subjects."""
     from brats_runs import save_subjects  # which needs nibabel
 
     return save_subjects(tmp_path / "brats")

@@ -164,7 +164,6 @@ def truncated(root: Path) -> None:
 
 
 def files(*paths: str, voxels: np.ndarray, steps: tuple[float, ...] = (1, 1, 1)) -> Any:
-    """Make a function that replaces files."""
     affine = np.diag([-steps[0], -steps[1], steps[2], 1])
     return lambda root: [save(root / path, voxels, affine) for path in paths]
 

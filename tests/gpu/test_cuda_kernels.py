@@ -79,7 +79,6 @@ def test_any_problem(problem: dict[str, Any]) -> None:
 
 @pytest.fixture
 def memory_full_of_nan() -> Iterator[None]:
-    """Memory is filled with NaN when it is allocated."""
     torch.use_deterministic_algorithms(True)
     assert torch.empty(3, device=DEVICE).isnan().all()
     yield

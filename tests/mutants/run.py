@@ -44,12 +44,10 @@ class Mutant(NamedTuple):
 
     @property
     def needed(self) -> int:
-        """Return how many test files must see it."""
         return 1 if self.file.startswith("csrc/cuda/") else 2
 
 
 def load() -> list[Mutant]:
-    """Read all mutants."""
     return [
         Mutant(file, entry["line"], entry["becomes"], entry["reason"], tuple(entry["tests"]))
         for path in sorted(FOLDER.glob("*.toml"))
@@ -128,7 +126,6 @@ class Tree:
 
 
 def page(mutants: list[Mutant], killers: list[list[str]]) -> str:
-    """Write the results as Markdown."""
     dead = sum(len(names) >= m.needed for m, names in zip(mutants, killers, strict=True))
     lines = [
         "# Mutants",

@@ -33,7 +33,6 @@ TINIEST = [Case("tiniest_2d", (2, 1, 2, 3)), Case("tiniest_3d", (1, 1, 2, 2, 3))
 
 
 def tiny_problem(case: Case, wanted: str, **options: Any) -> tuple[Any, list[Tensor]]:
-    """Return a loss with maps as a function of the images, and these."""
     rng = generator("tiny")
     options["eps"] = 0.3 + torch.rand(case.shape, generator=rng, dtype=torch.float64)
     options["mask"] = torch.rand(case.shape[2:], generator=rng)

@@ -24,7 +24,6 @@ Sentences = list[tuple[Any, type[Exception], str]]  # of wrong values, after the
 
 
 def with_value(value: float) -> torch.Tensor:
-    """Return ones with one value among them."""
     tensor = torch.ones(SHAPE)
     tensor[1, 2, 3, 4] = value
     return tensor

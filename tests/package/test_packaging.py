@@ -43,14 +43,12 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 
 
 def source_files() -> list[str]:
-    """List the files of the project, tracked or about to be."""
     listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT)
     return [name for name in listed.splitlines() if (ROOT / name).is_file()]
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Build the sdist, and the wheel from it."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     for name in source_files():
         (source / name).parent.mkdir(parents=True, exist_ok=True)

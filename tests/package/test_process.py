@@ -64,7 +64,6 @@ def test_a_forked_child_computes() -> None:
 
 
 def imports(*folders: Path) -> list[str]:
-    """Return what each import prints."""
     result = run_python("-c", IMPORTS, *map(str, folders))
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()

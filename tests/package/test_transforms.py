@@ -75,7 +75,6 @@ def test_vmap_over_maps_and_masks() -> None:
 
 @pytest.mark.parametrize("argument", [0, 1])
 def test_jacrev(argument: int) -> None:
-    """A loss map and a gradient are differentiated."""
     images = torch.rand(2, *TINY, generator=generator("jacrev"), dtype=torch.float64)
     fused, plain = losses(reduction="none", operator="sobel")
     actual, expected = (jacrev(loss, argnums=argument)(*images) for loss in (fused, plain))

@@ -31,8 +31,6 @@ def _join(rank: int, count: int, folder: str) -> None:
 
 
 class Ranks:
-    """The processes of a group."""
-
     def __init__(self, count: int, folder: Path) -> None:
         context = mp.get_context("forkserver")
         context.set_forkserver_preload(["torch.distributed.tensor", "torch._dynamo"])
@@ -43,7 +41,6 @@ class Ranks:
         self._pids = [call.result(START_TIMEOUT) for call in self._calls(os.getpid)]
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """Return the results of all ranks."""
         return [call.result(TIMEOUT) for call in self._calls(function, *arguments)]
 
     def errors(self, function: Callable[..., Any], *arguments: Any) -> list[str]:

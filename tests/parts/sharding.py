@@ -212,7 +212,6 @@ def wrong_on_two_axes(kind: str) -> None:
 
 
 def refuse_distributed_tensors() -> None:
-    """Refuse DTensors of three ranks that do not fit."""
     mesh, image = mesh_of(3), torch.rand(3, 1, 6, 6)
     split, across, whole = (
         distribute_tensor(image, mesh, [placement])

@@ -28,7 +28,6 @@ SHAPE = (1, 2, 4, 5, 6)
 
 
 def maps(shape: tuple[int, ...], *names: str) -> dict[str, Tensor]:
-    """Return maps that differ in every voxel."""
     rng = generator("split maps")
     return {name: 0.1 + torch.rand(shape, generator=rng) for name in names}
 
@@ -146,7 +145,6 @@ def test_without_a_check(ranks: Ranks) -> None:
 
 
 def test_masks_of_zeros_and_small_weights(ranks: Ranks) -> None:
-    """Masks are 0 on one rank, and on all: there the loss and its gradient are 0."""
     split = SPLITS[2]
     mask = maps(split.shape, "mask")["mask"]
     mask[:, :, :7] = 0

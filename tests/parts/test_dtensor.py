@@ -21,7 +21,6 @@ SHAPE = (5, 3, 3, 6, 7)  # one plane for each of three ranks
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
-    """Start processes for a mesh of 2 x 2."""
     with closing(Ranks(4, tmp_path_factory.mktemp("four"))) as ranks:
         yield ranks
 

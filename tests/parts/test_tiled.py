@@ -115,7 +115,6 @@ def test_masks_of_zeros_and_small_weights(way: str) -> None:
 
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_files(tmp_path: Path, order: Any, way: str) -> None:
-    """Images and gradients are in files, of which the images may not be written."""
     shape, arrays, images = CASES[1].shape[2:], [], []
     for name, image in zip(("input", "target"), CASES[1].images(), strict=True):
         values = np.asarray(image[0, 0], order=order)
