@@ -186,47 +186,38 @@ READ_ONLY = np.zeros(IMAGE.shape, np.float32)
 READ_ONLY.flags.writeable = False
 SWAPPED = READ_ONLY.astype(READ_ONLY.dtype.newbyteorder())
 GRADIENT = torch.ones_like(IMAGE)
+LONG, SPARSE = READ_ONLY.astype(np.longdouble), IMAGE.int().to_sparse()
 FLOATS = "float32, float64, float16, bfloat16"
 WRITABLE = (
     "grad_input must be a tensor, or an array of numpy in native byte order with strides of whole "
-    "elements, none negative"
+    f"elements, none negative, got ndarray with strides {SWAPPED.strides}"
 )
-WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "no tiles": ({"tiles": 0}, "tiles must be at least 1, got 0"),
-    "both": ({"tiles": 1, "max_memory": 2**20}, "tiles and max_memory exclude each other"),
-    "memory": ({"max_memory": 3}, "max_memory must be at least"),
-    "a device": ({"device": "meta"}, "device must be a CPU or a CUDA GPU, got meta: it has no val"),
-    "an absent GPU": ({"device": "cuda:99"}, "device must be a"),
-    "eps": ({"eps": torch.tensor(0.0)}, "eps must be positive and finite"),
-    "per voxel": ({"reduction": "none"}, "reduction must be 'mean' or 'sum'"),
-    "a leaf": ({"input": IMAGE.clone().requires_grad_()}, "must not require a gradient"),
-    "a leaf as gradient": ({"grad_input": IMAGE.clone().requires_grad_()}, "without a gradient"),
-    "a shape": ({"grad_input": IMAGE[..., :3]}, "grad_input must have the shape and device"),
-    "an expanded one": ({"grad_input": GRADIENT[:1].expand_as(IMAGE)}, "must be writable, every"),
-    "a read-only gradient": ({"grad_input": READ_ONLY}, "grad_input must be writable"),
-    "an image itself": ({"grad_input": IMAGE, "input": IMAGE}, "grad_input must not share memory"),
-    "one place for both": ({"grad_input": GRADIENT, "grad_target": GRADIENT}, "must not share"),
-    "a gradient over the mask": ({"grad_input": GRADIENT, "mask": GRADIENT}, "must not share"),
-    "a turned gradient": (
-        {"grad_input": SWAPPED},
-        f"{WRITABLE}, got ndarray with strides {SWAPPED.strides}",
-    ),
-    "a long double": (
-        {"eps": READ_ONLY.astype(np.longdouble)},
-        f"eps must be {FLOATS}, bool or an integer type, got {np.dtype(np.longdouble).name}",
-    ),
-    "sparse integers": (
-        {"input": IMAGE.int().to_sparse()},
-        "input must be float32, float64, float16 or bfloat16, got int32",
-    ),
-    "a map of nothing": ({"mask": object()}, "mask must be a torch.Tensor, got object"),
-    "an image": ({"input": 3.0}, "input must be a tensor or an array, got float"),
-}
+WRONG: list[tuple[str, dict[str, Any]]] = [
+    ("tiles must be at least 1, got 0", {"tiles": 0}),
+    ("tiles and max_memory exclude each other", {"tiles": 1, "max_memory": 2**20}),
+    ("max_memory must be at least", {"max_memory": 3}),
+    ("device must be a CPU or a CUDA GPU, got meta: it has no val", {"device": "meta"}),
+    ("device must be a", {"device": "cuda:99"}),
+    ("eps must be positive and finite", {"eps": torch.tensor(0.0)}),
+    ("reduction must be 'mean' or 'sum'", {"reduction": "none"}),
+    ("must not require a gradient", {"input": IMAGE.clone().requires_grad_()}),
+    ("without a gradient", {"grad_input": IMAGE.clone().requires_grad_()}),
+    ("grad_input must have the shape and device", {"grad_input": IMAGE[..., :3]}),
+    ("must be writable, every", {"grad_input": GRADIENT[:1].expand_as(IMAGE)}),
+    ("grad_input must be writable", {"grad_input": READ_ONLY}),
+    ("grad_input must not share memory", {"grad_input": IMAGE, "input": IMAGE}),
+    ("must not share", {"grad_input": GRADIENT, "grad_target": GRADIENT}),
+    ("must not share", {"grad_input": GRADIENT, "mask": GRADIENT}),
+    (WRITABLE, {"grad_input": SWAPPED}),
+    (f"eps must be {FLOATS}, bool or an integer type, got {LONG.dtype.name}", {"eps": LONG}),
+    ("input must be float32, float64, float16 or bfloat16, got int32", {"input": SPARSE}),
+    ("mask must be a torch.Tensor, got object", {"mask": object()}),
+    ("input must be a tensor or an array, got float", {"input": 3.0}),
+]
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_wrong_arguments(name: str) -> None:
-    arguments, sentence = WRONG[name]
+@pytest.mark.parametrize(("sentence", "arguments"), WRONG)
+def test_wrong_arguments(sentence: str, arguments: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError), match=re.escape(sentence)) as caught:
         nec_ext.tiled.ngf_loss(**{"input": IMAGE, "target": IMAGE.flip(2), **arguments})
     assert "\n" not in str(caught.value)
