@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """Keeps tests from seeing each other."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """Helpers of the test files: a loss with its gradients, and its judgement against an oracle."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess

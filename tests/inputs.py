@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """The one list of named inputs: pairs of images that a loop over voxels could get wrong."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable
 from typing import NamedTuple

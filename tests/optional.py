@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """Skips the tests of a folder where the packages that they need are missing."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """None of the tests of the benchmarks runs where a package is missing."""
 
-from __future__ import annotations
-
 from optional import skipped_without
 
 pytest_pycollect_makemodule = skipped_without(

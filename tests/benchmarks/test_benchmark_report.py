@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """Pages, plots and comparisons say what made-up results hold."""
 
-from __future__ import annotations
-
 import copy
 import json
 import re

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """The benchmarks run from end to end, and refuse to time a formula that is wrong."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

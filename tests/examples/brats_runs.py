@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """Options and images so small that a training step takes milliseconds, and a folder of subjects."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Iterator

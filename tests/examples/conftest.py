@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """What the tests of the examples share; none of them runs where a package is missing."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """examples/brats: options and their layers, a sentence for all that is wrong, and swap.py."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import asdict

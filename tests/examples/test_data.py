@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """examples/brats/data: from files or the phantom to images."""
 
-from __future__ import annotations
-
 import dataclasses
 import gzip
 import json

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """examples/common and the demo: the phantom, and from input files to a table and a figure."""
 
-from __future__ import annotations
-
 import functools
 import json
 import re

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """examples/brats/model: networks and objectives by their papers, generators on whole volumes."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math

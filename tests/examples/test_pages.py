@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """examples/brats: from runs to pages and tables."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass, field, replace

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """examples/brats/train/learner.py: whose losses reach whose weights, and what saves memory."""
 
-from __future__ import annotations
-
 import copy
 import math
 

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """examples/brats/train: a run, by hand too; what it writes, how it stops and how it goes on."""
 
-from __future__ import annotations
-
 import copy
 import json
 import os

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """What the tests of the GPU share. A test file that imports this is skipped where there is none."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

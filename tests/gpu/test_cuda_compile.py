@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """torch.compile and torch's own checks of the ops, on the GPU."""
 
-from __future__ import annotations
-
 import pytest
 from gpu import gpu_by_default  # noqa: F401
 from package.test_compile import (  # noqa: F401

@@ -6,8 +6,6 @@ Images are made on the CPU and moved, and nothing is on the GPU by default: a te
 package itself makes in the wrong place is noticed here.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """Volumes in parts: tiles on the GPU of volumes on either side, and a group of one GPU."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

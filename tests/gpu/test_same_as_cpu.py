@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """The tests of the CPU once more, with everything that they make on the GPU."""
 
-from __future__ import annotations
-
 import importlib
 
 import pytest

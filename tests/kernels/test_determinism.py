@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """The same bits on any number of threads; the same numbers on every instruction set."""
 
-from __future__ import annotations
-
 import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """Very large and very small numbers, images without extent, NaN and infinity."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import os

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """Every option and dtype against the reference in float64, with random upstream gradients."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

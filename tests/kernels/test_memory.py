@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """Memory above the inputs, in volumes, from torch's own record of its allocations."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

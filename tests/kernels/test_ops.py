@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """The ops outside of the package's autograd.Function, as csrc/ops/schema.cpp defines them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """Shapes, strides, dtypes and options drawn at random, all at once."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -8,8 +8,6 @@ again. The page that is written names the tests that failed. At least two test f
 mistake, and one in ``csrc/cuda``: ``test_cuda.cpp`` alone runs the kernels without a GPU.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """The stored gradient under everything that autograd may ask of it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """What setup.py asks the compilers for, and what is in the library that is loaded."""
 
-from __future__ import annotations
-
 import os
 import runpy
 import shutil

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """torch.compile, autocast, torch's own checks of the ops, export and traces."""
 
-from __future__ import annotations
-
 import io
 from functools import partial
 from itertools import product

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """A wrong argument is refused in one sentence: its name, what was expected and what came."""
 
-from __future__ import annotations
-
 import math
 import re
 from functools import partial

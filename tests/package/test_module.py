@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """The loss as a module, among torch's and MONAI's."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 from typing import Any

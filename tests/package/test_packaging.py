@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """The sdist is complete, a wheel can be built from it, and the wheel works on its own."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """One process: forked, with a second copy of the package, none that is built, an unread output."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import inspect
 import os

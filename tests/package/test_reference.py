@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """The reference, which judges all else, against loops over voxels and numbers by hand."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

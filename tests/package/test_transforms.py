@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """torch.func and batched gradients."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

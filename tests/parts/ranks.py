@@ -5,8 +5,6 @@
 They are forked from one process that has imported torch; a call takes a few milliseconds.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

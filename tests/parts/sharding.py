@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """The code that ranks run: importable without the test files."""
 
-from __future__ import annotations
-
 import os
 import re
 import weakref

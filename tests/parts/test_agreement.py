@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """What ranks tell each other, over which backend, and what all of them refuse."""
 
-from __future__ import annotations
-
 import re
 from contextlib import closing
 from pathlib import Path

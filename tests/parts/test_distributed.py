@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """The loss of volumes that are split across processes is that of the whole volume."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import pytest

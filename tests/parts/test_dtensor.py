@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """DTensors bring the group and the axis of a split loss along."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """The loss tile by tile: the same bits as at once, from and to any memory."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """The loss tile by tile of integers, and of what is read by slices: the bits of float32 tensors."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any
