@@ -1,11 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Keeps tests from seeing each other."""
+"""Keeps tests from seeing each other, and skips those that lack a package."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
+
+# By the folder of the tests.
+EXAMPLES = ("matplotlib", "monai", "nibabel", "scipy", "skimage", "tqdm")
+NEEDED = {
+    "examples": EXAMPLES,
+    "benchmarks": (*EXAMPLES, "pytest_benchmark"),
+}  # by a folder's tests
+
+
+def pytest_pycollect_makemodule(
+    module_path: Path, parent: pytest.Collector
+) -> pytest.Module | None:
+    needed = NEEDED.get(module_path.parent.name, ())
+    missing = [name for name in needed if find_spec(name) is None]
+
+    class Skipped(pytest.Module):
+        def collect(self) -> list[pytest.Item]:
+            pytest.skip(f"without {', '.join(missing)}")
+
+    return Skipped.from_parent(parent, path=module_path) if missing else None
 
 
 @pytest.fixture(autouse=True)

@@ -1,15 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""What the tests of the examples share; none of them runs where a package is missing."""
+"""Folders for the tests of the examples."""
 
 from pathlib import Path
 
 import pytest
-from optional import skipped_without
-
-pytest_pycollect_makemodule = skipped_without(
-    "matplotlib", "monai", "nibabel", "scipy", "skimage", "tqdm"
-)
 
 
 @pytest.fixture
