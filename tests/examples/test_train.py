@@ -85,9 +85,7 @@ def test_a_run_writes_its_records(run: tuple[Path, Any]) -> None:
     assert (run_file(run[0])["state"], run_file(run[0])["step"]) == ("finished", 6)
 
 
-def test_best_checkpoint_is_the_best_validation(
-    run: tuple[Path, list[dict[str, Tensor]]],
-) -> None:
+def test_best_checkpoint_is_the_best_validation(run: tuple[Path, list[dict[str, Tensor]]]) -> None:
     folder, generators = run
     ssim = {int(row["step"]): float(row["ssim"]) for row in lines(folder)[1:] if row["ssim"]}
     best = max(ssim, key=ssim.__getitem__)
@@ -210,27 +208,12 @@ def test_what_was_written_after_the_checkpoint_is_dropped(tmp_path: Path) -> Non
     after_step(trainer, 6, mock.Mock(side_effect=MemoryError))
     with pytest.raises(MemoryError):
         trainer.fit()
-    assert [row["step"] for row in lines(tmp_path)] == [
-        "0",
-        "1",
-        "2",
-        "3",
-        "4",
-        "5",
-    ]
+    assert [row["step"] for row in lines(tmp_path)] == ["0", "1", "2", "3", "4", "5"]
     assert run_file(tmp_path)["state"] == "failed"
     trainer = make_trainer(tmp_path, steps=6, validate_every=2, resume=True)
     assert trainer.step == 4
     trainer.fit()
-    assert [row["step"] for row in lines(tmp_path)] == [
-        "0",
-        "1",
-        "2",
-        "3",
-        "4",
-        "5",
-        "6",
-    ]
+    assert [row["step"] for row in lines(tmp_path)] == ["0", "1", "2", "3", "4", "5", "6"]
 
 
 def test_checkpoints_that_cannot_be_used(run: tuple[Path, Any], tmp_path: Path) -> None:
