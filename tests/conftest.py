@@ -9,12 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-# By the folder of the tests.
 EXAMPLES = ("matplotlib", "monai", "nibabel", "scipy", "skimage", "tqdm")
-NEEDED = {
-    "examples": EXAMPLES,
-    "benchmarks": (*EXAMPLES, "pytest_benchmark"),
-}  # by a folder's tests
+# Of the tests of a folder.
+NEEDED = {"examples": EXAMPLES, "benchmarks": (*EXAMPLES, "pytest_benchmark")}
 
 
 def pytest_pycollect_makemodule(
@@ -46,3 +43,20 @@ def unchanged_settings() -> Iterator[None]:
 def seeded() -> None:
     """For the few tests that draw from torch's own generator."""
     torch.manual_seed(0)
+
+
+# --- Folders for tests of examples/brats ----------------------------------------------------------
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give one test a folder of its own for the finished images of examples/brats."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "nec_ext" / "brats"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    from brats_runs import save_subjects  # which needs nibabel
+
+    return save_subjects(tmp_path / "brats")

@@ -172,16 +172,11 @@ def test_a_run_by_hand(tmp_path: Path) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
 
-IN_3D = {**VOLUMES, "accumulate": 2, "batch": 1, "workers": 2, "amp": "fp16"}
-
-
-@pytest.mark.parametrize(
-    ("system", "own"),
-    [("cyclegan", {}), ("cut", {}), ("nec", IN_3D)],
-    ids=["cyclegan", "cut", "volumes"],
-)
-def test_resumed_is_uninterrupted(system: str, own: dict[str, object], tmp_path: Path) -> None:
-    changes = {"steps": 6, "validate_every": 4, "ema": 0.9, "pool": 3, "augment": "jitter", **own}
+@pytest.mark.parametrize("system", ["cyclegan", "cut", "nec"])
+def test_resumed_is_uninterrupted(system: str, tmp_path: Path) -> None:
+    changes = {"steps": 6, "validate_every": 4, "ema": 0.9, "pool": 3, "augment": "jitter"}
+    if system == "nec":
+        changes |= {**VOLUMES, "accumulate": 2, "batch": 1, "workers": 2, "amp": "fp16"}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     make_trainer(whole, system, **changes).fit()
     for number, step in ((signal.SIGINT, 2), (signal.SIGTERM, 5)):

@@ -38,8 +38,6 @@ from inputs import (
 
 import nec_ext
 
-SINGLE_AND_DOUBLE = DTYPES[:2]
-
 
 def maps_of(case: Case, wanted: bool) -> dict[str, Any]:
     if not wanted:
@@ -92,7 +90,7 @@ def test_upstream_of_a_number(upstream: float, dtype: torch.dtype, options: dict
     kind=["random", "expanded", "transposed", "with_zeros"],
     operator=OPERATORS,
     case=SMALL,
-    dtype=SINGLE_AND_DOUBLE,
+    dtype=DTYPES[:2],
 )
 def test_upstream_of_a_loss_map(kind: str, operator: str, case: Case, dtype: torch.dtype) -> None:
     upstream = random_upstream(case.shape)
