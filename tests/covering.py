@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """Pairwise parameters: every value of one factor meets every value of every other."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

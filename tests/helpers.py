@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """Helpers of the test files: a loss with its gradients, and its judgement against an oracle."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess
@@ -13,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from inputs import generator
+from inputs import Case, generator
+from oracle import loop_loss
 from tolerances import TOLERANCES
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
@@ -30,11 +29,11 @@ REDUCTIONS = ("mean", "sum", "none")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 WANTED = ("input", "target", "both")
 ROOT = Path(__file__).resolve().parent.parent
+# Of torch's checks of an op; gradients do not belong to it: they are the autograd function's.
+TESTS = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
 
 
 class Result(NamedTuple):
-    """A loss and the gradients that were asked for."""
-
     loss: Tensor
     grad_input: Tensor | None
     grad_target: Tensor | None
@@ -101,7 +100,6 @@ def expected_result(
 
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
-    """torch with so many threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -110,10 +108,33 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def check_fused(input: Tensor, target: Tensor, wanted: str = "both", **options: Any) -> Result:
-    """Check loss and gradients against the reference, and return them."""
-    fused = evaluate(nec_ext.ngf_loss, input, target, None, wanted, **options)
-    assert_result_close(fused, expected_result(input, target, None, wanted, **options))
+def assert_as_reference(
+    function: Callable[..., Tensor],
+    input: Tensor,
+    target: Tensor,
+    upstream: Tensor | float | None = None,
+    wanted: str = "both",
+    **options: Any,
+) -> Result:
+    """Check a loss and its gradients against the reference, and return them."""
+    found = evaluate(function, input, target, upstream, wanted, **options)
+    assert_result_close(found, expected_result(input, target, upstream, wanted, **options))
+    return found
+
+
+def assert_as_loops(
+    function: Callable[..., Tensor], input: Tensor, target: Tensor, **options: Any
+) -> None:
+    """Check a loss and its gradients against loops over voxels."""
+    upstream = random_upstream(input.shape if options.get("reduction") == "none" else ())
+    arrays = loop_loss(input, target, upstream, **options)
+    expected = Result(*(torch.as_tensor(array.astype(float)) for array in arrays))
+    assert_result_close(evaluate(function, input, target, upstream, **options), expected)
+
+
+def check_fused(input: Tensor, target: Tensor, *arguments: Any, **options: Any) -> Result:
+    """Check the fused loss, its gradients and their memory, and return them."""
+    fused = assert_as_reference(nec_ext.ngf_loss, input, target, *arguments, **options)
     for gradient, image in ((fused.grad_input, input), (fused.grad_target, target)):
         if gradient is not None:
             like = torch.empty_like(image)
@@ -167,6 +188,24 @@ def assert_same_bits(actual: Result, expected: Result) -> None:
         assert torch.equal(one, other)
 
 
+def op_arguments(
+    case: Case, dtypes: tuple[torch.dtype, torch.dtype], maps: bool, requires_grad: bool = False
+) -> tuple[list[Any], list[Any]]:
+    """Positional arguments that the ops have in common, as torch's checks of ops want them."""
+    ndim = len(case.shape) - 2
+    rng = generator("opcheck")
+    given = [None] * 3
+    if maps:
+        given = [
+            0.1 + torch.rand(case.shape, generator=rng),
+            0.2 + torch.rand(case.shape[2:], generator=rng),
+        ]
+        given.append(torch.rand(case.shape, generator=rng) > 0.4)
+    numbers = [int(maps), 2 - int(maps), 0]  # eps mode, operator, form
+    images = [image.requires_grad_(requires_grad) for image in case.images(*dtypes)]
+    return [*images, *given], [0.15, 0.3, *numbers, [1.0, 0.8, 1.3][:ndim], 0.7]
+
+
 def makes_tensors_on_gpu() -> bool:
     """Whether a tensor of no stated device is on the GPU: tests of the CPU run there once more."""
     return torch.get_default_device().type == "cuda"
@@ -191,13 +230,16 @@ def allocations(function: Callable[[], Any]) -> tuple[int, int, Any]:
     return peak, level, result
 
 
-def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_python(
+    *arguments: str, output: Any = subprocess.PIPE, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run a fresh interpreter, which chooses anew what a process chooses once."""
     return subprocess.run(
         [sys.executable, *arguments],
         env={**os.environ, **environment},
         cwd=ROOT,
-        capture_output=True,
+        stdout=output,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=600,
         check=False,

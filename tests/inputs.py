@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """The one list of named inputs: pairs of images that a loop over voxels could get wrong."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -101,8 +99,6 @@ Layout = Callable[[Tensor], Tensor]
 
 
 class Case(NamedTuple):
-    """A named pair of images."""
-
     name: str
     shape: tuple[int, ...]
     content: Callable[[tuple[int, ...], torch.Generator], tuple[Tensor, Tensor]] = noise
@@ -181,5 +177,4 @@ CASES = [
 
 
 def by_name(*names: str) -> list[Case]:
-    """Return the cases with these names."""
     return [case for case in [*CASES, *SHORT, *LARGE] if case.name in names]

@@ -6,8 +6,6 @@ Shares nothing with nec_ext: neither its reference nor autograd. The gradient is
 analytic derivative, where nec_ext gathers or differentiates. Slow: for tiny images.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator

@@ -6,8 +6,6 @@ An entry belongs to the dtype of the output that is judged. The oracle gets the 
 kernel: the bounds cover the arithmetic and the storage of the result.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """Pages, plots and comparisons say what made-up results hold."""
 
-from __future__ import annotations
-
 import copy
 import json
 import re
@@ -16,17 +14,10 @@ import pytest
 from benchmarks import check, plots, report
 
 Results = dict[str, Any]
-EDGES, BATCHES = (16, 32, 64), (1, 4)
 CPU = {
-    "device": "cpu",
-    "cpu": "Some CPU",
-    "cores": 2,
-    "threads": 2,
-    "system": "Linux",
-    "python": "3.11.7",
-    "packages": {"torch": "2.13.0", "monai": None},
+    **{"device": "cpu", "cpu": "Some CPU", "cores": 2, "threads": 2, "system": "Linux"},
+    **{"python": "3.11.7", "packages": {"torch": "2.13.0", "monai": None}, "commit": "abc1234"},
     "build": {"cpu_capability": "x86-64-v3"},
-    "commit": "abc1234",
 }
 
 
@@ -36,20 +27,11 @@ def quartiles(median: float, spread: float = 0.01) -> list[float]:
 
 def row(name: str, shape: tuple[int, ...] = (1, 1, 10, 10, 10), **more: Any) -> dict[str, Any]:
     """Make a row in which the fused loss takes 2 ms and others multiples of that."""
-    return {
-        "name": name,
-        "goals": [],
-        "shape": list(shape),
-        "dtype": "float32",
-        "ms": {
-            "fused": quartiles(2),
-            "torch.compile": quartiles(10.5),
-            "eager": quartiles(40.28, 0.15),
-            "torch.add": quartiles(0.5),
-        },
-        "memory": {"fused": {"peak": 1.0, "saved": 1.0}, "eager": {"peak": 15.0, "saved": 12.0}},
-        **more,
-    }
+    ms = {"fused": quartiles(2), "torch.compile": quartiles(10.5)}
+    ms |= {"eager": quartiles(40.28, 0.15), "torch.add": quartiles(0.5)}
+    memory = {"fused": {"peak": 1.0, "saved": 1.0}, "eager": {"peak": 15.0, "saved": 12.0}}
+    facts = {"name": name, "goals": [], "shape": list(shape), "dtype": "float32"}
+    return {**facts, "ms": ms, "memory": memory, **more}
 
 
 def training(name: str, loss_ms: dict[str, float], rest: float) -> dict[str, Any]:
@@ -71,19 +53,15 @@ def every_row() -> list[dict[str, Any]]:
         "edges": {"fused": 544, "eager": 272},
         "peak_bytes": {"fused": 1_900_000_000, "eager": 1_800_000_000},
     }
-    forward = row("test_forward[cube]")
-    forward["ms"] = {"fused": quartiles(1), "two torch.sum": quartiles(0.5)}
-    threads = [row(f"test_threads[{n}]", threads=n) for n in (1, 2)]
-    threads[1]["ms"]["fused"] = quartiles(1.25)
-    option = row("test_options[sobel]")
-    option["ms"]["fused, plain"] = quartiles(1)
+    sums = {"fused": quartiles(1), "two torch.sum": quartiles(0.5)}
+    option = {"fused": quartiles(2), "fused, plain": quartiles(1)}
     return [
         row("test_step[cube]", goals=[missed]),
-        forward,
-        *(row(f"test_size[{n}]", (1, 1, n, n, n)) for n in EDGES),
-        *(row(f"test_batch[{n}-device]", (n, 1, 256, 256), clock="device") for n in BATCHES),
-        *threads,
-        option,
+        row("test_forward[cube]", ms=sums),
+        *(row(f"test_size[{n}]", (1, 1, n, n, n)) for n in (16, 32, 64)),
+        *(row(f"test_batch[{n}-device]", (n, 1, 256, 256), clock="device") for n in (1, 4)),
+        *(row(f"test_threads[{n}]", threads=n) for n in (1, 2)),
+        row("test_options[sobel]", ms=option),
         row("test_fits", fits=fits),
         training("U-Net", {"fused": 0.1, "eager": 1.0}, rest=199.0),
         training("registration", {"fused": 1.0, "eager": 30.0}, rest=70.0),

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """docs/scaling.md says what its results hold, and these what their inputs give."""
 
-from __future__ import annotations
-
 import json
 
 from benchmarks import rows, scaling

@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright (c) 2026 The nec_ext authors
 //
-// One call of the sweep with random contents, and its comparison with dense.h.
+// Arrays of any type and layout, one call of the sweep with random contents in them, and its
+// comparison with dense.h.
 #pragma once
 
 #include <cstdio>
+#include <cstring>
 #include <functional>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "check.h"
 #include "dense.h"
-#include "strided.h"
+#include "math/convert.h"
+#include "problem.h"
 
 namespace sweep_case {
 
@@ -24,8 +28,110 @@ using nec::EpsMode;
 using nec::Form;
 using nec::Operator;
 using nec::Problem;
-using strided::Layout;
-using strided::Strided;
+using nec::View;
+
+enum class Layout { contiguous, channels_last, gaps, transposed };
+
+inline size_t element_size(DType dtype) {
+  constexpr size_t kSizes[nec::kDTypes] = {8, 4, 2, 2, 1};
+  return kSizes[int(dtype)];
+}
+
+inline double read(DType dtype, const char* from) {
+  const auto as = [from](auto value) {
+    std::memcpy(&value, from, sizeof value);
+    return value;
+  };
+  switch (dtype) {
+    case DType::float64: return as(double());
+    case DType::float32: return double(as(float()));
+    case DType::float16: return double(nec::to_float(as(nec::Half())));
+    case DType::bfloat16: return double(nec::to_float(as(nec::BFloat16())));
+    case DType::uint8: return double(as(uint8_t()));
+  }
+  return 0;
+}
+
+inline void write(DType dtype, double value, char* to) {
+  const auto as = [to](auto converted) { std::memcpy(to, &converted, sizeof converted); };
+  switch (dtype) {
+    case DType::float64: return as(value);
+    case DType::float32: return as(float(value));
+    case DType::float16: return as(nec::to_half(float(value)));
+    case DType::bfloat16: return as(nec::to_bfloat16(float(value)));
+    case DType::uint8: return as(uint8_t(value > 0.5));
+  }
+}
+
+// Owns its bytes. An axis of `own` that has length 1 where the images have more is broadcast.
+class Strided {
+ public:
+  Strided() = default;
+  Strided(DType dtype, Layout layout, const Size& images, const Size& own) : images_(images) {
+    const bool last = layout == Layout::channels_last, transposed = layout == Layout::transposed;
+    // Axes from the fastest to the slowest.
+    const Size fastest_first = last         ? Size{1, 4, 3, 2, 0}
+                               : transposed ? Size{2, 3, 4, 1, 0}
+                                            : Size{4, 3, 2, 1, 0};
+    view_.dtype = dtype;
+    int64_t stride = layout == Layout::gaps ? 3 : 1;
+    for (const int64_t axis : fastest_first) {
+      view_.stride[axis] = own[size_t(axis)] == 1 ? 0 : stride;
+      stride *= own[size_t(axis)];
+      if (layout == Layout::gaps) stride += 5;
+    }
+    bytes_.assign(size_t(stride) * element_size(dtype), kUntouched);
+  }
+
+  View view() {
+    view_.data = bytes_.data();
+    return view_;
+  }
+  const std::vector<char>& bytes() const { return bytes_; }
+  DType dtype() const { return view_.dtype; }
+
+  // Whether nothing but the voxels of a box has been written since the construction.
+  bool untouched_outside(const nec::Box& box) {
+    const std::vector<char> written = bytes_;
+    dense::for_each_voxel(images_, [&](int64_t image, int64_t z, int64_t y, int64_t x, int64_t) {
+      if (dense::inside(box, z, y, x))
+        std::memset(address(image, z, y, x), kUntouched, element_size(view_.dtype));
+    });
+    const bool untouched =
+        std::all_of(bytes_.begin(), bytes_.end(), [](char c) { return c == kUntouched; });
+    bytes_ = written;
+    return untouched;
+  }
+
+  void fill(const Array& values) {
+    dense::for_each_voxel(images_, [&](int64_t image, int64_t z, int64_t y, int64_t x, int64_t i) {
+      write(view_.dtype, double(values[size_t(i)]), address(image, z, y, x));
+    });
+  }
+
+  // Broadcast to the images, as the sweep sees them.
+  Array values() {
+    Array values;
+    dense::for_each_voxel(images_, [&](int64_t image, int64_t z, int64_t y, int64_t x, int64_t) {
+      values.push_back(read(view_.dtype, address(image, z, y, x)));
+    });
+    return values;
+  }
+
+ private:
+  static constexpr char kUntouched = 0x3b;
+
+  char* address(int64_t image, int64_t z, int64_t y, int64_t x) {
+    const int64_t sample = image / images_[1], channel = image % images_[1];
+    const int64_t element = sample * view_.stride[0] + channel * view_.stride[1] +
+                            z * view_.stride[2] + y * view_.stride[3] + x * view_.stride[4];
+    return bytes_.data() + size_t(element) * element_size(view_.dtype);
+  }
+
+  Size images_{};
+  View view_;
+  std::vector<char> bytes_;
+};
 
 // What is tested: csrc/cpu or csrc/cuda. `sweep` returns the sum of mask * t^2 over the window.
 struct Backend {
@@ -50,6 +156,7 @@ struct Case {
   bool loss_map = false, by_eps = false, isotropic = false;
   Box window{};  // empty: everything
 
+  Box part() const { return window.hi[0] ? window : Box{{0, 0, 0}, {size[2], size[3], size[4]}}; }
   bool wide() const { return dtype[0] == DType::float64 || dtype[1] == DType::float64; }
   std::string name() const {
     char text[300];
@@ -63,8 +170,6 @@ struct Case {
     return text;
   }
 };
-
-inline Box whole(const Size& n) { return {{0, 0, 0}, {n[2], n[3], n[4]}}; }
 
 // The buffers of a case and the problem that points into them.
 struct Run {
@@ -87,7 +192,7 @@ struct Run {
     std::copy(c.size.begin(), c.size.end(), p.size);
     const double scale[3] = {0.5, c.dim == 3 ? 1.25 : 2, 2};
     for (int k = 0; k < 3; ++k) p.axis_scale[k] = c.isotropic ? 2 : scale[k];
-    p.window = c.window.hi[0] == 0 ? whole(c.size) : c.window;
+    p.window = c.part();
     p.gradient_scale = 0.7;
     p.weight = 1.3;
     for (int m : {0, 1}) {
@@ -103,7 +208,7 @@ struct Run {
     add_map(c.mask_size, c.map_dtype, 0, 2, mask, p.mask);
     add_map(c.upstream_size, DType::float32, -1, 1, upstream, p.upstream);
     const DType type = p.wide ? DType::float64 : DType::float32;
-    const auto add_output = [&](Strided& buffer, nec::View& view) {
+    const auto add_output = [&](Strided& buffer, View& view) {
       buffer = Strided(type, Layout::contiguous, c.size, c.size);
       view = buffer.view();
     };
@@ -123,8 +228,7 @@ struct Run {
     return values;
   }
 
-  void add_map(const Size& own, DType dtype, Real low, Real high, Strided& buffer,
-               nec::View& view) {
+  void add_map(const Size& own, DType dtype, Real low, Real high, Strided& buffer, View& view) {
     if (own == kAbsent) return;
     buffer = Strided(dtype, Layout::contiguous, c.size, own);
     Array values(size_t(dense::count(c.size)));
@@ -162,8 +266,7 @@ inline Real rounding(DType stored, Real value) {
 }
 
 // Reports the first voxel that is wrong: the others would say the same.
-inline void compare(Strided& got, const Array& want, const Case& c, DType dtype, const Box& window,
-                    const std::string& what) {
+inline void compare(Strided& got, const Array& want, const Case& c, const std::string& what) {
   const Real digits = c.wide() ? 1e-13L : 2e-6L;
   Real largest = 0;
   for (const Real value : want) largest = std::max(largest, std::fabs(value));
@@ -171,12 +274,12 @@ inline void compare(Strided& got, const Array& want, const Case& c, DType dtype,
   bool ok = true;
   dense::for_each_voxel(c.size, [&](int64_t, int64_t z, int64_t y, int64_t x, int64_t index) {
     const size_t i = size_t(index);
-    if (!ok || !dense::inside(window, z, y, x)) return;
-    const Real most = digits * largest + rounding(dtype, want[i]);
+    if (!ok || !dense::inside(c.part(), z, y, x)) return;
+    const Real most = digits * largest + rounding(got.dtype(), want[i]);
     ok = std::fabs(values[i] - want[i]) <= most;  // false for a NaN
     CHECK_NEAR(values[i], want[i], most, what + " at " + std::to_string(i) + ": " + c.name());
   });
-  CHECK(got.untouched_outside(window), what + ": " + c.name());
+  CHECK(got.untouched_outside(c.part()), what + ": " + c.name());
 }
 
 // Everything that the sweep gives against dense.h.
@@ -187,18 +290,11 @@ inline void check_case(const Case& c) {
   const Real voxels = Real(dense::count(c.size));
   CHECK_NEAR(sum, want.sum, digits * std::max(std::fabs(want.sum), voxels / 100),
              "sum: " + c.name());
-  for (int m = 0; m < c.gradients; ++m) {
-    compare(run.gradient[m], want.gradient[m], c, c.dtype[m], run.problem.window,
-            m ? "gradient of the target" : "gradient of the input");
-  }
-  if (c.loss_map) {
-    compare(run.loss_map, want.loss_map, c, c.wide() ? DType::float64 : DType::float32,
-            run.problem.window, "loss map");
-  }
-  for (int m = 0; m < 2 && c.by_eps; ++m) {
-    compare(run.by_eps[m], want.by_eps[m], c, c.wide() ? DType::float64 : DType::float32,
-            run.problem.window, m ? "gradient by target_eps" : "gradient by eps");
-  }
+  for (int m = 0; m < c.gradients; ++m)
+    compare(run.gradient[m], want.gradient[m], c, m ? "target's gradient" : "input's gradient");
+  if (c.loss_map) compare(run.loss_map, want.loss_map, c, "loss map");
+  for (int m = 0; m < 2 && c.by_eps; ++m)
+    compare(run.by_eps[m], want.by_eps[m], c, m ? "gradient by target_eps" : "gradient by eps");
   if (run.problem.mask) {
     CHECK_NEAR(backend.mask_sum(run.problem), want.mask_sum, digits * want.mask_sum,
                "sum of the mask: " + c.name());

@@ -82,7 +82,7 @@ void test_workers() {
       const double sum = sweep(one.problem, 1), mask = mask_sum(one.problem, 1);
       const dense::Outputs want = one.expected();
       CHECK_NEAR(sum, want.sum, 1e-6L * want.sum, "one extreme voxel: " + c.name());
-      compare(one.gradient[1], want.gradient[1], c, c.dtype[1], one.problem.window, "extreme");
+      compare(one.gradient[1], want.gradient[1], c, "extreme");
       for (const int workers : {2, 3, 7}) {
         Run many(c);
         many.image[0].fill(image);

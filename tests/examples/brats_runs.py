@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Options and images so small that a training step takes milliseconds."""
-
-from __future__ import annotations
+"""Options and images so small that a training step takes milliseconds, and a folder of subjects."""
 
 import csv
 import json
@@ -10,10 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nibabel
+import numpy as np
 import torch
 from torch import Tensor
 
 from examples.brats.data.images import Data, ImageSet
+from examples.brats.data.options import DataOptions
 from examples.brats.options import Options, make_options
 from examples.brats.train.distributed import Process
 from examples.brats.train.learner import Learner
@@ -41,7 +42,6 @@ VOLUMES = {"data.dimensions": 3, "data.patch": 16}
 
 
 def as_words(values: dict[str, object]) -> list[str]:
-    """Write options as on a command line."""
     texts = {k: ",".join(map(str, v)) if isinstance(v, tuple) else v for k, v in values.items()}
     return [f"{name}={text}" for name, text in texts.items()]
 
@@ -76,17 +76,15 @@ def random_volumes() -> Data:
 
     def images(count: int, seed: int) -> ImageSet:
         generator = torch.Generator().manual_seed(seed)
-        t1, t2, brain = [], [], []
+        volumes = []
         for k in range(count):
             coarse = torch.rand(2, 1, 6, 6, 6, generator=generator) * 2 - 1
             shape = 21 + k, 24 - k, 13 + seed % 7
-            pair = torch.nn.functional.interpolate(coarse, shape, mode="trilinear")
-            pair[..., :4] = -1
-            t1.append(pair[0])
-            t2.append(pair[1])
-            brain.append(pair[0] > -1)
+            t1, t2 = torch.nn.functional.interpolate(coarse, shape, mode="trilinear")
+            t1[..., :4] = t2[..., :4] = -1
+            volumes.append((t1, t2, t1 > -1))
         names = [f"random-{seed}-{k}" for k in range(count)]
-        return ImageSet(names, t1, t2, brain, None, 1.0)
+        return ImageSet(names, *map(list, zip(*volumes, strict=True)), None, 1.0)
 
     return Data(*(images(count, 10 * k) for k, count in enumerate((4, 3, 2, 2))))
 
@@ -113,7 +111,11 @@ def run_file(folder: Path) -> dict[str, Any]:
 
 
 def lines(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open(newline="") as file:
+    return read_csv(folder / "metrics.csv")
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -130,3 +132,46 @@ def assert_equal(a: object, b: object) -> None:
             assert_equal(x, y)
     else:
         assert a == b
+
+
+# --- A folder of subjects -------------------------------------------------------------------------
+
+SHAPE = (16, 16, 6)
+LPS = np.diag([-1.0, -1, 1, 1])
+NAMES = [f"BraTS-GLI-{k:05d}-000" for k in (3, 10, 20, 30, 40)]
+
+
+def volume(seed: int, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    """Fill a box in the middle of zeros with positive noise; of odd seeds it is a row longer."""
+    rng = np.random.default_rng(seed)
+    voxels = np.zeros(shape, np.int16)
+    for k in range(shape[2]):
+        box = slice(2 + k // 3, 14 - k // 2), slice(3, 13 + seed % 2)
+        voxels[(*box, k)] = rng.integers(1, 2000, voxels[(*box, k)].shape)
+    return voxels
+
+
+def save(path: Path, voxels: np.ndarray, affine: np.ndarray = LPS) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), path)
+
+
+def save_subjects(root: Path, shape: tuple[int, ...] = SHAPE) -> Path:
+    """Write five subjects, of number k ``volume(2 * k)`` as T1 and ``volume(2 * k + 1)`` as T2."""
+    for k, name in enumerate(NAMES):
+        for seed, kind in ((2 * k, "t1n"), (2 * k + 1, "t2w")):
+            save(root / name / f"{name}-{kind}.nii.gz", volume(seed, shape))
+    (root / "README.md").write_text("no subject")
+    return root
+
+
+def data_options(root: Path, **changes: Any) -> DataOptions:
+    """Take slice 2 of these subjects as it is, two of them to train T2 and one in other groups."""
+    given = {"data": str(root), "size": 16, "slices": "2", "split": "1/2/1/1"}
+    return DataOptions(**given | changes)
+
+
+def by_hand(image: np.ndarray, values: np.ndarray, lower: float = 1, upper: float = 99) -> Any:
+    """Scale the image to [-1, 1] by the percentiles of ``values``."""
+    low, high = np.percentile(values.astype(float), [lower, upper])
+    return np.clip(2 * (image - low) / (high - low) - 1, -1, 1)

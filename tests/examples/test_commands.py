@@ -2,15 +2,14 @@
 # Copyright (c) 2026 The nec_ext authors
 """examples/brats: options and their layers, a sentence for all that is wrong, and swap.py."""
 
-from __future__ import annotations
-
-import csv
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from brats_runs import SYSTEMS
+from brats_runs import SYSTEMS, read_csv
+from helpers import ROOT
 
 from examples.brats import paper, swap
 from examples.brats.options import Options, change, make_options, parse
@@ -18,6 +17,11 @@ from examples.brats.presets import PRESETS
 from examples.brats.train.__main__ import main
 
 pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+def test_examples_import_no_benchmarks() -> None:
+    for path in (ROOT / "examples").rglob("*.py"):
+        assert not re.search(r"^\s*(from|import) benchmarks\b", path.read_text("utf-8"), re.M), path
 
 
 def test_presets_survive_json() -> None:
@@ -53,11 +57,7 @@ SENTENCES = (
     (main, ["nec", "lamda_ngf=1"], "there is no option 'lamda_ngf': did you mean lambda_ngf or"),
     (main, ["nec", "eps=nan"], "eps must be a positive number, got 'nan'"),
     (main, ["nec", "--loss-backend", "slow"], "loss_backend must be one of fused, eager, compiled"),
-    (
-        main,
-        ["nec", "unet_channels=8"],
-        "unet_channels must name the channels of two levels",
-    ),
+    (main, ["nec", "unet_channels=8"], "unet_channels must name the channels of two levels"),
     (main, ["--resume", "x", "epochs=3"], "a run goes on to a step: give steps in place of epochs"),
     (main, ["nec", "--config", "nowhere.json"], "nowhere.json cannot be read as JSON: "),
     (paper.main, ["--jobs", "0"], "jobs must be at least 1, got 0"),
@@ -82,8 +82,7 @@ def test_swap_times_each_backend_at_each_size(tmp_path: Path) -> None:
     small = "unet_channels=4,8", "unet_units=1", "discriminator_channels=4", "amp=none"
     asked = "--patches", "24,16", "--backends", "eager,fused", "--steps", "1"
     assert swap.main([*small, "device=cpu", *asked, "--out", str(tmp_path)]) == 0
-    with (tmp_path / "swap.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(tmp_path / "swap.csv")
     found = [(row["patch"], row["loss"]) for row in rows]
     assert found == [("24", "eager"), ("16", "eager"), ("24", "fused"), ("16", "fused")]
     assert all(0 < float(row["loss_ms"]) < float(row["step_ms"]) for row in rows)

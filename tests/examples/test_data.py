@@ -2,8 +2,7 @@
 # Copyright (c) 2026 The nec_ext authors
 """examples/brats/data: from files or the phantom to images."""
 
-from __future__ import annotations
-
+import dataclasses
 import gzip
 import json
 import os
@@ -16,12 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from brats_files import NAMES, by_hand, options, save, volume
-from brats_runs import assert_equal
+from brats_runs import NAMES, assert_equal, by_hand, data_options, random_volumes, save, volume
+from covering import covering
+from torch import Tensor
 
 from examples.brats.data import sources, split
-from examples.brats.data.images import load_data
+from examples.brats.data.images import Data, ImageSet, load_data, training_pairs
 from examples.brats.data.options import DataOptions
+from examples.brats.data.sampling import Patches, read_ahead
 from examples.common.nifti import DataError
 from examples.common.phantom import brain_phantom
 
@@ -31,7 +32,7 @@ BOX = slice(2, 14), slice(3, 14), slice(0, 6)  # around the voxels of a T1 and i
 
 
 def test_groups_are_those_of_the_sorted_subjects_and_normalized_as_in_the_paper(root: Path) -> None:
-    data = load_data(options(root))
+    data = load_data(data_options(root))
     groups = [data.source, data.target, data.validation, data.test]
     assert [images.names for images in groups] == [NAMES[:1], NAMES[1:3], NAMES[3:4], NAMES[4:]]
     for images in groups:
@@ -52,16 +53,16 @@ def test_percentiles_of_a_volume_of_the_foreground_and_others(root: Path) -> Non
         ({"percentile_mask": "foreground"}, by_hand(slices, slices[slices > 0])),
         ({"lower": 5.0, "upper": 90.0}, by_hand(slices, slices, 5, 90)),
     ):
-        found = load_data(options(root, **changes)).source.t1[0, 0]
+        found = load_data(data_options(root, **changes)).source.t1[0, 0]
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_crop_is_the_centre_after_the_percentiles(root: Path) -> None:
-    whole, part = (load_data(options(root, crop=n, size=n or 16)).source for n in (0, 8))
+    whole, part = (load_data(data_options(root, crop=n, size=n or 16)).source for n in (0, 8))
     assert torch.equal(part.t1, whole.t1[..., 4:12, 4:12])
     assert torch.equal(part.brain, whole.brain[..., 4:12, 4:12])
     assert part.spacing == whole.spacing == 1
-    assert load_data(options(root, crop=8, size=16)).source.spacing == 0.5
+    assert load_data(data_options(root, crop=8, size=16)).source.spacing == 0.5
 
 
 def test_slices_of_a_range_without_the_empty_ones(root: Path) -> None:
@@ -69,7 +70,7 @@ def test_slices_of_a_range_without_the_empty_ones(root: Path) -> None:
     voxels[:, :, 3:] = 0
     save(root / T2, voxels)
     with pytest.warns(UserWarning, match=r"train_t1: 2 slices.*slice 3 of .*00003.*-t1n.nii.gz"):
-        data = load_data(options(root, slices="1:6:2"))
+        data = load_data(data_options(root, slices="1:6:2"))
     assert data.source.names == [f"{NAMES[0]}_s001"]
     assert data.target.names == [f"{name}_s{k:03d}" for name in NAMES[1:3] for k in (1, 3, 5)]
     assert data.target.subjects == [NAMES[1]] * 3 + [NAMES[2]] * 3
@@ -78,20 +79,20 @@ def test_slices_of_a_range_without_the_empty_ones(root: Path) -> None:
 
 
 def test_images_come_from_the_cache(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = load_data(options(root))
+    first = load_data(data_options(root))
     read: list[str] = []
     real = sources.read_pair
     monkeypatch.setattr(
         sources, "read_pair", lambda *paths: read.append(paths[0].name) or real(*paths)
     )
-    assert_equal(asdict(load_data(options(root))), asdict(first))
+    assert_equal(asdict(load_data(data_options(root))), asdict(first))
     assert not read
-    load_data(options(root, upper=98.0))
+    load_data(data_options(root, upper=98.0))
     assert len(read) == 5
     save(root / T1, volume(77))
-    assert not torch.equal(load_data(options(root)).source.t1, first.source.t1)
+    assert not torch.equal(load_data(data_options(root)).source.t1, first.source.t1)
     os.utime(root / NAMES[4] / f"{NAMES[4]}-t2w.nii.gz")  # a newer file of the same size
-    load_data(options(root))
+    load_data(data_options(root))
     assert read[5:] == [Path(T1).name, f"{NAMES[4]}-t1n.nii.gz"]
 
 
@@ -110,7 +111,7 @@ def test_volumes_are_normalized_whole_and_cropped_to_the_brain(root: Path) -> No
     larger = [np.pad(volume(k), ((4, 0), (0, 2), (1, 0))) for k in (76, 77)]  # of another shape
     for kind, voxels in zip(("t1n", "t2w"), larger, strict=True):
         save(root / NAMES[2] / f"{NAMES[2]}-{kind}.nii.gz", voxels)
-    data = load_data(options(root, dimensions=3))
+    data = load_data(data_options(root, dimensions=3))
     assert data.target.names == data.target.subjects == NAMES[1:3]
     assert [image.shape for image in data.target.t2] == [(1, 12, 11, 6)] * 2
     np.testing.assert_allclose(data.source.t1[0][0], by_hand(volume(0), volume(0))[BOX], atol=1e-6)
@@ -124,7 +125,7 @@ def test_volumes_of_another_spacing(root: Path) -> None:
     smooth[2:14, 2:14] = 100 + np.arange(12)[:, None, None]
     for path in root.glob("*/*.nii.gz"):
         save(path, smooth, np.diag([-1.0, -1, 2, 1]))
-    images = load_data(options(root, dimensions=3, spacing=2.0)).source
+    images = load_data(data_options(root, dimensions=3, spacing=2.0)).source
     assert images.t1[0].shape == images.brain[0].shape == (1, 6, 6, 6)
     assert images.spacing == 2.0
     low, high = np.percentile(smooth, [1, 99])
@@ -136,7 +137,7 @@ def test_split_from_a_file(root: Path, tmp_path: Path) -> None:
     path = tmp_path / "split.json"
     groups = {"train_t1": NAMES[4:], "train_t2": NAMES[:2], "val": NAMES[2:3]}
     path.write_text(json.dumps(groups | {"test": {"n": 1, "ids": NAMES[3:4]}}))
-    data = load_data(options(root, split=str(path)))
+    data = load_data(data_options(root, split=str(path)))
     found = [images.names for images in vars(data).values()]
     assert found == [NAMES[4:], NAMES[:2], NAMES[2:3], NAMES[3:4]]
     for test, message in (
@@ -146,13 +147,13 @@ def test_split_from_a_file(root: Path, tmp_path: Path) -> None:
     ):
         path.write_text(json.dumps(groups | test))
         with pytest.raises(DataError, match=message):
-            load_data(options(root, split=str(path)))
+            load_data(data_options(root, split=str(path)))
 
 
 def test_a_patient_in_training_and_elsewhere_is_worth_a_warning(root: Path) -> None:
     (root / NAMES[4]).rename(root / "BraTS-GLI-00020-001")
     with pytest.warns(UserWarning, match="BraTS-GLI-00020 is in training and in val"):
-        split.split_subjects(options(root))
+        split.split_subjects(data_options(root))
 
 
 def truncated(root: Path) -> None:
@@ -161,7 +162,6 @@ def truncated(root: Path) -> None:
 
 
 def files(*paths: str, voxels: np.ndarray, steps: tuple[float, ...] = (1, 1, 1)) -> Any:
-    """Make a function that replaces files."""
     affine = np.diag([-steps[0], -steps[1], steps[2], 1])
     return lambda root: [save(root / path, voxels, affine) for path in paths]
 
@@ -184,7 +184,7 @@ def test_damage_is_named_in_one_sentence(
 ) -> None:
     damage(root)
     with pytest.raises(DataError, match=message) as raised:
-        load_data(options(root))
+        load_data(data_options(root))
     assert "\n" not in str(raised.value)
 
 
@@ -198,4 +198,106 @@ def test_options_are_refused(root: Path) -> None:
         ({"data": None}, "split divides the subjects of data"),
     ):
         with pytest.raises(ValueError, match=message):
-            load_data(options(root, **changes))
+            load_data(data_options(root, **changes))
+
+
+# --- From images to batches -----------------------------------------------------------------------
+
+
+def numbered(n: int, size: int = 8) -> Data:
+    """Make groups whose image k is k (T1) or -k (T2) in the first one, 100 + k in the second."""
+    count = torch.arange(n, dtype=torch.float32).reshape(-1, 1, 1, 1).expand(-1, 1, size, size)
+    names = [str(k) for k in range(n)]
+    rest = {"brain": count > -1, "labels": None, "spacing": 1.0}
+    source = ImageSet(names, count, -count, **rest)
+    target = ImageSet(names, 200 + count, 100 + count, **rest)
+    return Data(source, target, source, source)
+
+
+@covering(world_size=[1, 2], paired=[False, True])
+def test_an_epoch_sees_each_source_once(world_size: int, paired: bool) -> None:
+    pairs = training_pairs(numbered(12), paired, batch_size=3, seed=1)
+    steps = pairs.steps_per_epoch(world_size)
+    assert steps == 4 // world_size
+    epochs, targets = [], []
+    for epoch in range(3):
+        seen = []
+        for step in range(epoch * steps, (epoch + 1) * steps):
+            ranks = [pairs.batch(step, "none", rank, world_size) for rank in range(world_size)]
+            step_sources = [k for source, _ in ranks for k in source[:, 0, 0, 0].int().tolist()]
+            assert len(set(step_sources)) == 3 * world_size  # ranks are disjoint
+            seen += step_sources
+            targets += [k for _, target in ranks for k in target[:, 0, 0, 0].int().tolist()]
+        assert sorted(seen) == list(range(12))
+        epochs.append(seen)
+    assert epochs[0] != epochs[1] != epochs[2]
+    if paired:
+        assert targets == [-k for seen in epochs for k in seen]
+    else:
+        assert set(targets) <= set(range(100, 112))
+        assert len(set(targets[:12])) < 12  # draws: within an epoch some targets come twice
+
+
+@pytest.mark.parametrize("augment", ["flip", "jitter"])
+def test_augmentation_is_joint_for_pairs_and_not_otherwise(augment: str) -> None:
+    ramp = torch.linspace(-1, 1, 16).reshape(1, 1, 16, 1) + torch.linspace(0, 0.1, 16)
+    images = dataclasses.replace(numbered(1, 16).source, t1=ramp, t2=-ramp)
+    data = Data(images, images, images, images)
+    paired = training_pairs(data, True, batch_size=8, seed=0).batch(0, augment)
+    torch.testing.assert_close(paired[1], -paired[0])
+    alone = training_pairs(data, False, batch_size=8, seed=0).batch(0, augment)
+    assert not torch.allclose(alone[1], -alone[0])
+    # Left and right change sides, back and front do not.
+    assert len({bool(image[0, -1, 0] > image[0, 0, 0]) for image in alone[0]}) == 2
+    assert all(image[0, 0, -1] > image[0, 0, 0] for image in alone[0])
+
+
+def test_crops_of_two_brains_are_of_one_place() -> None:
+    def places(*shape: int) -> Tensor:
+        axes = [(torch.arange(n) + 0.5) / n for n in shape]  # from 0 to 1 along each axis
+        return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+
+    source, target = places(30, 40, 26), places(33, 36, 24)
+    everywhere = [torch.ones(1, *image.shape[1:], dtype=torch.bool) for image in (source, target)]
+    patches = Patches(16, everywhere[:1], everywhere[1:])
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        place = patches.draw((0, 0), rng)
+        a, b = (patches.cut(image, place) for image in (source, target))
+        middles = (image.mean((1, 2, 3)) for image in (a, b))
+        torch.testing.assert_close(*middles, rtol=0, atol=1.5 / 24)
+
+
+def test_a_fifth_of_a_crop_is_brain_in_both_or_it_is_the_middle() -> None:
+    brains = [torch.zeros(1, 40, 40, 40, dtype=torch.bool) for _ in range(2)]
+    brains[0][:, :20] = True  # left
+    brains[1][:, :, :20] = True  # front
+    patches = Patches(8, brains[:1], brains[1:])
+    rng = np.random.default_rng(0)
+    shares = [
+        min(patches.cut(brain.float(), place).clamp(0).mean().item() for brain in brains)
+        for place in (patches.draw((0, 0), rng) for _ in range(60))
+    ]
+    assert 0.2 <= min(shares) < 0.4  # no more is asked for
+
+    left, right = (torch.zeros(1, 40, 40, 40, dtype=torch.bool) for _ in range(2))
+    left[:, :16], right[:, -16:] = True, True  # the same crop has one of them at most
+    assert Patches(8, [left], [right]).draw((0, 0), rng).tolist() == [0.5] * 3
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_batches_depend_on_their_numbers_only(paired: bool) -> None:
+    pairs, again = (
+        training_pairs(random_volumes(), paired, batch_size=2, seed=3, patch=16) for _ in range(2)
+    )
+    expected = [pairs.batch(step, "flip", 1, 2) for step in range(5)]
+    for workers in (0, 2):
+        batches = read_ahead(lambda k: again.batch(k, "flip", 1, 2), range(2, 5), workers, False)
+        for found, (source, target) in zip(batches, expected[2:], strict=True):
+            assert torch.equal(found[0], source)
+            assert torch.equal(found[1], target)
+    if paired:  # negated, a T1 gives itself away in a crop of its T2
+        again.target = [-image for image in again.source]
+        source, target = again.batch(0, "flip")
+        padding = (source == -1) & (target == -1)
+        assert torch.equal(target[~padding], -source[~padding])

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """examples/brats/report/metrics.py: the metrics by hand."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

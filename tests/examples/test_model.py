@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """examples/brats/model: networks and objectives by their papers, generators on whole volumes."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math
@@ -14,19 +12,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from brats_files import SHAPE, by_hand, save, volume
-from brats_runs import random_images, small_options
+from brats_runs import SHAPE, by_hand, random_images, save, small_options, volume
 from covering import covering
 from monai.losses import PatchAdversarialLoss
 from torch import Tensor, nn
 
 from examples.brats.data.options import DataOptions
 from examples.brats.model.inference import synthesize
-from examples.brats.model.networks import (
-    ResNetGenerator,
-    make_discriminator,
-    make_generator,
-)
+from examples.brats.model.networks import ResNetGenerator, make_discriminator, make_generator
 from examples.brats.model.objectives import (
     ImagePool,
     adversarial_loss,

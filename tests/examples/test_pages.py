@@ -2,9 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """examples/brats: from runs to pages and tables."""
 
-from __future__ import annotations
-
-import csv
 import math
 import re
 from dataclasses import dataclass, field, replace
@@ -14,17 +11,28 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from brats_files import NAMES, by_hand, options, save_subjects, volume
-from brats_runs import TINY, VOLUMES, as_words
+from brats_runs import (
+    NAMES,
+    TINY,
+    VOLUMES,
+    as_words,
+    by_hand,
+    data_options,
+    read_csv,
+    save_subjects,
+    volume,
+)
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
-from examples.brats import evaluate, paper
+from examples.brats import acceptance, evaluate, paper, studies
 from examples.brats.data.images import load_data
 from examples.brats.data.options import DataOptions
 from examples.brats.report import tables
 from examples.brats.report.metrics import MetricOptions, score, summary
 from examples.brats.train import __main__ as train
+from examples.brats.train.loop import Trainer
+from examples.brats.train.runs import Run, make_run
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -68,11 +76,6 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Known]:
     return known
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_page_and_csv(runs: dict[str, Known], tmp_path: Path) -> None:
     assert evaluate.main(["nec-0", "nec-1", "pix2pix-0", "--out", "page", "--blur", "0.1"]) == 0
     rows = read_csv(tmp_path / "page" / "metrics.csv")
@@ -91,7 +94,7 @@ def test_page_and_csv(runs: dict[str, Known], tmp_path: Path) -> None:
 def test_numbers_from_the_files_by_hand(runs: dict[str, Known], root: Path, tmp_path: Path) -> None:
     protocol = MetricOptions(histogram="none", blur=0.8)
     for name, changes in (("slice", {"crop": 12, "size": 12}), ("volume", {"dimensions": 3})):
-        runs[name] = Known(name, 0, -0.5, options(root, **changes), protocol)
+        runs[name] = Known(name, 0, -0.5, data_options(root, **changes), protocol)
         if name == "volume":  # larger than the window of SSIM
             save_subjects(root, (16, 16, 12))
         assert evaluate.main([name, "--out", name]) == 0
@@ -157,3 +160,31 @@ def test_systems_differ_in_nothing_but_themselves() -> None:
     for preset in paper.SLICE_PRESETS:
         planned = paper.plan(preset, [0], Path("out"), {})
         assert len({(run.options.data, run.options.metrics) for run in planned}) == 1
+
+
+def test_acceptance_and_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny runs, trained in this process: the criteria are all there, and most of them missed."""
+
+    def train_here(runs: list[Run], jobs: int) -> None:
+        for run in runs:
+            Trainer(run.options, load_data(run.options.data)).fit()
+
+    small = {**TINY, "steps": 1}
+    for module in (acceptance, studies):
+        monkeypatch.setattr(module, "train_all", train_here)
+    monkeypatch.setattr(studies, "STUDIES", {"tiny": studies.Study({"alone": ("nec", {})}, small)})
+    assert studies.main(["tiny", "--seeds", "0", "--out", str(tmp_path)]) == 0
+    page = (tmp_path / "tiny.md").read_text()
+    assert "| alone | nec | `data.size=32 " in page and "| alone | 1 |" in page
+
+    plan, tiny = paper.plan, lambda *given: make_run(*given, small)
+    monkeypatch.setattr(paper, "plan", lambda *given: plan(*given[:3], small))
+    monkeypatch.setattr(acceptance, "make_run", tiny)
+    monkeypatch.setattr(acceptance, "SEEDS", (0,))
+    monkeypatch.setattr(acceptance, "CURVE_STEPS", 2)
+    assert acceptance.main(["--out", str(tmp_path), "--jobs", "1"]) == 1
+    page = (tmp_path / "acceptance.md").read_text()
+    assert all(f"| C{number} | " in page for number in range(1, 13))
+    assert re.search(
+        r"\| fused / eager loss on the same images, 2 steps \| \S+ \| <= 0.0001 \| met", page
+    )

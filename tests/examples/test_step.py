@@ -2,22 +2,13 @@
 # Copyright (c) 2026 The nec_ext authors
 """examples/brats/train/learner.py: whose losses reach whose weights, and what saves memory."""
 
-from __future__ import annotations
-
 import copy
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
-from brats_runs import (
-    SYSTEMS,
-    VOLUMES,
-    assert_equal,
-    make_learner,
-    pairs,
-    random_volumes,
-)
+from brats_runs import SYSTEMS, VOLUMES, assert_equal, make_learner, pairs, random_volumes
 from covering import covering
 from torch import Tensor, nn
 

@@ -2,14 +2,13 @@
 # Copyright (c) 2026 The nec_ext authors
 """examples/brats/train: a run, by hand too; what it writes, how it stops and how it goes on."""
 
-from __future__ import annotations
-
 import copy
+import json
 import os
 import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,14 +28,18 @@ from brats_runs import (
     run_file,
     small_options,
 )
+from helpers import ROOT, run_python, threads
 from torch import Tensor, nn
 
 import nec_ext
-from examples.brats.data.images import Data
+from examples.brats.data.images import Data, load_data
+from examples.brats.train import __main__ as train
 from examples.brats.train import loop as training
+from examples.brats.train import runs
 from examples.brats.train.__main__ import main
 from examples.brats.train.loop import Trainer, load_generator
 from examples.brats.train.records import load_checkpoint, save_checkpoint
+from examples.brats.train.runs import Run, train_all
 
 RUN = {"steps": 6, "validate_every": 4, "lr_generator": 0.02, "ema": 0.5}
 
@@ -82,9 +85,7 @@ def test_a_run_writes_its_records(run: tuple[Path, Any]) -> None:
     assert (run_file(run[0])["state"], run_file(run[0])["step"]) == ("finished", 6)
 
 
-def test_best_checkpoint_is_the_best_validation(
-    run: tuple[Path, list[dict[str, Tensor]]],
-) -> None:
+def test_best_checkpoint_is_the_best_validation(run: tuple[Path, list[dict[str, Tensor]]]) -> None:
     folder, generators = run
     ssim = {int(row["step"]): float(row["ssim"]) for row in lines(folder)[1:] if row["ssim"]}
     best = max(ssim, key=ssim.__getitem__)
@@ -96,26 +97,21 @@ def test_best_checkpoint_is_the_best_validation(
 def test_only_the_paired_system_sees_pairs(tmp_path: Path) -> None:
     data = random_data()
 
-    def number(image: Tensor, known: Tensor) -> tuple[int, bool]:
-        (found,) = (
-            (k, flipped)
-            for k, one in enumerate(known)
-            for flipped in (False, True)  # left and right
-            if torch.equal(image, one.flip(1) if flipped else one)
-        )
-        return found
+    def number(image: Tensor, known: Tensor) -> int:
+        """Find an image or its mirror, left and right exchanged."""
+        return next(k for k, one in enumerate(known) if any(map(image.equal, (one, one.flip(1)))))
 
     for system in SYSTEMS:
         trainer = make_trainer(tmp_path / system, system, augment="flip")
-        seen = []
-        for step in range(6):
-            for source, target in zip(*trainer._batch(step), strict=True):
-                known = data.source.t2 if system == "pix2pix" else data.target.t2
-                seen.append((number(source, data.source.t1), number(target, known)))
         paired = system == "pix2pix"
-        assert paired == all(source == target for source, target in seen)
-        numbers = {(k, other) for (k, _), (other, _) in seen}
-        assert {k for k, _ in numbers} == set(range(6))
+        known = (data.source if paired else data.target).t2
+        numbers = {
+            (number(source, data.source.t1), number(target, known))
+            for step in range(6)
+            for source, target in zip(*trainer._batch(step), strict=True)
+        }
+        assert {source for source, _ in numbers} == set(range(6))
+        assert paired == all(source == target for source, target in numbers)
         assert paired == (len(numbers) == 6)
 
 
@@ -176,16 +172,11 @@ def test_a_run_by_hand(tmp_path: Path) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
 
-IN_3D = {**VOLUMES, "accumulate": 2, "batch": 1, "workers": 2, "amp": "fp16"}
-
-
-@pytest.mark.parametrize(
-    ("system", "own"),
-    [("cyclegan", {}), ("cut", {}), ("nec", IN_3D)],
-    ids=["cyclegan", "cut", "volumes"],
-)
-def test_resumed_is_uninterrupted(system: str, own: dict[str, object], tmp_path: Path) -> None:
-    changes = {"steps": 6, "validate_every": 4, "ema": 0.9, "pool": 3, "augment": "jitter", **own}
+@pytest.mark.parametrize("system", ["cyclegan", "cut", "nec"])
+def test_resumed_is_uninterrupted(system: str, tmp_path: Path) -> None:
+    changes = {"steps": 6, "validate_every": 4, "ema": 0.9, "pool": 3, "augment": "jitter"}
+    if system == "nec":
+        changes |= {**VOLUMES, "accumulate": 2, "batch": 1, "workers": 2, "amp": "fp16"}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     make_trainer(whole, system, **changes).fit()
     for number, step in ((signal.SIGINT, 2), (signal.SIGTERM, 5)):
@@ -258,3 +249,100 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().err.startswith(f"error: {run} holds a run")
     assert main(["--resume", str(run), "steps=2"]) == 0
     assert run_file(run)["step"] == 2
+
+
+# --- Trainings side by side, and processes that train together ------------------------------------
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+def tiny_run(folder: Path, **changes: object) -> Run:
+    return runs.make_run("GAN alone", "nec", "cpu", 3, folder, TINY, changes)
+
+
+@pytest.mark.slow
+def test_trains_once_goes_on_and_names_what_fails(tmp_path: Path) -> None:
+    whole, half = tiny_run(tmp_path / "whole"), tiny_run(tmp_path / "half")
+    bad = tiny_run(tmp_path / "bad", lr_generator=1e30, log_every=1)
+
+    class Stopped(Trainer):
+        def _save(self, is_best: bool) -> None:
+            super()._save(is_best)
+            if self.step == 2:
+                raise KeyboardInterrupt
+
+    # One thread, as in the processes: sums have an order of their own with more.
+    with threads(1), pytest.raises(KeyboardInterrupt):
+        Stopped(half.options, load_data(half.options.data)).fit()
+    assert not runs.finished(half)
+    with pytest.raises(ValueError, match=r"^GAN alone, seed 3 failed: error: .* became [^;]*$"):
+        train_all([bad, whole, half], jobs=2)
+    assert runs.finished(whole) and runs.finished(half)
+    states = [torch.load(run.options.folder / "last.pt")["system"] for run in (whole, half)]
+    assert_equal(*states)
+    before = whole.log.stat().st_mtime_ns
+    train_all([whole, half], jobs=2)
+    assert whole.log.stat().st_mtime_ns == before
+
+
+def test_a_run_of_before_an_option_has_its_default(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tiny_run(tmp_path)
+    path = run.options.folder / "run.json"
+    path.parent.mkdir(parents=True)
+    saved = asdict(run.options)
+    del saved["accumulate"], saved["data"]["crop"]
+    path.write_text(json.dumps({"state": "finished", "options": saved}))
+    assert runs.finished(run)
+    other = tiny_run(tmp_path, accumulate=24)
+    with pytest.raises(ValueError, match=r"gan-alone-3 holds a run with another accumulate, 1:"):
+        runs.finished(other)
+    path.write_text(json.dumps({"state": "finished", "options": {**saved, "later": 1}}))
+    assert train.main(["--resume", str(run.options.folder)]) == 1
+    error = f"error: {path} is of another version: there is no option 'later':"
+    assert capsys.readouterr().err.startswith(error)
+
+
+TWO_PROCESSES = """
+import sys
+import torch
+from brats_runs import random_data, small_options
+from examples.brats.train.distributed import any_process, joined
+from examples.brats.train.loop import Trainer
+
+with joined("cpu") as process:
+    assert any_process(process.rank == 1) and not any_process(False)
+    for system in ("nec", "cyclegan"):
+        out = f"{sys.argv[1]}/{system}"
+        options = small_options(system, out=out, batch=1, steps=2, pool=2, augment="none")
+        trainer = Trainer(options, random_data(), process)
+        trainer.fit()
+        torch.save(trainer.learner.system.state_dict(), f"{out}/rank{process.rank}.pt")
+        trainer = Trainer(options, random_data(), process, resume=True)
+        assert trainer.step == 2
+        torch.save(trainer.learner.system.pool_state(), f"{out}/pools{process.rank}.pt")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(TWO_PROCESSES)
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests/examples")))
+    launcher = "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"
+    done = run_python(*launcher, str(script), str(tmp_path), PYTHONPATH=path, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    for system in ("nec", "cyclegan"):
+        run, alone = tmp_path / system, tmp_path / f"{system}-alone"
+        first, second = (torch.load(run / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+        assert_equal(first, second)
+        trainer = make_trainer(alone, system, batch=2, steps=2, pool=4, augment="none")
+        trainer.fit()
+        for name, weight in trainer.learner.system.state_dict().items():
+            if weight.dim() > 1:  # most biases have no gradient but rounding errors
+                torch.testing.assert_close(first[name], weight, rtol=1e-3, atol=1e-5)
+
+    pools = [torch.load(run / f"pools{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert [len(pool["target"]) for pool in pools] == [2, 2]
+    assert not torch.equal(pools[0]["target"][0], pools[1]["target"][0])

@@ -7,8 +7,6 @@
 Images, masks and the expected results are made on the CPU, so that hardly any other kernel runs.
 """
 
-from __future__ import annotations
-
 import itertools
 
 import torch

@@ -2,8 +2,7 @@
 # Copyright (c) 2026 The nec_ext authors
 """What the tests of the GPU share. A test file that imports this is skipped where there is none."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +17,14 @@ if nec_ext.build_info()["cuda"] is None:
     pytest.skip("nec_ext was built without CUDA kernels", allow_module_level=True)
 
 DEVICE = torch.device("cuda", torch.cuda.current_device())
+
+
+@pytest.fixture
+def gpu_by_default() -> Iterator[None]:
+    """Tensors that a test makes without naming a device are on the GPU."""
+    torch.set_default_device("cuda")
+    yield
+    torch.set_default_device(None)
 
 
 def on_gpu(value: Any) -> Any:

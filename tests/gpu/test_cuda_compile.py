@@ -2,10 +2,8 @@
 # Copyright (c) 2026 The nec_ext authors
 """torch.compile and torch's own checks of the ops, on the GPU."""
 
-from __future__ import annotations
-
-import gpu  # noqa: F401
 import pytest
+from gpu import gpu_by_default  # noqa: F401
 from package.test_compile import (  # noqa: F401
     fresh_compiler,
     test_bad_values_are_nan_where_python_may_not_look,
@@ -13,7 +11,6 @@ from package.test_compile import (  # noqa: F401
     test_dynamic_shapes_are_compiled_once,
     test_fullgraph,
     test_inductor_with_neighbours_in_the_graph,
-    test_layouts,
     test_module_compiles,
     test_opcheck,
     test_tensors_without_data,

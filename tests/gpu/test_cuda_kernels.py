@@ -6,8 +6,6 @@ Images are made on the CPU and moved, and nothing is on the GPU by default: a te
 package itself makes in the wrong place is noticed here.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator
@@ -54,7 +52,7 @@ def check(case: Case, dtype: torch.dtype, **options: Any) -> None:
 
 @covering(case=VOLUMES, dtype=DTYPES, maps=[False, True], options=FORMULAS)
 def test_volumes(case: Case, dtype: torch.dtype, maps: bool, options: dict[str, Any]) -> None:
-    check(case, dtype, **options, **(maps_of(case) if maps else {}))
+    check(case, dtype, **options, **maps_of(case, maps))
 
 
 @pytest.mark.parametrize("ndim", SIZES)
@@ -79,7 +77,6 @@ def test_any_problem(problem: dict[str, Any]) -> None:
 
 @pytest.fixture
 def memory_full_of_nan() -> Iterator[None]:
-    """Memory is filled with NaN when it is allocated."""
     torch.use_deterministic_algorithms(True)
     assert torch.empty(3, device=DEVICE).isnan().all()
     yield

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """Volumes in parts: tiles on the GPU of volumes on either side, and a group of one GPU."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -36,7 +34,6 @@ def test_tiles(case: Case, on_host: bool) -> None:
 
 
 def test_memory_of_tiles() -> None:
-    """What they were allowed, and not the volume."""
     images = Case("tiled_memory", (1, 1, 128, 256, 256)).images()
     gradient = torch.zeros_like(images[0])
     torch.cuda.reset_peak_memory_stats()

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """Streams, graphs, threads, launches, and a training step."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -2,12 +2,10 @@
 # Copyright (c) 2026 The nec_ext authors
 """The tests of the CPU once more, with everything that they make on the GPU."""
 
-from __future__ import annotations
-
 import importlib
 
-import gpu  # noqa: F401
 import pytest
+from gpu import gpu_by_default  # noqa: F401
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("gpu_by_default")]
 
@@ -15,9 +13,7 @@ for _file in (
     "kernels.test_functional",
     "kernels.test_extremes",
     "kernels.test_memory",
-    "kernels.test_huge",
     "package.test_autograd",
-    "package.test_map_gradients",
     "package.test_transforms",
 ):
     for _name, _test in vars(importlib.import_module(_file)).items():

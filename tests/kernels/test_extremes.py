@@ -2,10 +2,10 @@
 # Copyright (c) 2026 The nec_ext authors
 """Very large and very small numbers, images without extent, NaN and infinity."""
 
-from __future__ import annotations
-
+import itertools
 import math
-from typing import Any
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,10 +16,14 @@ from helpers import (
     FORMULAS,
     REDUCTIONS,
     Result,
+    assert_as_loops,
+    assert_gradient_close,
     assert_loss_close,
     assert_result_close,
     check_fused,
     evaluate,
+    expected_result,
+    makes_tensors_on_gpu,
 )
 from inputs import SMALL, Case, brain, by_name, generator
 from oracle import HAS_WIDE_RANGE, loop_loss
@@ -30,41 +34,19 @@ import nec_ext
 TINY = [Case("tiny_2d", (1, 1, 3, 4)), Case("tiny_3d", (1, 1, 3, 2, 3))]
 BAD = [math.nan, math.inf, -math.inf]
 
-
-def check_against_loops(*images: Tensor, **options: Any) -> None:
-    expected = loop_loss(*images, -1.5, **options)
-    assert_result_close(
-        evaluate(nec_ext.ngf_loss, *images, -1.5, **options),
-        Result(*(torch.as_tensor(array.astype(float)) for array in expected)),
-    )
-
-
-# Scale of the input, scale of the target, eps of both.
-SINGLE = [
-    *((scale, scale, 0.15) for scale in (1e18, 1e30, 3e38, 1e-30, 1e-38)),
-    *((scale, 1.0, 0.15) for scale in (1e18, 3e38, 1e-38)),
-    *((scale, scale, scale) for scale in (1e18, 1e30, 1e38, 1e-30, 1e-37)),
-    *((1.0, 1.0, eps) for eps in (1e-8, 1e-10, 1e-30, 1e8, 1e10, 1e30)),
-    *((1e-20, 1e20, 1.0), (1e-38, 1.0, 1e-30), (3e38, 3e38, 1e-30)),
-    *((1e-38, 1e-38, 1e30), (1e30, 1e-30, 1e-30)),
-    # eps is a Python float: the result is that of the limit.
-    *((1.0, 1.0, eps) for eps in (1e-50, 1e-300, 1e50, 1e300)),
-]
-DOUBLE = [
-    *((scale, scale, 0.15) for scale in (1e100, 1e300, 1.7e308, 1e-100, 1e-300, 1e-308)),
-    *((scale, scale, scale) for scale in (1e100, 1e300, 1e-100, 1e-300)),
-    *((1.0, 1.0, eps) for eps in (1e-58, 1e-62, 1e-300, 1e58, 1e62, 1e300)),
-    *((1e-300, 1e300, 1.0), (1.7e308, 1.7e308, 1e-300), (1e-308, 1e-308, 1e300)),
-]
-HALF = [
-    *((6e4, 6e4, 0.15), (1e-7, 1e-7, 0.15), (1e-3, 1e-3, 1e-3)),
-    *((1.0, 1.0, 1e-3), (6e4, 1e-7, 1.0), (1.0, 1.0, 1e30), (1.0, 1.0, 1e-300)),
-]
+# By dtype: scales of either image, and eps, a Python float: beyond the dtype's range the result is
+# that of the limit.
+RANGES = {
+    torch.float32: ([1e18, 3e38, 1e-38, 1.0], [0.15, 1e-10, 1e-30, 1e10, 1e30, 1e-300, 1e300]),
+    torch.bfloat16: ([3e38, 1e-38, 1.0], [0.15]),
+    torch.float16: ([6e4, 1e-7, 1.0], [0.15, 1e-3, 1e30]),
+    torch.float64: ([1.7e308, 1e-100, 1e-308, 1.0], [0.15, 1e-62, 1e58, 1e-300]),
+}
 SCALES = [
-    *((torch.float32, *scales) for scales in SINGLE),
-    *((torch.float16, *scales) for scales in HALF),
-    *((torch.bfloat16, *scales) for scales in SINGLE[:8]),
-    *((torch.float64, *scales) for scales in DOUBLE if HAS_WIDE_RANGE),
+    (dtype, *scales)
+    for dtype, (of_images, of_eps) in RANGES.items()
+    for scales in itertools.product(of_images, of_images, of_eps)
+    if HAS_WIDE_RANGE or dtype != torch.float64
 ]
 
 
@@ -76,7 +58,7 @@ def test_scales(
     input, target = case.images(torch.float64)
     images = (input_scale * input).to(dtype), (target_scale * target).to(dtype)
     assert all(image.isfinite().all() for image in images)
-    check_against_loops(*images, eps=eps, **options)
+    assert_as_loops(nec_ext.ngf_loss, *images, eps=eps, **options)
 
 
 @covering(
@@ -84,7 +66,8 @@ def test_scales(
 )
 def test_extreme_spacing(spacing: float, in_voxels: bool, eps_mode: str, case: Case) -> None:
     eps = 0.15 / spacing if in_voxels else 0.15
-    check_against_loops(*case.images(), spacing=spacing, eps=eps, eps_mode=eps_mode)
+    options = {"spacing": spacing, "eps": eps, "eps_mode": eps_mode}
+    assert_as_loops(nec_ext.ngf_loss, *case.images(), **options)
 
 
 @covering(scale=[1e30, 1e-30, 1e-37], reduction=REDUCTIONS, case=TINY)
@@ -92,7 +75,8 @@ def test_extreme_mask(scale: float, reduction: str, case: Case) -> None:
     mask = scale * torch.rand(case.shape, generator=generator("mask"))
     # A reduced loss is relative; a loss map would not be judged at a scale of 1e-30.
     weight = 1.0 if reduction == "mean" else 1 / scale
-    check_against_loops(*case.images(), mask=mask, reduction=reduction, weight=weight)
+    options = {"mask": mask, "reduction": reduction, "weight": weight}
+    assert_as_loops(nec_ext.ngf_loss, *case.images(), **options)
 
 
 @pytest.mark.parametrize("value", [1e30, -3e38, 1e-38])
@@ -168,3 +152,53 @@ def test_a_bad_image_leaves_the_others_alone(bad: float) -> None:
         Result(*(tensor[others] for tensor in found)),
         Result(*(tensor[others] for tensor in expected)),
     )
+
+
+# --- More than 2^31 elements: in an index, in the count of voxels, in the gradient ----------------
+
+BEYOND_INT32 = 2**31 + 1024
+SHAPE = (1, 1, 2**16 + 2, 2**15 + 2)  # a little more than 2^31 voxels
+FREE_BYTES = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def memory(size: int, file: Path) -> Tensor:
+    """So many halves; on the CPU in a file with a hole that nobody reads."""
+    if makes_tensors_on_gpu():
+        return torch.empty(size, dtype=torch.float16)
+    return torch.from_file(str(file), shared=True, size=size, dtype=torch.float16)
+
+
+@pytest.mark.parametrize("axis", range(5))
+def test_strides_beyond_int32(tmp_path: Path, axis: int) -> None:
+    shape, strides = [1, 1, 3, 5, 6], [0, 0, 30, 6, 1]
+    shape[axis], strides[axis] = 2, BEYOND_INT32
+    size = sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True)) + 1
+    images = []
+    for name in ("input", "target"):
+        image = memory(size, tmp_path / name).as_strided(shape, strides)
+        images.append(image.copy_(torch.rand(shape, generator=generator(name))))
+    mask = torch.rand(shape, generator=generator("mask"))
+    check_fused(*images, mask=mask)
+    check_fused(*images, mask=images[1].abs(), eps=images[0].abs() + 0.1, reduction="none")
+
+
+def constant_rows(width: int) -> tuple[Tensor, Tensor]:
+    """Make a pair of images that repeat a column, in the memory of one column."""
+    columns = 2 * torch.rand(2, 1, 1, SHAPE[2], 1, generator=generator("columns")).half() - 1
+    return tuple(column.expand(*SHAPE[:3], width) for column in columns)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(FREE_BYTES < 8 * 2**30, reason="the gradient takes 4 GiB")
+def test_more_voxels_than_int32_counts() -> None:
+    options = {"upstream": -1.5, "wanted": "input", "reduction": "sum"}
+    result = evaluate(nec_ext.ngf_loss, *constant_rows(SHAPE[3]), **options)
+    expected = expected_result(*constant_rows(64), **options).grad_input
+    gradient = result.grad_input
+    assert gradient.numel() > 2**31
+    assert_gradient_close(gradient[..., :32], expected[..., :32])
+    assert_gradient_close(gradient[..., -32:], expected[..., -32:])
+    # Rows are constant, so any column is the first, and the mean is that of a few.
+    assert torch.equal(gradient[..., SHAPE[3] // 2], gradient[..., 0])
+    mean = expected_result(*constant_rows(3)).loss
+    assert_loss_close(result.loss, mean * gradient.numel())

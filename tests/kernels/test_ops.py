@@ -2,22 +2,13 @@
 # Copyright (c) 2026 The nec_ext authors
 """The ops outside of the package's autograd.Function, as csrc/ops/schema.cpp defines them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
 import torch
 from covering import covering
-from helpers import (
-    assert_gradient_close,
-    assert_result_close,
-    evaluate,
-    expected_result,
-    threads,
-)
+from helpers import TESTS, assert_as_reference, assert_gradient_close, op_arguments, threads
 from inputs import SMALL, Case, by_name, channels_last, contiguous, expanded, transposed
-from ops import TESTS, op_arguments
 from torch import Tensor
 from torch.autograd import forward_ad
 
@@ -27,38 +18,32 @@ forward = torch.ops.nec_ext.ngf_forward.default
 backward = torch.ops.nec_ext.ngf_backward.default
 sums = torch.ops.nec_ext.ngf_sums_.default
 scale = torch.ops.nec_ext.ngf_scale_.default
+FLOATS, DOUBLES = (torch.float32,) * 2, (torch.float64,) * 2
 
 
 @covering(case=by_name("noise_3d", "channels_last_2d", "strided_3d"), target_only=[False, True])
 def test_called_directly(case: Case, target_only: bool) -> None:
     """The gradient of the loss is right whatever the op was asked to store."""
-    dtypes = (torch.float64, torch.float64)
-    (_, _, *maps), numbers = op_arguments(case, dtypes, maps=True)
-    names = ("eps", "target_eps", "mask")
-    options = {
-        **dict(zip(names, maps, strict=True)),
-        "eps_mode": "quadrature",
-        "spacing": numbers[5],
-        "operator": "forward",
-        "weight": 0.7,
-    }
+    (_, _, *maps), numbers = op_arguments(case, DOUBLES, True)
+    options = dict(zip(("eps", "target_eps", "mask"), maps, strict=True))
+    options |= {"eps_mode": "quadrature", "operator": "forward"}
+    options |= {"spacing": numbers[5], "weight": numbers[6]}
 
-    def loss(input: Tensor, target: Tensor) -> Tensor:
+    def loss(input: Tensor, target: Tensor, **_: Any) -> Tensor:
         return forward(input, target, *maps, *numbers, 1, False, False, target_only)[0]
 
     wanted = "target" if target_only else "both"
-    found = evaluate(loss, *case.images(*dtypes), wanted=wanted)
-    assert_result_close(found, expected_result(*case.images(*dtypes), wanted=wanted, **options))
+    assert_as_reference(loss, *case.images(*DOUBLES), wanted=wanted, **options)
 
 
 def test_torch_finds_the_gradient_in_order() -> None:
     for case in by_name("noise_2d", "strided_3d"):
-        tensors, numbers = op_arguments(case, (torch.float32, torch.float64), maps=True)
+        tensors, numbers = op_arguments(case, (torch.float32, torch.float64), True, True)
         torch.library.opcheck(forward, (*tensors, *numbers, 1, True, False, False))
 
 
 def test_no_derivative_is_left_out() -> None:
-    tensors, numbers = op_arguments(SMALL[0], (torch.float64, torch.float64), maps=True)
+    tensors, numbers = op_arguments(SMALL[0], DOUBLES, True, True)
     rest = (*numbers, 1, True, False, False)
     input, target, *maps = (tensor.detach() for tensor in tensors)
     for k, name in enumerate(("eps_map", "target_eps_map")):
@@ -102,15 +87,6 @@ def test_scaled_in_place(case: Case, dtype: torch.dtype) -> None:
 
 CASES = [Case("sums_2d", (2, 3, 20, 9)), Case("sums_3d", (2, 1, 7, 8, 9))]
 LAYOUTS = [contiguous, transposed, channels_last, expanded]
-FLOATS = (torch.float32, torch.float32)
-
-
-def arguments_of(
-    case: Case, dtypes: tuple[torch.dtype, torch.dtype]
-) -> tuple[list[Any], list[Any]]:
-    """Positional arguments, with maps, up to ``weight``."""
-    tensors, settings = op_arguments(case, dtypes, True)
-    return [tensor.detach() for tensor in tensors], settings
 
 
 def slowest_axis(tensor: Tensor) -> int:
@@ -127,8 +103,7 @@ def test_window_of_the_whole(
     case: Case, layout: Any, wanted: tuple[bool, bool], dtypes: tuple[torch.dtype, torch.dtype]
 ) -> None:
     """Sums and gradients of a window are those of the op that allocates them."""
-    case = case._replace(layout=layout)
-    tensors, settings = arguments_of(case, dtypes)
+    tensors, settings = op_arguments(case._replace(layout=layout), dtypes, True)
     _, *gradients, _ = forward(*tensors, *settings, 2, True, *wanted)
     losses, *_ = forward(*tensors, *settings, 0, True, False, False)
     for dim in range(2, len(case.shape)):
@@ -153,8 +128,7 @@ def test_window_of_the_whole(
 @covering(case=CASES, layout=LAYOUTS)
 def test_planes(case: Case, layout: Any) -> None:
     """One sum for each plane along the slowest axis, the same wherever a window begins and ends."""
-    case = case._replace(layout=layout)
-    tensors, settings = arguments_of(case, (torch.float64, torch.float64))
+    tensors, settings = op_arguments(case._replace(layout=layout), DOUBLES, True)
     dim = slowest_axis(tensors[0])
 
     def of(begin: int, end: int, of_mask: bool = False, per_plane: bool = True) -> Tensor:
@@ -175,7 +149,7 @@ def test_planes(case: Case, layout: Any) -> None:
 
 @covering(per_plane=[False, True], both=[False, True], layout=[contiguous, transposed])
 def test_opcheck_of_sums(per_plane: bool, both: bool, layout: Any) -> None:
-    tensors, settings = arguments_of(CASES[1]._replace(layout=layout), FLOATS)
+    tensors, settings = op_arguments(CASES[1]._replace(layout=layout), FLOATS, True)
     dim = slowest_axis(tensors[0])
     given = [torch.empty_like(tensors[0].narrow(dim, 1, 4)) for _ in range(2)]
     arguments = (*tensors, *settings, dim, 1, 5, per_plane, False, given[0])
@@ -194,7 +168,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("changed", "message"), REFUSED, ids=str)
 def test_unfit_arguments_are_refused(changed: dict[str, Any], message: str) -> None:
-    (*tensors, mask), settings = arguments_of(CASES[0], FLOATS)
+    (*tensors, mask), settings = op_arguments(CASES[0], FLOATS, True)
     mask = mask if changed.get("mask", True) else None
     gradient = torch.zeros(changed["gradient"]) if "gradient" in changed else None
     window = {"dim": 2, "begin": 0, "end": 20, "per_plane": False, "of_mask": False}

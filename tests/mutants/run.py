@@ -8,8 +8,6 @@ again. The page that is written names the tests that failed. At least two test f
 mistake, and one in ``csrc/cuda``: ``test_cuda.cpp`` alone runs the kernels without a GPU.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re
@@ -19,7 +17,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 try:
     import tomllib
@@ -44,18 +42,16 @@ class Mutant(NamedTuple):
 
     @property
     def needed(self) -> int:
-        """Return how many test files must see it."""
         return 1 if self.file.startswith("csrc/cuda/") else 2
 
 
 def load() -> list[Mutant]:
-    """Read all mutants."""
-    entries = [
-        entry
+    return [
+        Mutant(file, entry["line"], entry["becomes"], entry["reason"], tuple(entry["tests"]))
         for path in sorted(FOLDER.glob("*.toml"))
-        for entry in tomllib.loads(path.read_text("utf-8"))["mutant"]
+        for file, entries in tomllib.loads(path.read_text("utf-8")).items()
+        for entry in entries
     ]
-    return [Mutant(**{**entry, "tests": tuple(entry["tests"])}) for entry in entries]
 
 
 def planted(mutant: Mutant, text: str) -> str:
@@ -110,38 +106,24 @@ class Tree:
 
     def _first_failure(self, test: str) -> str | None:
         self._build(test)
+        ctest = ["ctest", "--test-dir", "build-cpp", "--stop-on-failure", "-R", Path(test).stem]
+        pytest = [sys.executable, "-m", "pytest", *OPTIONS, test]
         try:
-            if test.endswith(".cpp"):
-                result = self._run(
-                    "ctest",
-                    "--test-dir",
-                    "build-cpp",
-                    "--stop-on-failure",
-                    "-R",
-                    f"^{Path(test).stem}",
-                )
-                return test if result.returncode else None
-            result = self._run(sys.executable, "-m", "pytest", *OPTIONS, test)
+            result = self._run(*(ctest if test.endswith(".cpp") else pytest))
         except subprocess.TimeoutExpired:
             return f"{test} (without end)"
+        if test.endswith(".cpp"):
+            return test if result.returncode else None
         failed = re.search(r"^FAILED (.*?)(?: - .*)?$", result.stdout, re.MULTILINE)
         return failed[1] if failed and result.returncode == FAILED else None
 
     def _run(self, *command: str, check: bool = False) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "NEC_EXT_CUDA": "0", "PYTHONDONTWRITEBYTECODE": "1"}
-        return subprocess.run(
-            command,
-            cwd=self._folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=check,
-        )
+        how: dict[str, Any] = {"cwd": self._folder, "env": environment, "timeout": TIMEOUT}
+        return subprocess.run(command, **how, capture_output=True, text=True, check=check)
 
 
 def page(mutants: list[Mutant], killers: list[list[str]]) -> str:
-    """Write the results as Markdown."""
     dead = sum(len(names) >= m.needed for m, names in zip(mutants, killers, strict=True))
     lines = [
         "# Mutants",

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """The planted mistakes fit the sources as they are; ``make mutants`` plants them."""
 
-from __future__ import annotations
-
 from mutants import run
 
 MUTANTS = run.load()

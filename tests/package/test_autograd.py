@@ -2,14 +2,13 @@
 # Copyright (c) 2026 The nec_ext authors
 """The stored gradient under everything that autograd may ask of it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
 import torch
 from covering import covering
 from helpers import (
+    ALL_FORMULAS,
     EPS_MODES,
     OPERATORS,
     REDUCTIONS,
@@ -20,7 +19,6 @@ from helpers import (
     random_upstream,
 )
 from inputs import SMALL, Case, by_name, generator
-from ops import op_arguments
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -32,44 +30,26 @@ TINY = [Case("tiny_2d", (1, 2, 3, 4)), Case("tiny_3d", (1, 1, 3, 2, 4))]
 TINIEST = [Case("tiniest_2d", (2, 1, 2, 3)), Case("tiniest_3d", (1, 1, 2, 2, 3))]
 
 
-def tiny_problem(case: Case, wanted: str, reduction: str) -> tuple[Any, list[Tensor]]:
-    """Return a loss with maps as a function of the images that are wanted, and these."""
-    images = case.images(torch.float64)
+def tiny_problem(case: Case, wanted: str, **options: Any) -> tuple[Any, list[Tensor]]:
     rng = generator("tiny")
-    options = {
-        "eps": 0.3 + torch.rand(case.shape, generator=rng, dtype=torch.float64),
-        "target_eps": 0.5,
-        "mask": torch.rand(case.shape[2:], generator=rng),
-        "spacing": 1.3,
-        "weight": -1.7,
-        "reduction": reduction,
-    }
-
-    def loss(*leaves: Tensor, **more: Any) -> Tensor:
-        given = {"input": (*leaves, images[1]), "target": (images[0], *leaves), "both": leaves}[
-            wanted
-        ]
-        return nec_ext.ngf_loss(*given, **options, **more)
-
-    chosen = {"input": images[:1], "target": images[1:], "both": images}[wanted]
-    return loss, [image.clone().requires_grad_() for image in chosen]
+    options["eps"] = 0.3 + torch.rand(case.shape, generator=rng, dtype=torch.float64)
+    options["mask"] = torch.rand(case.shape[2:], generator=rng)
+    options |= {"target_eps": 0.5, "spacing": 1.3, "weight": -1.7}
+    leaves = as_leaves(*case.images(torch.float64), wanted)
+    return lambda *images: nec_ext.ngf_loss(*images, **options), leaves
 
 
 @covering(wanted=WANTED, reduction=REDUCTIONS, operator=OPERATORS, case=TINY, eps_mode=EPS_MODES)
 def test_gradcheck(wanted: str, reduction: str, operator: str, case: Case, eps_mode: str) -> None:
-    loss, leaves = tiny_problem(case, wanted, reduction)
-    formula = {"operator": operator, "eps_mode": eps_mode}
-    assert gradcheck(
-        lambda *given: loss(*given, **formula), leaves, atol=1e-8, check_forward_ad=True
-    )
+    options = {"reduction": reduction, "operator": operator, "eps_mode": eps_mode}
+    problem = tiny_problem(case, wanted, **options)
+    assert gradcheck(*problem, atol=1e-8, check_forward_ad=True)
 
 
 @covering(wanted=WANTED, reduction=REDUCTIONS, case=TINIEST, eps_mode=EPS_MODES)
 def test_gradgradcheck(wanted: str, reduction: str, case: Case, eps_mode: str) -> None:
-    loss, leaves = tiny_problem(case, wanted, reduction)
-    assert gradgradcheck(
-        lambda *given: loss(*given, operator="sobel", eps_mode=eps_mode), leaves, atol=1e-7
-    )
+    options = {"reduction": reduction, "operator": "sobel", "eps_mode": eps_mode}
+    assert gradgradcheck(*tiny_problem(case, wanted, **options), atol=1e-7)
 
 
 @covering(
@@ -88,9 +68,8 @@ def test_retained_graph_gives_the_same_gradient_again(
     options = {"reduction": reduction, "mask": mask, "weight": 0.7}
     loss = nec_ext.ngf_loss(*leaves, **options)
     required = [leaf for leaf in leaves if leaf.requires_grad]
-    ones = torch.ones(loss.shape)
-    seen = []
-    for upstream in (first * ones, random_upstream(loss.shape), first * ones):
+    same, seen = torch.full(loss.shape, first), []
+    for upstream in (same, random_upstream(loss.shape), same):
         found = torch.autograd.grad(loss, required, upstream, retain_graph=True)
         seen.append([gradient.clone() for gradient in found])
         expected = expected_result(*images, upstream, wanted, **options)
@@ -144,17 +123,103 @@ def test_checkpoint_and_what_is_saved_on_the_cpu() -> None:
     assert_gradient_close(input.grad, inner.grad)
 
 
-def test_gradcheck_of_the_op_itself() -> None:
-    tensors, settings = op_arguments(TINY[1], (torch.float64, torch.float64), True)
-    images, rest = tensors[:2], [*tensors[2:], *settings, 1, True, False, False]
-    op = torch.ops.nec_ext.ngf_forward.default
-    assert gradcheck(lambda *given: op(*given, *rest)[0], images, atol=1e-8)
+# --- Gradients by eps, target_eps and mask -------------------------------------------------------
+
+NAMES = ("eps", "target_eps", "mask")
 
 
-def test_expected_results_are_not_trivial() -> None:
-    """The comparisons of this suite would all pass if gradients vanished."""
-    for case in SMALL:
-        result = expected_result(*case.images(), 1.0, reduction="sum")
-        assert result.grad_input.abs().median() > 1e-3
-        assert result.grad_target.abs().median() > 1e-3
-        assert 0.6 < result.loss / result.grad_input.numel() < 0.99
+def maps(case: Case, kind: str, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    """Return maps that require a gradient, of shapes that images broadcast in several ways."""
+    space = case.shape[2:]
+    per_channel = (case.shape[1], *(1,) * len(space))
+    shapes = {
+        "voxels": (case.shape, space, case.shape),
+        "numbers": ((), (1,), space),  # the mean by a constant mask has no gradient
+        "mixed": (per_channel, (case.shape[0], *(1,) * (len(space) + 1)), space[-1:]),
+    }[kind]
+    rng = generator(f"maps {kind}")
+    values = (0.1 + torch.rand(shape, generator=rng, dtype=torch.float64) for shape in shapes)
+    return {
+        name: value.to(dtype).requires_grad_() for name, value in zip(NAMES, values, strict=True)
+    }
+
+
+@covering(
+    case=SMALL,
+    formula=ALL_FORMULAS,
+    reduction=[*REDUCTIONS, "sample"],
+    # Sums over voxels cancel: their digits are those of float64.
+    kind_and_dtype=[
+        ("voxels", torch.float32),
+        ("voxels", torch.float16),
+        ("numbers", torch.float64),
+        ("mixed", torch.float64),
+    ],
+    images=[False, True],
+)
+def test_as_the_reference(
+    case: Case,
+    formula: dict[str, str],
+    reduction: str,
+    kind_and_dtype: tuple[str, torch.dtype],
+    images: bool,
+) -> None:
+    kind, dtype = kind_and_dtype
+    options: dict[str, Any] = dict(reduction=reduction, weight=-0.7, spacing=1.3, **formula)
+    gradients = []
+    for function, wide in ((nec_ext.ngf_loss, False), (nec_ext.reference.ngf_loss, True)):
+        pair = [i.double() if wide else i for i in case.images(dtype)]
+        given = maps(case, kind, torch.float64 if wide or dtype == torch.float64 else torch.float32)
+        leaves = [*(i.requires_grad_() for i in pair if images), *given.values()]
+        loss = function(*pair, **given, **options)
+        gradients.append(torch.autograd.grad(loss, leaves, random_upstream(loss.shape, loss.dtype)))
+    for actual, expected in zip(*gradients, strict=True):
+        assert actual.shape == expected.shape
+        assert_gradient_close(actual, expected)
+
+
+@covering(formula=ALL_FORMULAS, reduction=["mean", "none"])
+def test_gradcheck_of_maps(formula: dict[str, str], reduction: str) -> None:
+    case = Case("gradcheck", (2, 1, 3, 4))
+    given = maps(case, "mixed").values()
+    images = [image.requires_grad_() for image in case.images(torch.float64)]
+
+    def loss(input: Tensor, target: Tensor, *values: Tensor) -> Tensor:
+        options: Any = dict(zip(NAMES, values, strict=True))
+        return nec_ext.ngf_loss(input, target, reduction=reduction, **formula, **options)
+
+    assert torch.autograd.gradcheck(loss, (*images, *given))
+    assert torch.autograd.gradgradcheck(loss, (*images, *given))
+
+
+def test_a_field_and_its_eps() -> None:
+    image = SMALL[0].images(torch.float64)[0]
+    eps = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    for mode in ("additive", "quadrature", "augmented"):
+        assert torch.autograd.gradcheck(lambda e, m=mode: nec_ext.ngf_field(image, e, m), (eps,))
+
+
+def test_a_parameter_of_the_module() -> None:
+    """As in the class of the NEC authors, which learns its eps."""
+    module = nec_ext.NGFLoss(eps=torch.nn.Parameter(torch.tensor(0.2)))
+    assert [name for name, _ in module.named_parameters()] == ["eps"]
+    images = SMALL[1].images()
+    module(*images).backward()
+    compiled = torch.compile(nec_ext.ngf_loss, backend="aot_eager", fullgraph=True)
+    eps = torch.tensor(0.2, requires_grad=True)
+    compiled(*images, eps=eps).backward()
+    torch.testing.assert_close(module.eps.grad, eps.grad)
+    module.eps = 0.3
+    assert not [*module.parameters()]
+
+
+def test_an_empty_mask_has_a_gradient_of_0() -> None:
+    mask = torch.zeros(SMALL[0].shape, requires_grad=True)
+    nec_ext.ngf_loss(*SMALL[0].images(), mask=mask).backward()
+    assert mask.grad is not None and mask.grad.count_nonzero() == 0
+
+
+def test_parts_have_none() -> None:
+    eps = torch.tensor(0.2, requires_grad=True)
+    with pytest.raises(ValueError, match="eps must not require a gradient, a volume in parts has"):
+        nec_ext.tiled.ngf_loss(*SMALL[0].images(), eps=eps)

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """What setup.py asks the compilers for, and what is in the library that is loaded."""
 
-from __future__ import annotations
-
 import os
 import runpy
 import shutil
@@ -33,13 +31,9 @@ def make_toolkit(home: Path, version: str = "13.0", architectures: str = KNOWN) 
         (home / file).touch()
     codes = " ".join(f"sm_{architecture}" for architecture in architectures.split())
     answers = f"--version) echo release {version};; --list-gpu-code) printf '%s\\n' {codes};;"
-    make_program(home / "bin/nvcc", f'case "$1" in {answers} esac')
+    (home / "bin/nvcc").write_text(f'#!/bin/sh\ncase "$1" in {answers} esac\n')
+    (home / "bin/nvcc").chmod(0o755)
     return home
-
-
-def make_program(path: Path, command: str) -> None:
-    path.write_text(f"#!/bin/sh\n{command}\n")
-    path.chmod(0o755)
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""torch.compile, autocast, and torch's own checks of the ops."""
+"""torch.compile, autocast, torch's own checks of the ops, export and traces."""
 
-from __future__ import annotations
-
+import io
 from functools import partial
 from itertools import product
 from typing import Any
@@ -13,16 +12,18 @@ import torch
 from covering import covering
 from helpers import (
     REDUCTIONS,
+    TESTS,
     WANTED,
+    assert_as_reference,
     assert_gradient_close,
     assert_loss_close,
     assert_result_close,
     evaluate,
     expected_result,
+    op_arguments,
     random_upstream,
 )
 from inputs import SMALL, Case, by_name, generator
-from ops import TESTS, op_arguments
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses import FakeTensorMode
@@ -41,27 +42,21 @@ def compiled(**options: Any) -> Any:
     return torch.compile(nec_ext.ngf_loss, **options)
 
 
-def assert_as_reference(function: Any, input: Tensor, target: Tensor, **options: Any) -> None:
-    wanted = options.pop("wanted", "both")
-    actual = evaluate(function, input, target, wanted=wanted, **options)
-    assert_result_close(actual, expected_result(input, target, wanted=wanted, **options))
-
-
-@covering(wanted=WANTED, reduction=REDUCTIONS, case=SMALL, dtype=[torch.float32, torch.float16])
+@covering(
+    wanted=WANTED,
+    reduction=REDUCTIONS,
+    case=[*SMALL, *by_name("strided_3d", "transposed_3d", "expanded_3d")],
+    dtype=[torch.float32, torch.float16],
+)
 def test_fullgraph(wanted: str, reduction: str, case: Case, dtype: torch.dtype) -> None:
     rng = generator("compile")
     options = {
         "mask": torch.rand(case.shape, generator=rng),
         "eps": 0.1 + torch.rand(case.shape[1:2] + (1,) * (len(case.shape) - 2), generator=rng),
-        "target_eps": 0.3,
-        "spacing": 1.3,
-        "weight": 0.7,
-        "operator": "sobel",
-        "eps_mode": "quadrature",
+        **{"target_eps": 0.3, "spacing": 1.3, "weight": 0.7, "reduction": reduction},
+        **{"operator": "sobel", "eps_mode": "quadrature"},
     }
-    assert_as_reference(
-        compiled(), *case.images(dtype), wanted=wanted, reduction=reduction, **options
-    )
+    assert_as_reference(compiled(), *case.images(dtype), wanted=wanted, **options)
 
 
 @pytest.mark.slow
@@ -72,21 +67,10 @@ def test_inductor_with_neighbours_in_the_graph() -> None:
     def step(loss: Any, image: Tensor, other: Tensor) -> Tensor:
         return 3 * loss(torch.tanh(image), other * 2, mask=mask) + image.square().mean()
 
-    function = torch.compile(lambda *images: step(nec_ext.ngf_loss, *images), fullgraph=True)
-    expected = evaluate(
-        lambda *images: step(nec_ext.reference.ngf_loss, *images),
-        input.double(),
-        target.double(),
-        -0.7,
-    )
+    function = torch.compile(partial(step, nec_ext.ngf_loss), fullgraph=True)
+    wide, plain = (input.double(), target.double()), partial(step, nec_ext.reference.ngf_loss)
+    expected = evaluate(plain, *wide, -0.7)
     assert_result_close(evaluate(function, input, target, -0.7), expected)
-
-
-@pytest.mark.parametrize(
-    "case", by_name("strided_3d", "transposed_3d", "expanded_3d"), ids=lambda case: case.name
-)
-def test_layouts(case: Case) -> None:
-    assert_as_reference(compiled(), *case.images())
 
 
 def test_dynamic_shapes_are_compiled_once() -> None:
@@ -177,7 +161,7 @@ def test_opcheck(checked: Any, wanted: tuple[bool, bool], reduction: int) -> Non
     name, dtypes, has_maps = checked
     (case,) = by_name(name)
     tensors, settings = op_arguments(case, dtypes, has_maps)
-    given = (*(tensor if tensor is None else tensor.detach() for tensor in tensors), *settings)
+    given = (*tensors, *settings)
     forward = (*given, reduction, reduction == 1, *wanted)
     torch.library.opcheck(torch.ops.nec_ext.ngf_forward.default, forward, test_utils=TESTS)
     upstream = random_upstream(case.shape if has_maps else (), F64 if F64 in dtypes else F32)
@@ -199,3 +183,37 @@ def test_tensors_without_data(mode: Any, reduction: str) -> None:
         (gradient,) = torch.autograd.grad(loss, input, torch.ones_like(loss))
     assert (loss.shape, loss.dtype) == (case.shape if reduction == "none" else (), torch.float32)
     assert (gradient.shape, gradient.dtype) == (case.shape, torch.float16)
+
+
+# --- Graphs that outlive the call: they hold the bare ops, and give the gradient all the same -----
+
+
+RECORDED: list[dict[str, Any]] = [
+    {},
+    {"reduction": "sum", "eps_mode": "quadrature", "weight": -1.5, "spacing": 0.7},
+    {"reduction": "none", "operator": "sobel", "form": "cross"},
+]
+
+
+@pytest.mark.parametrize("options", RECORDED, ids=str)
+@pytest.mark.parametrize("strict", [False, True])
+def test_exported(strict: bool, options: dict[str, Any]) -> None:
+    input, target, mask = torch.rand(3, 1, 1, 6, 5, 7, generator=generator("exported"))
+    expected = expected_result(input, target, mask=mask, **options)
+    program = torch.export.export(nec_ext.NGFLoss(**options), (input, target, mask), strict=strict)
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    for module in (program.module(), torch.export.load(file).module()):
+        found = evaluate(lambda i, t, m=module: m(i, t, mask), input, target)
+        assert_result_close(found, expected)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("options", RECORDED, ids=str)
+def test_traced(options: dict[str, Any]) -> None:
+    input, target = torch.rand(2, 2, 1, 6, 7, generator=generator("traced"))
+    for example in (input, input.clone().requires_grad_()):
+        traced = torch.jit.trace(nec_ext.NGFLoss(**options), (example, target))
+        found = evaluate(traced, input, target)
+        assert_result_close(found, expected_result(input, target, **options))

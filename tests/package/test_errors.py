@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """A wrong argument is refused in one sentence: its name, what was expected and what came."""
 
-from __future__ import annotations
-
 import math
 import re
 from functools import partial
@@ -24,7 +22,6 @@ Sentences = list[tuple[Any, type[Exception], str]]  # of wrong values, after the
 
 
 def with_value(value: float) -> torch.Tensor:
-    """Return ones with one value among them."""
     tensor = torch.ones(SHAPE)
     tensor[1, 2, 3, 4] = value
     return tensor

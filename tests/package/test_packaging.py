@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """The sdist is complete, a wheel can be built from it, and the wheel works on its own."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
@@ -12,9 +10,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 pytest.importorskip("build")
-ROOT = Path(__file__).resolve().parents[2]
 if not (ROOT / ".git").exists() or shutil.which("git") is None:
     pytest.skip("needs a git checkout", allow_module_level=True)
 
@@ -43,14 +41,12 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 
 
 def source_files() -> list[str]:
-    """List the files of the project, tracked or about to be."""
     listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT)
     return [name for name in listed.splitlines() if (ROOT / name).is_file()]
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Build the sdist, and the wheel from it."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     for name in source_files():
         (source / name).parent.mkdir(parents=True, exist_ok=True)

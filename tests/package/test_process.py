@@ -1,15 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""One process: forked, with a second copy of the package, with none that is built."""
+"""One process: forked, with a second copy of the package, none that is built, an unread output."""
 
-from __future__ import annotations
-
+import importlib.metadata
+import inspect
 import os
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, run_python
+import torch
+from helpers import ROOT, run_python, threads
+from torch import Tensor
+from torch.autograd import forward_ad
+
+import nec_ext
+from nec_ext import _autograd, _devices, _ops
+from nec_ext.__main__ import main
+from nec_ext._devices import reason_without_kernels
 
 PACKAGE = ROOT / "nec_ext"
 
@@ -52,7 +62,6 @@ def test_a_forked_child_computes() -> None:
 
 
 def imports(*folders: Path) -> list[str]:
-    """Return what each import prints."""
     result = run_python("-c", IMPORTS, *map(str, folders))
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()
@@ -80,3 +89,136 @@ def test_without_its_extension(tmp_path: Path) -> None:
         (folder / file).touch()
     for printed, sentence in zip(imports(*folders), sentences.values(), strict=True):
         assert sentence in printed
+
+
+# --- Commands whose output nobody reads any more end quietly --------------------------------------
+
+# Without torch, as nec_ext._console it is the same.
+START = "from benchmarks.console import run_command\n"
+FULL = "'x' * 100_000"  # more than any buffer
+
+
+def unread(*arguments: str) -> tuple[int, str]:
+    """Return exit code and standard error of Python whose output is a pipe without a reader."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as output:
+        result = run_python(*arguments, output=output, PYTHONUNBUFFERED="")
+    return result.returncode, result.stderr
+
+
+@pytest.mark.parametrize("printed", ["'a line'", FULL, "'a line', flush=True"])
+def test_an_output_that_nobody_reads(printed: str) -> None:
+    assert unread("-c", f"{START}run_command(lambda: print({printed}))") == (141, "")
+
+
+@pytest.mark.parametrize("error", ["BrokenPipeError", "ValueError"])
+def test_other_errors_are_seen(error: str) -> None:
+    """Errors of other pipes are seen too, and errors of a command whose output nobody reads."""
+    code = f"{START}def main():\n    print('a line')\n    raise {error}('wrong')\nrun_command(main)"
+    read = run_python("-c", code)
+    assert read.stdout == "a line\n"
+    for status, text in ((read.returncode, read.stderr), unread("-c", code)):
+        assert (status, text.splitlines()[-1]) == (1, f"{error}: wrong")
+        assert "Exception ignored" not in text
+
+
+def test_every_command_ends_so() -> None:
+    for folder in ("nec_ext", "examples", "benchmarks"):
+        texts = [path.read_text("utf-8") for path in (ROOT / folder).rglob("*.py")]
+        ends = [text.split('if __name__ == "__main__":\n')[1:] for text in texts]
+        commands = [end for end in ends if end]
+        assert commands and all(end[0].startswith("    run_command(") for end in commands)
+
+
+@pytest.mark.slow
+def test_the_report() -> None:
+    assert unread("-m", "nec_ext") == (141, "")
+
+
+# --- python -m nec_ext, build_info, and what the package shows ------------------------------------
+
+NAMES = ("NGFLoss", "build_info", "estimate_eps", "ngf_field", "ngf_loss", "reference")
+
+
+def test_build_info() -> None:
+    info = nec_ext.build_info()
+    assert info["version"] == nec_ext.__version__ == importlib.metadata.version("nec_ext")
+    assert info["version"].partition("+g")[2] == (info["commit"] or "")
+    assert info["torch"] == torch.__version__
+    assert info["cpu_capability"] in info["cpu_capabilities"].split()
+    assert info["cpu_capabilities"].split()[0] == "baseline"
+    assert info["compiler"].split()[0] in ("gcc", "clang", "msvc")
+    assert (info["cuda"] is None) == (info["cuda_architectures"] is None)
+    assert all(value is None or isinstance(value, str) for value in info.values())
+
+
+def test_public_names() -> None:
+    assert set(nec_ext.__all__) >= {*NAMES, "__version__"}
+    assert all(hasattr(nec_ext, name) for name in nec_ext.__all__)
+    assert all(inspect.getdoc(getattr(nec_ext, name)) for name in NAMES)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Run the report where numpy cannot be imported, of which torch would warn."""
+    folder = tmp_path_factory.mktemp("without_numpy")
+    (folder / "numpy.py").write_text("raise ModuleNotFoundError(name='numpy')")
+    result = run_python("-m", "nec_ext", OMP_NUM_THREADS="1", PYTHONPATH=str(folder))
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout
+
+
+def test_main_prints_where_it_runs_checks_and_times(report: str) -> None:
+    for name, value in nec_ext.build_info().items():
+        assert re.search(rf"^{name} +{re.escape(str(value))}$", report, re.MULTILINE)
+    assert "fused, ms" in report
+    assert report.endswith("the fused loss agrees with its reference\n")
+
+
+def test_main_fails_if_the_loss_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The exit code means something: it is not 0 if the loss is off by a hundred-thousandth."""
+    right = _autograd.fused_loss
+    monkeypatch.setattr(_autograd, "fused_loss", lambda *arguments: (1 + 1e-5) * right(*arguments))
+    with threads(1):
+        assert main([]) != 0
+    assert "wrong" in capsys.readouterr().out.lower()
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_rocm", "reason"),
+    [
+        ("cpu", False, None),
+        ("mps", False, "nec_ext has no kernels for mps"),
+        ("cuda", True, "nec_ext has no kernels for ROCm"),
+        ("cuda", False, "this build of nec_ext has no CUDA kernels: build it with FORCE_CUDA=1"),
+    ],
+)
+def test_why_there_are_no_kernels(kind: str, is_rocm: bool, reason: str | None) -> None:
+    found = reason_without_kernels(kind, is_rocm=is_rocm, fused=frozenset({"cpu", "meta"}))
+    assert found == reason if reason is None else found.startswith(reason)
+    assert reason_without_kernels("cuda", is_rocm=False, fused=frozenset({"cuda"})) is None
+
+
+@pytest.mark.parametrize("function", [nec_ext.ngf_loss, nec_ext.NGFLoss()], ids=["loss", "module"])
+def test_the_reference_is_not_taken_silently(
+    function: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It warns once, at the line of the caller, and not in torch.compile or forward mode."""
+    image = torch.rand(1, 1, 5, 6)
+    with forward_ad.dual_level():
+        function(forward_ad.make_dual(image, image), image)
+    monkeypatch.setattr(_ops, "FUSED_DEVICES", frozenset())
+    monkeypatch.setattr(_devices, "_warned", set())
+    torch.compile(function, backend="eager", fullgraph=True)(image, image)
+    module = torch.nn.Module()  # which torch.export takes
+    module.forward = lambda *images: function(*images)
+    torch.export.export(module, (image, image))
+    sentence = "^ngf_loss takes its reference, .* on cpu, as nec_ext has no kernels for cpu$"
+    with pytest.warns(RuntimeWarning, match=sentence) as caught:
+        loss = function(image, image)
+        function(image, image)
+    assert [warning.filename for warning in caught] == [__file__]
+    assert torch.equal(loss, nec_ext.reference.ngf_loss(image, image))

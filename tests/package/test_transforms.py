@@ -2,14 +2,12 @@
 # Copyright (c) 2026 The nec_ext authors
 """torch.func and batched gradients."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
 import torch
 from covering import covering
-from helpers import REDUCTIONS, assert_gradient_close, assert_loss_close
+from helpers import REDUCTIONS, assert_gradient_close, assert_loss_close, random_upstream
 from inputs import SMALL, Case, generator
 from torch.autograd import forward_ad
 from torch.func import grad, grad_and_value, jacrev, jvp, vmap
@@ -75,7 +73,6 @@ def test_vmap_over_maps_and_masks() -> None:
 
 @pytest.mark.parametrize("argument", [0, 1])
 def test_jacrev(argument: int) -> None:
-    """A loss map and a gradient are differentiated."""
     images = torch.rand(2, *TINY, generator=generator("jacrev"), dtype=torch.float64)
     fused, plain = losses(reduction="none", operator="sobel")
     actual, expected = (jacrev(loss, argnums=argument)(*images) for loss in (fused, plain))
@@ -91,7 +88,7 @@ def test_batched_gradients(reduction: str, retained: bool) -> None:
     input.requires_grad_()
     loss = nec_ext.ngf_loss(input, target, reduction=reduction)
     if retained:
-        torch.autograd.grad(loss, input, torch.ones_like(loss), retain_graph=True)
+        torch.autograd.grad(loss, input, random_upstream(loss.shape), retain_graph=True)
     upstreams = torch.randn(3, *loss.shape, generator=generator("batched"))
     (actual,) = torch.autograd.grad(loss, input, upstreams, is_grads_batched=True)
     wide = input.detach().double().requires_grad_()

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """Processes that the tests of the parts share."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import closing
 

@@ -5,15 +5,12 @@
 They are forked from one process that has imported torch; a call takes a few milliseconds.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
-import time
-import traceback
+import signal
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -25,71 +22,36 @@ TIMEOUT = 60  # seconds for a call; what hangs fails
 START_TIMEOUT = 300  # on a machine that is busy with other things
 
 
-def _serve(rank: int, count: int, folder: str, calls: Connection) -> None:
+def _join(rank: int, count: int, folder: str) -> None:
     torch.set_num_threads(1)
-    store = f"file://{folder}/store"
     limit = timedelta(seconds=START_TIMEOUT)
-    dist.init_process_group("gloo", store, limit, rank=rank, world_size=count)
-    calls.send(("returned", None))
-    with contextlib.suppress(EOFError):
-        while True:
-            function, arguments = calls.recv()
-            try:
-                calls.send(("returned", function(*arguments)))
-            except Exception as error:
-                sentence = f"{type(error).__name__}: {error}"
-                calls.send(("raised", sentence, traceback.format_exc()))
-    os._exit(0)  # without a word to ranks that are gone
+    dist.init_process_group("gloo", f"file://{folder}/store", limit, rank=rank, world_size=count)
 
 
 class Ranks:
-    """The processes of a group."""
-
     def __init__(self, count: int, folder: Path) -> None:
         context = mp.get_context("forkserver")
         context.set_forkserver_preload(["torch.distributed.tensor", "torch._dynamo"])
-        self._calls = []
-        for rank in range(count):
-            here, there = context.Pipe()
-            arguments = (rank, count, str(folder), there)
-            context.Process(target=_serve, args=arguments, daemon=True).start()
-            there.close()
-            self._calls.append(here)
-        started = self._answers(START_TIMEOUT)
-        assert all(answer[0] == "returned" for answer in started), started
+        self._pools = [
+            ProcessPoolExecutor(1, context, _join, (rank, count, str(folder)))
+            for rank in range(count)
+        ]
+        self._pids = [call.result(START_TIMEOUT) for call in self._calls(os.getpid)]
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """Return the results of all ranks."""
-        answers = self.outcomes(function, *arguments)
-        assert all(answer[0] == "returned" for answer in answers), answers
-        return [answer[1] for answer in answers]
+        return [call.result(TIMEOUT) for call in self._calls(function, *arguments)]
 
     def errors(self, function: Callable[..., Any], *arguments: Any) -> list[str]:
-        """Return the errors of all ranks, each of which has to raise one."""
-        answers = self.outcomes(function, *arguments)
-        assert all(answer[0] == "raised" for answer in answers), answers
-        return [answer[1] for answer in answers]
+        """Return the errors of all ranks, None of one that has raised none."""
+        errors = [call.exception(TIMEOUT) for call in self._calls(function, *arguments)]
+        return [error and f"{type(error).__name__}: {error}" for error in errors]
 
-    def outcomes(self, function: Callable[..., Any], *arguments: Any) -> list[tuple[Any, ...]]:
-        """Return ("returned", value), ("raised", error, text), ("died",) or ("hung",) per rank."""
-        for calls in self._calls:
-            calls.send((function, arguments))
-        return self._answers(TIMEOUT)
-
-    def _answers(self, seconds: float) -> list[tuple[Any, ...]]:
-        deadline = time.monotonic() + seconds
-        return [self._answer(calls, deadline - time.monotonic()) for calls in self._calls]
-
-    @staticmethod
-    def _answer(calls: Connection, seconds: float) -> tuple[Any, ...]:
-        if not calls.poll(max(seconds, 0)):
-            return ("hung",)
-        try:
-            answer: tuple[Any, ...] = calls.recv()
-        except EOFError:
-            return ("died",)
-        return answer
+    def _calls(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        return [pool.submit(function, *arguments) for pool in self._pools]
 
     def close(self) -> None:
-        for calls in self._calls:
-            calls.close()
+        for pid in self._pids:
+            with contextlib.suppress(ProcessLookupError):  # of one that has died
+                os.kill(pid, signal.SIGKILL)
+        for pool in self._pools:
+            pool.shutdown()

@@ -2,15 +2,15 @@
 # Copyright (c) 2026 The nec_ext authors
 """The code that ranks run: importable without the test files."""
 
-from __future__ import annotations
-
 import os
+import re
 import weakref
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
 import torch.distributed as dist
 from helpers import Result, allocations, evaluate
@@ -87,12 +87,12 @@ def held_after_backward(shape: tuple[int, ...], times: int) -> list[bool]:
     return [image() is not None for image in alive]
 
 
-def fail_in_rank_1(shape: tuple[int, ...], how: str) -> float:
+def fail_in_rank_1(shape: tuple[int, ...], dies: bool) -> float:
     """Fail in rank 1 while the others compute a loss, in a group with little patience."""
     group = dist.new_group(timeout=timedelta(seconds=3))
     dist.barrier()
     if dist.get_rank() == 1:
-        if how == "dies":
+        if dies:
             os._exit(1)
         raise ArithmeticError("somewhere else, as a training does")
     loss: Tensor = nec_ext.distributed.ngf_loss(torch.rand(shape), torch.rand(shape), group=group)
@@ -209,8 +209,7 @@ def wrong_on_two_axes(kind: str) -> None:
     nec_ext.distributed.ngf_loss(input, input, **options)
 
 
-def wrong_distributed_tensors(kind: str) -> None:
-    """Compute the loss of three ranks with DTensors that do not fit."""
+def refuse_distributed_tensors() -> None:
     mesh, image = mesh_of(3), torch.rand(3, 1, 6, 6)
     split, across, whole = (
         distribute_tensor(image, mesh, [placement])
@@ -219,18 +218,23 @@ def wrong_distributed_tensors(kind: str) -> None:
     partial = DTensor.from_local(image, mesh, [Partial()])
     nobody = distribute_tensor(image[:2], mesh, [Shard(0)])
     backwards = DTensor.from_local(split.to_local(), DeviceMesh("cpu", [2, 1, 0]), [Shard(2)])
-    two = distribute_tensor(image, DeviceMesh("cpu", [0, 1]), [Shard(2)])
-    input, target, options = {
-        "group": (split, split, {"group": dist.group.WORLD}),
-        "target": (split, image, {}),
-        "mesh": (split, backwards, {}),
-        "partial": (partial, partial, {}),
-        "plain": (image, split, {}),
-        "plain with a map": (image, image, {"mask": split}),
-        "placements": (split, across, {}),
-        "replicated": (split, whole, {}),
-        "per voxel": (split, split, {"reduction": "none"}),
-        "empty": (nobody, nobody, {}),
-        "a mesh of two": (two, two, {}),
-    }[kind]
-    nec_ext.distributed.ngf_loss(input, target, **options)
+    cases: list[tuple[Any, Any, Options, str]] = [
+        (split, split, {"group": dist.group.WORLD}, "group must be left out"),
+        (split, image, {}, "target must be a DTensor"),
+        (split, backwards, {}, "target must be on the mesh of input"),
+        (partial, partial, {}, "input must be placed by Shard and Replicate, got P"),
+        (image, split, {}, "target must not be a DTensor, as input is none"),
+        (image, image, {"mask": split}, "mask must not be a DTensor, as input is none"),
+        (split, across, {}, "target must be placed as input is"),
+        (split, whole, {}, "target must be placed as input is"),
+        (split, split, {"reduction": "none"}, "reduction must be 'mean' or 'sum'"),
+        (nobody, nobody, {}, "input must not be empty"),
+    ]
+    for input, target, options, sentence in cases:
+        with pytest.raises((TypeError, ValueError), match=re.escape(sentence)):
+            nec_ext.distributed.ngf_loss(input, target, **options)
+
+
+def on_a_mesh_of_two() -> None:
+    image = distribute_tensor(torch.rand(3, 1, 6, 6), DeviceMesh("cpu", [0, 1]), [Shard(2)])
+    nec_ext.distributed.ngf_loss(image, image)

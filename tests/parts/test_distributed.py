@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """The loss of volumes that are split across processes is that of the whole volume."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import pytest
@@ -19,7 +17,7 @@ from helpers import (
     expected_result,
     random_upstream,
 )
-from inputs import Case, channels_last, generator, noise, transposed
+from inputs import Case, Layout, channels_last, contiguous, generator, noise, transposed
 from ranks import Ranks
 from torch import Tensor
 
@@ -28,7 +26,6 @@ SHAPE = (1, 2, 4, 5, 6)
 
 
 def maps(shape: tuple[int, ...], *names: str) -> dict[str, Tensor]:
-    """Return maps that differ in every voxel."""
     rng = generator("split maps")
     return {name: 0.1 + torch.rand(shape, generator=rng) for name in names}
 
@@ -76,25 +73,24 @@ SPLITS = [
 ]
 
 
-def images_of(split: Split) -> tuple[Tensor, Tensor]:
-    return Case("split", split.shape).images(torch.float64)
+def images_of(split: Split, layout: Layout = contiguous) -> tuple[Tensor, Tensor]:
+    return Case("split", split.shape, layout=layout).images(torch.float64)
 
 
 @covering(
-    split=SPLITS, formula=FORMULAS, wanted=WANTED, reduction=["mean", "sum"], mapped=[False, True]
+    split=SPLITS,
+    layout=[contiguous, transposed, channels_last],
+    options={**FORMULAS, "reduction": ["mean", "sum"]},
+    wanted=WANTED,
+    mapped=[False, True],
 )
 def test_whole_loss_and_slices_of_its_gradient(
-    ranks: Ranks, split: Split, formula: dict[str, str], wanted: str, reduction: str, mapped: bool
+    ranks: Ranks, split: Split, layout: Layout, options: dict[str, Any], wanted: str, mapped: bool
 ) -> None:
-    options: dict[str, Any] = {**formula, "reduction": reduction}
     if mapped:
-        options |= {
-            **maps(split.shape, "eps", "mask"),
-            "target_eps": 0.3,
-            "spacing": [0.7, 1.3, 2.5][: len(split.shape) - 2],
-            "weight": 1.7,
-        }
-    check_split(ranks, images_of(split), split.sizes, split.dim, wanted, **options)
+        options = {**options, **maps(split.shape, "eps", "mask"), "target_eps": 0.3, "weight": 1.7}
+        options["spacing"] = [0.7, 1.3, 2.5][: len(split.shape) - 2]
+    check_split(ranks, images_of(split, layout), split.sizes, split.dim, wanted, **options)
 
 
 @pytest.mark.parametrize(
@@ -126,13 +122,6 @@ def test_dtypes(ranks: Ranks, split: Split, dtypes: tuple[torch.dtype, torch.dty
     check_split(ranks, images, split.sizes, split.dim, **options)
 
 
-@pytest.mark.parametrize("layout", [transposed, channels_last])
-def test_layouts(ranks: Ranks, layout: Any) -> None:
-    for split in SPLITS[1:4]:
-        images = tuple(layout(image) for image in images_of(split))
-        check_split(ranks, images, split.sizes, split.dim, operator="sobel")  # type: ignore[arg-type]
-
-
 def test_maps_of_fewer_axes(ranks: Ranks) -> None:
     """A map that does not vary along the axis is the same on every rank."""
     split = SPLITS[4]
@@ -154,7 +143,6 @@ def test_without_a_check(ranks: Ranks) -> None:
 
 
 def test_masks_of_zeros_and_small_weights(ranks: Ranks) -> None:
-    """Masks are 0 on one rank, and on all: there the loss and its gradient are 0."""
     split = SPLITS[2]
     mask = maps(split.shape, "mask")["mask"]
     mask[:, :, :7] = 0

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """The loss tile by tile: the same bits as at once, from and to any memory."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any
@@ -17,16 +15,18 @@ from helpers import (
     FORMULAS,
     WANTED,
     Result,
+    allocations,
     assert_result_close,
     assert_same_bits,
     evaluate,
     expected_result,
 )
 from inputs import Case, channels_last, contiguous, cropped, transposed
-from tiles import WAYS, options_of, tiled_result
+from tiles import SHAPE, WAYS, Slices, copy_tiles, options_of, stored, tiled_result
+from torch import Tensor
 
 import nec_ext
-from nec_ext import tiled
+from nec_ext import _reading, tiled
 
 CASES = [
     Case("tiled_2d", (2, 2, 40, 21)),
@@ -113,7 +113,6 @@ def test_masks_of_zeros_and_small_weights(way: str) -> None:
 
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_files(tmp_path: Path, order: Any, way: str) -> None:
-    """Images and gradients are in files, of which the images may not be written."""
     shape, arrays, images = CASES[1].shape[2:], [], []
     for name, image in zip(("input", "target"), CASES[1].images(), strict=True):
         values = np.asarray(image[0, 0], order=order)
@@ -185,47 +184,38 @@ READ_ONLY = np.zeros(IMAGE.shape, np.float32)
 READ_ONLY.flags.writeable = False
 SWAPPED = READ_ONLY.astype(READ_ONLY.dtype.newbyteorder())
 GRADIENT = torch.ones_like(IMAGE)
+LONG, SPARSE = READ_ONLY.astype(np.longdouble), IMAGE.int().to_sparse()
 FLOATS = "float32, float64, float16, bfloat16"
 WRITABLE = (
     "grad_input must be a tensor, or an array of numpy in native byte order with strides of whole "
-    "elements, none negative"
+    f"elements, none negative, got ndarray with strides {SWAPPED.strides}"
 )
-WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "no tiles": ({"tiles": 0}, "tiles must be at least 1, got 0"),
-    "both": ({"tiles": 1, "max_memory": 2**20}, "tiles and max_memory exclude each other"),
-    "memory": ({"max_memory": 3}, "max_memory must be at least"),
-    "a device": ({"device": "meta"}, "device must be a CPU or a CUDA GPU, got meta: it has no val"),
-    "an absent GPU": ({"device": "cuda:99"}, "device must be a"),
-    "eps": ({"eps": torch.tensor(0.0)}, "eps must be positive and finite"),
-    "per voxel": ({"reduction": "none"}, "reduction must be 'mean' or 'sum'"),
-    "a leaf": ({"input": IMAGE.clone().requires_grad_()}, "must not require a gradient"),
-    "a leaf as gradient": ({"grad_input": IMAGE.clone().requires_grad_()}, "without a gradient"),
-    "a shape": ({"grad_input": IMAGE[..., :3]}, "grad_input must have the shape and device"),
-    "an expanded one": ({"grad_input": GRADIENT[:1].expand_as(IMAGE)}, "must be writable, every"),
-    "a read-only gradient": ({"grad_input": READ_ONLY}, "grad_input must be writable"),
-    "an image itself": ({"grad_input": IMAGE, "input": IMAGE}, "grad_input must not share memory"),
-    "one place for both": ({"grad_input": GRADIENT, "grad_target": GRADIENT}, "must not share"),
-    "a gradient over the mask": ({"grad_input": GRADIENT, "mask": GRADIENT}, "must not share"),
-    "a turned gradient": (
-        {"grad_input": SWAPPED},
-        f"{WRITABLE}, got ndarray with strides {SWAPPED.strides}",
-    ),
-    "a long double": (
-        {"eps": READ_ONLY.astype(np.longdouble)},
-        f"eps must be {FLOATS}, bool or an integer type, got {np.dtype(np.longdouble).name}",
-    ),
-    "sparse integers": (
-        {"input": IMAGE.int().to_sparse()},
-        "input must be float32, float64, float16 or bfloat16, got int32",
-    ),
-    "a map of nothing": ({"mask": object()}, "mask must be a torch.Tensor, got object"),
-    "an image": ({"input": 3.0}, "input must be a tensor or an array, got float"),
-}
+WRONG: list[tuple[str, dict[str, Any]]] = [
+    ("tiles must be at least 1, got 0", {"tiles": 0}),
+    ("tiles and max_memory exclude each other", {"tiles": 1, "max_memory": 2**20}),
+    ("max_memory must be at least", {"max_memory": 3}),
+    ("device must be a CPU or a CUDA GPU, got meta: it has no val", {"device": "meta"}),
+    ("device must be a", {"device": "cuda:99"}),
+    ("eps must be positive and finite", {"eps": torch.tensor(0.0)}),
+    ("reduction must be 'mean' or 'sum'", {"reduction": "none"}),
+    ("must not require a gradient", {"input": IMAGE.clone().requires_grad_()}),
+    ("without a gradient", {"grad_input": IMAGE.clone().requires_grad_()}),
+    ("grad_input must have the shape and device", {"grad_input": IMAGE[..., :3]}),
+    ("must be writable, every", {"grad_input": GRADIENT[:1].expand_as(IMAGE)}),
+    ("grad_input must be writable", {"grad_input": READ_ONLY}),
+    ("grad_input must not share memory", {"grad_input": IMAGE, "input": IMAGE}),
+    ("must not share", {"grad_input": GRADIENT, "grad_target": GRADIENT}),
+    ("must not share", {"grad_input": GRADIENT, "mask": GRADIENT}),
+    (WRITABLE, {"grad_input": SWAPPED}),
+    (f"eps must be {FLOATS}, bool or an integer type, got {LONG.dtype.name}", {"eps": LONG}),
+    ("input must be float32, float64, float16 or bfloat16, got int32", {"input": SPARSE}),
+    ("mask must be a torch.Tensor, got object", {"mask": object()}),
+    ("input must be a tensor or an array, got float", {"input": 3.0}),
+]
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_wrong_arguments(name: str) -> None:
-    arguments, sentence = WRONG[name]
+@pytest.mark.parametrize(("sentence", "arguments"), WRONG)
+def test_wrong_arguments(sentence: str, arguments: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError), match=re.escape(sentence)) as caught:
         nec_ext.tiled.ngf_loss(**{"input": IMAGE, "target": IMAGE.flip(2), **arguments})
     assert "\n" not in str(caught.value)
@@ -235,3 +225,84 @@ def test_a_default_device() -> None:
     with torch.device("meta"):
         loss = nec_ext.tiled.ngf_loss(IMAGE, IMAGE.flip(2), tiles=2)
     assert torch.equal(loss, nec_ext.ngf_loss(IMAGE, IMAGE.flip(2)))
+
+
+# --- Memory ---------------------------------------------------------------------------------------
+
+MEMORY = Case("tiled_memory", (1, 1, 64, 64, 64))
+PLANE = 64 * 64 * 4
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_memory_is_that_of_a_tile(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place tiles take nothing; else what was asked for, whether as planes or as bytes."""
+    images, gradient = MEMORY.images(), torch.zeros(MEMORY.shape)
+    options = {"mask": torch.ones(MEMORY.shape)} if masked else {}
+
+    def peak(**how: Any) -> int:
+        def call() -> Tensor:
+            loss: Tensor = nec_ext.tiled.ngf_loss(*images, grad_input=gradient, **options, **how)
+            return loss
+
+        return allocations(call)[0]
+
+    small = 64 * 1024
+    assert peak(tiles=16) <= small
+    copy_tiles(monkeypatch)
+    tensors = len(images) + masked
+    for planes in (1, 4, 16):
+        held = ((planes + 4) * tensors + planes) * PLANE
+        assert held - PLANE <= peak(tiles=64 // planes) <= held + small
+        assert held - (tensors + 1) * PLANE < peak(max_memory=held) <= held + small
+    least = (5 * tensors + 1) * PLANE
+    with pytest.raises(ValueError, match=f"max_memory must be at least {least}"):
+        peak(max_memory=least - 1)
+
+
+def test_memory_of_what_few_or_all_planes_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a plane of three lie two others; a map that is the same for all is there once."""
+    copy_tiles(monkeypatch)
+    images = [image[:, :, :3] for image in MEMORY.images()]
+    gradient, mask = torch.zeros_like(images[0]), torch.ones(64, 64)
+    for options, planes in (({}, 2 * 3 + 1), ({"mask": mask}, 2 * 3 + 1 + 1)):
+        with pytest.raises(ValueError, match=f"at least {planes * PLANE} bytes"):
+            nec_ext.tiled.ngf_loss(
+                *images, grad_input=gradient, max_memory=planes * PLANE - 1, **options
+            )
+        nec_ext.tiled.ngf_loss(*images, grad_input=gradient, max_memory=planes * PLANE, **options)
+
+
+@pytest.mark.parametrize("name", ["eps", "mask"])
+def test_a_bad_value_in_the_last_tile(name: str) -> None:
+    """The search for it takes no more memory than a tile."""
+    images = MEMORY.images()
+    bad = torch.ones(MEMORY.shape)
+    bad[..., -1, -1, -1] = -2
+
+    def call() -> None:
+        with pytest.raises(ValueError, match=f"{name} must .* got a value of -2.0"):
+            nec_ext.tiled.ngf_loss(*images, tiles=16, **{name: bad})
+
+    assert allocations(call)[0] <= 80 * 1024
+
+
+def test_tiles_take_the_same_memory() -> None:
+    """New memory for each of them would lie in pieces, and grow."""
+    source = _reading.Source("input", torch.ones(1, 1, *SHAPE, dtype=torch.int16), is_map=False)
+    source.turn(range(5), in_place=True)
+    source.expect(4)
+    first, other = (source.planes(k, 9, torch.device("cpu")) for k in (5, 6))
+    assert first.shape[2] == 4 and other.shape[2] == 3
+    assert first.data_ptr() == other.data_ptr()
+
+
+@pytest.mark.parametrize(("slope", "read"), [(1.0, 2), (0.5, 2 + 2 * 8)])
+def test_memory_of_converted_tiles(slope: float, read: int) -> None:
+    """Besides a float32, ``read`` bytes per voxel are counted; numpy's own are not seen here."""
+    images = [Slices(stored(seed, shape=(64, 64, 64)), slope=slope) for seed in range(2)]
+    gradient = torch.zeros(images[0].shape)
+    for planes in (1, 16):
+        memory = ((planes + 4) * (2 * 4 + read) + planes * 4) * 64 * 64
+        images[0].sizes.clear()
+        nec_ext.tiled.ngf_loss(*images, grad_input=gradient, max_memory=memory)
+        assert max(size[0] for size in images[0].sizes) == planes + 4

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """The loss tile by tile of integers, and of what is read by slices: the bits of float32 tensors."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any
@@ -94,27 +92,19 @@ def test_a_tensor_follows_what_is_read_by_slices(way: str) -> None:
 
 
 DTYPES = "float32, float64, float16, bfloat16 or an integer type"
-WRONG: dict[str, tuple[Any, str]] = {
-    "two axes": (
-        Slices(np.zeros((3, 4))),
-        "input must have shape (B, C, H, W) or (B, C, D, H, W), got 2 dimensions: (3, 4)",
-    ),
-    "an array of three": (stored(0), "input must have shape (B, C, H, W) or (B, C, D, H, W), got"),
-    "a bool": (floats(stored(0)) > 0, f"input must be {DTYPES}, got bool"),
-    "colours": (
-        Slices(np.zeros(SHAPE, [("R", "u1"), ("G", "u1")])),
-        f"input must be {DTYPES}, got void16",
-    ),
-    "an image of nibabel": (
-        type("Nifti1Image", (), {"shape": SHAPE})(),
-        "input must be a tensor or an array, got Nifti1Image",
-    ),
-}
+SHAPES = "(B, C, H, W) or (B, C, D, H, W)"
+NIFTI = type("Nifti1Image", (), {"shape": SHAPE})()  # not its proxy
+WRONG = [
+    (Slices(np.zeros((3, 4))), f"input must have shape {SHAPES}, got 2 dimensions: (3, 4)"),
+    (stored(0), f"input must have shape {SHAPES}, got"),
+    (floats(stored(0)) > 0, f"input must be {DTYPES}, got bool"),
+    (Slices(np.zeros(SHAPE, [("R", "u1")])), f"input must be {DTYPES}, got void8"),  # colours
+    (NIFTI, "input must be a tensor or an array, got Nifti1Image"),
+]
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_refused(name: str) -> None:
-    image, sentence = WRONG[name]
+@pytest.mark.parametrize(("image", "sentence"), WRONG, ids=[sentence for _, sentence in WRONG])
+def test_refused(image: Any, sentence: str) -> None:
     with pytest.raises((TypeError, ValueError), match=f"^{re.escape(sentence)}"):
         nec_ext.tiled.ngf_loss(image, floats(stored(0)))
 

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """What the tests of tiles share: options, gradients to write to, and images that are read."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
