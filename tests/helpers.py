@@ -189,7 +189,11 @@ def assert_same_bits(actual: Result, expected: Result) -> None:
 
 
 def op_arguments(
-    case: Case, dtypes: tuple[torch.dtype, torch.dtype], maps: bool, requires_grad: bool = False
+    case: Case,
+    dtypes: tuple[torch.dtype, torch.dtype],
+    maps: bool,
+    requires_grad: bool = False,
+    form: int = 0,
 ) -> tuple[list[Any], list[Any]]:
     """Positional arguments that the ops have in common, as torch's checks of ops want them."""
     ndim = len(case.shape) - 2
@@ -201,7 +205,7 @@ def op_arguments(
             0.2 + torch.rand(case.shape[2:], generator=rng),
         ]
         given.append(torch.rand(case.shape, generator=rng) > 0.4)
-    numbers = [int(maps), 2 - int(maps), 0]  # eps mode, operator, form
+    numbers = [int(maps), 2 - int(maps), form]  # eps mode, operator, form
     images = [image.requires_grad_(requires_grad) for image in case.images(*dtypes)]
     return [*images, *given], [0.15, 0.3, *numbers, [1.0, 0.8, 1.3][:ndim], 0.7]
 

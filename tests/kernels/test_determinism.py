@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from covering import covering
 from helpers import (
+    ALL_FORMULAS,
     DTYPES,
     OPERATORS,
     REDUCTIONS,
@@ -26,10 +27,12 @@ CAPABILITIES = nec_ext.build_info()["cpu_capabilities"].split()
 VARIABLE = "NEC_EXT_CPU_CAPABILITY"
 
 
-@covering(case=[*SMALL, *LARGE, *SHORT], dtype=DTYPES[:3], reduction=REDUCTIONS)
-def test_threads(case: Case, dtype: torch.dtype, reduction: str) -> None:
+@covering(
+    case=[*SMALL, *LARGE, *SHORT], dtype=DTYPES[:3], reduction=REDUCTIONS, formula=ALL_FORMULAS
+)
+def test_threads(case: Case, dtype: torch.dtype, reduction: str, formula: dict[str, str]) -> None:
     mask = torch.rand(case.shape, generator=generator("mask"))
-    options = {"mask": mask, "operator": "sobel", "reduction": reduction}
+    options = {"mask": mask, "reduction": reduction, **formula}
     results = []
     for count in (1, 1, 2, 3, 7):
         with threads(count):

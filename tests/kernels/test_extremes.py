@@ -11,6 +11,7 @@ import pytest
 import torch
 from covering import covering
 from helpers import (
+    ALL_FORMULAS,
     DTYPES,
     EPS_MODES,
     FORMULAS,
@@ -50,7 +51,7 @@ SCALES = [
 ]
 
 
-@covering(scales=SCALES, case=TINY, options=FORMULAS)
+@covering(scales=SCALES, case=TINY, options=ALL_FORMULAS)
 def test_scales(
     scales: tuple[torch.dtype, float, float, float], case: Case, options: dict[str, str]
 ) -> None:

@@ -98,14 +98,20 @@ def slowest_axis(tensor: Tensor) -> int:
     layout=LAYOUTS,
     wanted=[(True, False), (False, True), (True, True)],
     dtypes=[(torch.float32, torch.float64), (torch.float16, torch.float16)],
+    form=range(4),
 )
 def test_window_of_the_whole(
-    case: Case, layout: Any, wanted: tuple[bool, bool], dtypes: tuple[torch.dtype, torch.dtype]
+    case: Case,
+    layout: Any,
+    wanted: tuple[bool, bool],
+    dtypes: tuple[torch.dtype, torch.dtype],
+    form: int,
 ) -> None:
     """Sums and gradients of a window are those of the op that allocates them."""
-    tensors, settings = op_arguments(case._replace(layout=layout), dtypes, True)
+    tensors, settings = op_arguments(case._replace(layout=layout), dtypes, True, form=form)
     _, *gradients, _ = forward(*tensors, *settings, 2, True, *wanted)
     losses, *_ = forward(*tensors, *settings, 0, True, False, False)
+    base, slope = [(1, 0.5), (1, 1), (1, 1), (0, 0.5)][form]  # of the loss in the sums
     for dim in range(2, len(case.shape)):
         begin, end = 1, case.shape[dim] - 2
         view = (*[slice(None)] * dim, slice(begin, end))
@@ -119,7 +125,8 @@ def test_window_of_the_whole(
         mask = tensors[4].expand(case.shape)[view]
         assert voxels.item() == pytest.approx(mask.sum().item())
         loss = losses[view].double().sum().item()
-        assert settings[-1] * (voxels - 0.5 * found).item() == pytest.approx(loss, rel=1e-6)
+        total = base * voxels.item() - slope * found.item()
+        assert settings[-1] * total == pytest.approx(loss, rel=1e-6)
         for gradient, expected in zip(given, gradients, strict=True):
             assert gradient is None or torch.equal(gradient, expected[view])
             assert gradient is None or gradient.count_nonzero() > 0

@@ -11,6 +11,7 @@ import pytest
 import torch
 from covering import covering
 from helpers import (
+    ALL_FORMULAS,
     REDUCTIONS,
     TESTS,
     WANTED,
@@ -47,14 +48,17 @@ def compiled(**options: Any) -> Any:
     reduction=REDUCTIONS,
     case=[*SMALL, *by_name("strided_3d", "transposed_3d", "expanded_3d")],
     dtype=[torch.float32, torch.float16],
+    formula=ALL_FORMULAS,
 )
-def test_fullgraph(wanted: str, reduction: str, case: Case, dtype: torch.dtype) -> None:
+def test_fullgraph(
+    wanted: str, reduction: str, case: Case, dtype: torch.dtype, formula: dict[str, str]
+) -> None:
     rng = generator("compile")
     options = {
         "mask": torch.rand(case.shape, generator=rng),
         "eps": 0.1 + torch.rand(case.shape[1:2] + (1,) * (len(case.shape) - 2), generator=rng),
         **{"target_eps": 0.3, "spacing": 1.3, "weight": 0.7, "reduction": reduction},
-        **{"operator": "sobel", "eps_mode": "quadrature"},
+        **formula,
     }
     assert_as_reference(compiled(), *case.images(dtype), wanted=wanted, **options)
 
@@ -129,16 +133,17 @@ def test_bad_values_are_nan_where_python_may_not_look() -> None:
             assert compiled()(input, target, reduction=reduction, **options).isnan()
 
 
-def test_autocast() -> None:
+@covering(formula=ALL_FORMULAS)
+def test_autocast(formula: dict[str, str]) -> None:
     source, target = SMALL[0].images()
     network = torch.nn.Conv2d(3, 3, 3, padding=1)
     with torch.autocast("cpu", torch.bfloat16):
         output = network(source)
         output.retain_grad()
-        loss = nec_ext.ngf_loss(output, target)
+        loss = nec_ext.ngf_loss(output, target, **formula)
     assert (output.dtype, loss.dtype) == (torch.bfloat16, torch.float32)
     loss.backward(torch.tensor(-1.5))
-    expected = expected_result(output, target, -1.5, "input")
+    expected = expected_result(output, target, -1.5, "input", **formula)
     assert_loss_close(loss, expected.loss)
     assert_gradient_close(output.grad, expected.grad_input)
     assert network.weight.grad.count_nonzero() > 0
@@ -156,11 +161,13 @@ CHECKED = [
 ]
 
 
-@covering(checked=CHECKED, wanted=product([False, True], repeat=2), reduction=range(3))
-def test_opcheck(checked: Any, wanted: tuple[bool, bool], reduction: int) -> None:
+@covering(
+    checked=CHECKED, wanted=product([False, True], repeat=2), reduction=range(3), form=range(4)
+)
+def test_opcheck(checked: Any, wanted: tuple[bool, bool], reduction: int, form: int) -> None:
     name, dtypes, has_maps = checked
     (case,) = by_name(name)
-    tensors, settings = op_arguments(case, dtypes, has_maps)
+    tensors, settings = op_arguments(case, dtypes, has_maps, form=form)
     given = (*tensors, *settings)
     forward = (*given, reduction, reduction == 1, *wanted)
     torch.library.opcheck(torch.ops.nec_ext.ngf_forward.default, forward, test_utils=TESTS)

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 import torch
 from covering import covering
-from helpers import REDUCTIONS, assert_gradient_close, assert_loss_close, random_upstream
+from helpers import (
+    ALL_FORMULAS,
+    REDUCTIONS,
+    assert_gradient_close,
+    assert_loss_close,
+    random_upstream,
+)
 from inputs import SMALL, Case, generator
 from torch.autograd import forward_ad
 from torch.func import grad, grad_and_value, jacrev, jvp, vmap
@@ -48,9 +54,13 @@ def test_vmap_of_grad(reduction: str) -> None:
         assert_gradient_close(actual[k], wanted)
 
 
-@covering(in_dims=[(0, 0), (0, None), (None, 1), (2, 0)], reduction=REDUCTIONS)
-def test_vmap(in_dims: tuple[int | None, int | None], reduction: str) -> None:
-    fused, plain = losses(reduction=reduction)
+@covering(
+    in_dims=[(0, 0), (0, None), (None, 1), (2, 0)], reduction=REDUCTIONS, formula=ALL_FORMULAS
+)
+def test_vmap(
+    in_dims: tuple[int | None, int | None], reduction: str, formula: dict[str, str]
+) -> None:
+    fused, plain = losses(reduction=reduction, **formula)
     many = [torch.rand(3, 2, 2, 4, 5, generator=generator(name)) for name in ("input", "target")]
     images = [
         image[0] if dim is None else image.movedim(0, dim)
