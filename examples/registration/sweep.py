@@ -58,10 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = make_parser("registration.sweep", __doc__, "out/registration-sweep")
     parser.add_argument("--choices", action="store_true", help="try the options of the NGF loss")
+    parser.add_argument("--only", nargs="+", metavar="LINE", help="of what is tried, by its name")
     options = parser.parse_args(words)
 
     def sweep() -> None:
         tried = NGF_SETTINGS if options.choices else LOSS_SETTINGS
+        for name in options.only or ():
+            if name not in tried:
+                raise ValueError(f"--only takes one of {', '.join(tried)}; got {name}")
+        tried = {name: tried[name] for name in options.only or tried}
         parts = [
             "# Mean target registration error in mm over the weight of the bending energy",
             title("registration.sweep", shlex.join(words)),
