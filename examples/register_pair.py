@@ -155,7 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--transform", choices=("affine", "displacement"), default="displacement")
     add("--levels", type=int, default=3, help="each has half the voxel size of the one before")
     add("--steps", type=int, default=50, help="steps of each level")
-    add("--eta", type=float, default=0.5, help="eps per mm, as a share of the mean gradient")
+    add("--eta", type=float, default=0.2, help="eps, as a share of the brain's mean gradient")
     add("--smoothness", type=float, default=0.02, help="weight of the displacement's roughness")
     add("--size", type=int, nargs=3, default=(80, 96, 80), help="voxels of the phantom")
     add("--out", type=Path, default=Path("out/register_pair"))

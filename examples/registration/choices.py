@@ -29,7 +29,7 @@ from .measure import run
 from .options import SETTINGS, exit_code, make_parser, pair_name, problems
 from .warp import target_registration_error, warp
 
-ETAS = {0.02: "eps too small", 0.5: "eps to start with", 20.0: "eps too large"}
+ETAS = {0.01: "eps too small", 0.2: "eps to start with", 20.0: "eps too large"}
 SHIFTS = range(-16, 17)  # mm
 RADIUS = 30.0  # mm, of the ball that the second figure compares
 PANEL = 2.6  # inches

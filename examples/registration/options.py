@@ -17,7 +17,7 @@ from .register import Settings
 
 # These settings are the best in results/phantom/sweep.md.
 SETTINGS = {
-    "ngf": Settings("ngf", detail=0.5, smoothness=0.1),
+    "ngf": Settings("ngf", detail=0.1, smoothness=0.1),
     "lncc": Settings("lncc", detail=3, smoothness=1.0),
     "mi": Settings("mi", detail=16, smoothness=1.0),
 }

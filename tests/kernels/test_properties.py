@@ -45,10 +45,13 @@ def laid_out(draw: Draw, values: Tensor) -> Tensor:
 
 
 @st.composite
-def images(draw: Draw, shape: tuple[int, ...]) -> Tensor:
-    """Draw an image, some of whose axes may be expanded."""
+def images(draw: Draw, shape: tuple[int, ...], parity: int) -> Tensor:
+    """Draw an image, some of whose axes may be expanded; those of other parity differ from it.
+
+    The gradient of equal images is a small difference of large numbers, in any formulation.
+    """
     sizes = tuple(1 if draw(st.integers(0, 15)) == 0 else size for size in shape)
-    values = uniform(sizes, draw(st.integers(0, 2**31)))
+    values = uniform(sizes, 2 * draw(st.integers(0, 2**31)) + parity)
     return draw(laid_out(values.to(draw(st.sampled_from(DTYPES))))).expand(shape)
 
 
@@ -74,8 +77,8 @@ def problems(draw: Draw) -> dict[str, Any]:
     per_axis = [st.floats(0.25, 4)] * (len(shape) - 2)
     spacings = st.tuples(*per_axis), st.tuples(*per_axis).map(list), st.integers(1, 3)
     return {
-        "input": draw(images(shape)),
-        "target": draw(images(shape)),
+        "input": draw(images(shape, 0)),
+        "target": draw(images(shape, 1)),
         "wanted": draw(st.sampled_from(WANTED)),
         "eps": draw(maps),
         "target_eps": draw(st.one_of(st.none(), maps)),
