@@ -112,9 +112,7 @@ def ngf_loss(
         reduction=reduction,
         form=form,
     )
-    # Forward-mode derivatives have no kernel, and would silently be 0.
-    if input.device.type not in _ops.FUSED_DEVICES or is_forward_mode():
-        warn_of_reference(input.device.type)
+    if not _has_kernels(input):
         return reference.loss_from_options(input, target, options)
     if options.reduction == "sample":
         count = input.shape[0]
@@ -171,14 +169,22 @@ def ngf_loss_and_gradient(
         raise ValueError(
             f"reduction must be 'mean' or 'sum' for a gradient, got {parsed.reduction!r}"
         )
-    compute: Any = _autograd.loss_and_gradients
-    if input.device.type not in _ops.FUSED_DEVICES or is_forward_mode():
-        warn_of_reference(input.device.type)
-        compute = reference.loss_and_gradients
+    compute: Any = _autograd if _has_kernels(input) else reference
     with torch.no_grad():
-        loss, *gradients = compute(input, target, parsed, (True, bool(target_grad)))
+        loss, *gradients = compute.loss_and_gradients(
+            input, target, parsed, (True, bool(target_grad))
+        )
     _find_bad_values(loss, parsed)
     return loss, *gradients
+
+
+def _has_kernels(input: Tensor) -> bool:
+    """Return whether kernels compute the loss; warn of a device that has none."""
+    # Forward-mode derivatives have no kernel, and would silently be 0.
+    if input.device.type in _ops.FUSED_DEVICES and not is_forward_mode():
+        return True
+    warn_of_reference(input.device.type)
+    return False
 
 
 def _find_bad_values(loss: Tensor, options: Options) -> None:
