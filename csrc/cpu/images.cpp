@@ -127,7 +127,7 @@ void Images<T>::stage_row(int64_t z, int64_t y) {
       if (z + 1 < depth_) {
         // The row that follows at this place, a plane later: it arrives while this one is computed.
         const char* next = from + s.plane;
-        for (int64_t k = 0; k < s.prefetched; k += kCacheLine) __builtin_prefetch(next + k);
+        for (int64_t k = 0; k < s.prefetched; k += kCacheLine) __builtin_prefetch(next + k, 0, 2);
       }
       s.load(from, s.element, staged_[1] - staged_[0], row + staged_[0]);
       if (staged_[0] == 0) row[-1] = row[0];
