@@ -94,18 +94,14 @@ NEC_INLINE bool all(Mask holds) {
   return words[0] == -1;
 }
 
-// The sum of all lanes, in double: a row has few numbers for each, so that T is enough before.
+// Adds up in double what a row has left in each lane: few numbers, for which T is enough.
 template <typename A>
-NEC_INLINE double total(A x) {
-  return double(x);
+NEC_INLINE void add_lanes(A x, double* sums) {
+  *sums += double(x);
 }
 template <typename T>
-NEC_INLINE double total(Lanes<T> x) {
-  double sums[Lanes<T>::size];
-  for (int i = 0; i < Lanes<T>::size; ++i) sums[i] = double(x.v[i]);
-  for (int half = Lanes<T>::size / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
-  return sums[0];
+NEC_INLINE void add_lanes(Lanes<T> x, double* sums) {
+  for (int i = 0; i < Lanes<T>::size; ++i) sums[i] += double(x.v[i]);
 }
 
 template <typename T>

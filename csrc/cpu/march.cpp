@@ -37,6 +37,7 @@ March<T>::March(const Problem& problem, const Piece& piece)
       value_(cotangents_ + (cotangent_rows() + Maps<T>::kRows) * rows_.pitch),
       output_(value_ + rows_.pitch),
       by_eps_(output_ + rows_.pitch),
+      whole_rows_(rows_.begin == 0 && rows_.end == rows_.width),
       loss_(LossOfValue::of(problem.form)) {
   const int dim = p_.dim - 2, op = int(p_.op), formula = int(p_.formula());
   const bool isotropic = p_.is_isotropic();
@@ -55,7 +56,6 @@ March<T>::March(const Problem& problem, const Piece& piece)
   r.eps_target = maps_.eps(1);
   r.weight = maps_.weight();
   r.value = value_;
-  r.sum = &row_sum_;
   r.length = rows_.length;
   r.gradient_scale = T(p_.gradient_scale);
   r.form = FormFactors<T>::of(p_.mode, p_.form);
@@ -123,7 +123,7 @@ void March<T>::continue_cotangents(T* row, int axis) const {
 }
 
 template <typename T>
-double March<T>::reduce_row(int64_t z, int64_t y) {
+void March<T>::reduce_row(int64_t z, int64_t y) {
   const T* weight = maps_.weight();
   if (p_.loss_map) {
     for (int64_t x = 0; x < rows_.length; ++x)
@@ -132,8 +132,7 @@ double March<T>::reduce_row(int64_t z, int64_t y) {
   }
   for (int k = 0; k < 2; ++k)
     if (p_.eps_gradient[k]) rows_.store(p_.eps_gradient[k], z, y, by_eps_ + k * rows_.pitch);
-  const bool whole = rows_.begin == 0 && rows_.end == rows_.width;
-  return whole ? row_sum_ : rows_.weighted_sum(value_, weight);
+  if (!whole_rows_) sums_[0] += rows_.weighted_sum(value_, weight);
 }
 
 template <typename T>
@@ -167,21 +166,27 @@ void March<T>::compute_adjoint(int64_t z, int64_t y) {
 }
 
 template <typename T>
-void March<T>::march_plane(int64_t z, double* sum) {
+double March<T>::march_plane(int64_t z) {
   const Box &box = piece_.box, &around = rows_.around;
   const auto in_box = [&](int64_t y) { return y >= box.lo[1] && y < box.hi[1]; };
   const bool counts = z >= box.lo[0] && z < box.hi[0];
   point_at_plane(z);
+  std::fill_n(sums_, kLanes, 0.0);
   images_.stage_row(z + 1, around.lo[1] - 1);
   images_.stage_row(z + 1, around.lo[1]);
   for (int64_t y = around.lo[1]; y <= around.hi[1]; ++y) {
     if (y < around.hi[1]) {
       images_.stage_row(z + 1, y + 1);
+      const bool is_summed = counts && in_box(y);
+      cotangent_arguments_.sums = is_summed && whole_rows_ ? sums_ : not_summed_;
       compute_cotangents(z, y);
-      if (counts && in_box(y)) *sum += reduce_row(z, y);
+      if (is_summed) reduce_row(z, y);
     }
     if (gradients_ > 0 && in_box(y - 1)) compute_adjoint(z, y - 1);
   }
+  double sum = 0;
+  for (const double lane : sums_) sum += lane;
+  return sum;
 }
 
 // -------------------------------------------------------------------------------------------------
@@ -197,8 +202,7 @@ void March<T>::run(double* partials) {
     for (int64_t y = around.lo[1] - 1; y <= around.hi[1]; ++y) images_.stage_row(z, y);
   }
   for (int64_t z = around.lo[0]; z < around.hi[0]; ++z) {
-    double sum = 0;
-    march_plane(z, &sum);
+    const double sum = march_plane(z);
     if (z >= box.lo[0] && z < box.hi[0]) partials[(z - box.lo[0]) * piece_.partial_stride] += sum;
   }
   if (box.hi[0] == p_.size[2]) store_last_plane();

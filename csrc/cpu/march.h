@@ -28,11 +28,11 @@ class March {
   void run(double* partials);
 
  private:
-  void march_plane(int64_t z, double* sum);
+  double march_plane(int64_t z);  // the sum of mask * value in it
   void point_at_plane(int64_t z);
   void compute_cotangents(int64_t z, int64_t y);
   void continue_cotangents(T* row, int axis) const;
-  double reduce_row(int64_t z, int64_t y);
+  void reduce_row(int64_t z, int64_t y);
   void compute_adjoint(int64_t z, int64_t y);
   void store_last_plane();
 
@@ -53,7 +53,9 @@ class March {
   Maps<T> maps_;
   T *const value_, *const output_;  // a row each
   T* const by_eps_;                 // [image], rows
-  double row_sum_ = 0;              // of weight times value, of the row at hand
+  const bool whole_rows_;           // all that is computed of a row counts
+  double sums_[kLanes];             // of mask * value in the plane, by lanes
+  double not_summed_[kLanes] = {};  // the same of rows around the piece
   const LossOfValue loss_;
   typename RowKernels<T>::Cotangent cotangent_kernel_, wide_kernel_;
   typename RowKernels<T>::Adjoint adjoint_kernel_;

@@ -34,7 +34,7 @@ struct CotangentRow {
   T gradient_scale;  // of the whole gradient
   FormFactors<T> form;
   T* value;               // (x), of which the loss is made (math/form.h)
-  double* sum;            // of weight times value, over the whole row
+  double* sums;           // [kLanes], to which weight times value is added: lane by lane
   T* cotangent_input[3];  // [axis], (x): dl/dd times weight, gradient_scale and axis_scale
   T* cotangent_target[3];
   T* by_eps[2];    // (x), dl/deps of both images times weight and eps_scale; formulas of any form

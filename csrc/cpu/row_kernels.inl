@@ -154,8 +154,9 @@ bool cotangent_row(const CotangentRow<T>& r) {
         put(cotangent(cross, d.v[k], self_e, e.v[k]), cotangent_target[k]);
     }
   }
-  *r.sum = total(sum);
-  return all(in_range);
+  if (!all(in_range)) return false;
+  add_lanes(sum, r.sums);
+  return true;
 }
 
 template <typename T, int Dim, Operator Op>
