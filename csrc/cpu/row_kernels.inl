@@ -154,9 +154,10 @@ bool cotangent_row(const CotangentRow<T>& r) {
         put(cotangent(cross, d.v[k], self_e, e.v[k]), cotangent_target[k]);
     }
   }
-  if (!all(in_range)) return false;
-  add_lanes(sum, r.sums);
-  return true;
+  // There is no wider type than a wide one: what is not in its range shows in the sum.
+  const bool holds = all(in_range);
+  if (holds || !std::is_same_v<T, A>) add_lanes(sum, r.sums);
+  return holds;
 }
 
 template <typename T, int Dim, Operator Op>
