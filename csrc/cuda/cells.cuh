@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright (c) 2026 The nec_ext authors
+//
+// Shared memory: a cell per thread, and where a thread finds those around it.
+//
+//   cell    [ cotangents of two planes | slot 0 | slot 1 | ... | pad ]   strips of 16 bytes
+//   slot    [ input, a strip per row | target, likewise | mask, likewise ]
+//   edges   [ first and last voxel of the cotangents, of two planes | pad ]   beyond all cells
+//
+// All that a thread looks at is so at constant distances from a few addresses that never change.
+// The distance from one cell to the next is odd, in strips or in voxels, so that the threads of a
+// warp meet in no memory bank.
+//
+// A block has the images of one row more at each side than it has threads for, so there are more
+// cells than threads. Where a thread has two rows, the first is in its own cell and the second in
+// the one below: then what is above the first lies in its own cell too, and what is below the
+// second in the other.
+//
+//             R = 2: rows of cells          R = 1
+//   cell 0    row 0      row -1             row -1
+//   cell 1    row 2      row 1              row 0
+//   cell 2    row 4      row 3              row 1
+#pragma once
+
+#include "place.cuh"
+
+namespace nec::cuda {
+
+// `S`: the Stencil; `G`: gradients; `R`: rows of a thread.
+template <typename T, int Dim, class S, int G, int R>
+class Cells {
+  // Components of the cotangents that are looked at along y, or all around; and along x.
+  static constexpr int kStripParts = S::on_axes ? Dim - 2 : Dim;
+  static constexpr int kEdgeParts = S::on_axes ? 1 : Dim;
+  static constexpr int kFieldStrips = 2 * G * kStripParts * R;
+  static constexpr int kEdges = 2 * G * kEdgeParts * R * 2;
+  static constexpr int kEdgePitch = kEdges == 0 ? 0 : kEdges | 1;
+  static constexpr int N = Strip<T>::size, kStripBytes = sizeof(Strip<T>);
+
+ public:
+  static constexpr int kHaloRows = Dim == 2 ? 0 : R == 1 ? 2 : 1;
+  // Of the first slot in a cell.
+  static constexpr int kFirstSlot = kFieldStrips * kStripBytes;
+
+  static constexpr CellSizes sizes(bool masked) {
+    return {kFieldStrips, (masked ? 3 : 2) * R, kEdgePitch * int(sizeof(T))};
+  }
+
+  NEC_DEVICE Cells(const SweepArguments<T>& a, const Place<Dim, R>& at, void* shared) {
+    const Tiling& t = a.tiling;
+    const int thread = int(threadIdx.x);
+    pitch_ = a.pitch * kStripBytes;
+    fields_ = static_cast<char*>(shared) + thread * pitch_;
+    cells_[0] = fields_;
+    cells_[1] = cells_[0] + (Dim == 3 ? t.strips * pitch_ : 0);
+    cells_[2] = cells_[1] + (Dim == 3 ? t.strips * pitch_ : 0);
+    char* const edges = static_cast<char*>(shared) + t.strips * (t.rows + kHaloRows) * pitch_;
+    edges_ = edges + thread * kEdgePitch * int(sizeof(T));
+    // Beyond the border of the image, or of the block, where nothing that counts is computed, the
+    // last voxel stands in: that is the thread's own.
+    const bool has_left = at.strip > 0;
+    const bool has_right = at.strip + 1 < t.strips && at.x + N < a.width;
+    const bool has_up = Dim == 3 && at.row > 0;
+    const bool has_down = Dim == 3 && at.row + 1 < t.rows && at.y + R < a.height;
+    to_left_ = has_left ? int(sizeof(T)) * (N - 1) - pitch_ : 0;
+    to_right_ = has_right ? pitch_ : int(sizeof(T)) * (N - 1);
+    constexpr int kLast = int(sizeof(T)), kNext = kEdgePitch * int(sizeof(T));
+    edge_to_left_ = has_left ? kLast - kNext : 0;
+    edge_to_right_ = has_right ? kNext : kLast;
+    rows_to_up_ = has_up ? -t.strips : 0;
+    rows_to_down_ = has_down ? t.strips : 0;
+  }
+
+  // -----------------------------------------------------------------------------------------------
+  // Images
+  // -----------------------------------------------------------------------------------------------
+
+  // The strip of array m, 0 or 1 for the images, in row r: -1 to R. `slot`: of the plane, in bytes.
+  NEC_DEVICE Strip<T>* strip(int slot, int m, int r) const {
+    constexpr int kAbove = R == 1 ? 0 : R - 1;
+    char* const cell = Dim == 2 ? cells_[0] : R == 1 ? cells_[r + 1] : cells_[r < 1 ? 0 : 1];
+    const int in_cell = r < 0 ? kAbove : r >= R ? 0 : r;
+    return reinterpret_cast<Strip<T>*>(cell + slot + (m * R + in_cell) * kStripBytes);
+  }
+  // The voxels beside a strip.
+  NEC_DEVICE T left(const Strip<T>* strip) const {
+    return *reinterpret_cast<const T*>(reinterpret_cast<const char*>(strip) + to_left_);
+  }
+  NEC_DEVICE T right(const Strip<T>* strip) const {
+    return *reinterpret_cast<const T*>(reinterpret_cast<const char*>(strip) + to_right_);
+  }
+  // Element e of the block's row in which a strip lies, `strips` further than the first.
+  NEC_DEVICE char* element(Strip<T>* strip, int strips, int e) const {
+    return reinterpret_cast<char*>(strip) + (e / N - strips) * pitch_ + e % N * int(sizeof(T));
+  }
+
+  // -----------------------------------------------------------------------------------------------
+  // Cotangents
+  // -----------------------------------------------------------------------------------------------
+
+  // Of gradient g by component `axis`, in row r of the plane z.
+  NEC_DEVICE void put_strip(int z, int g, int axis, int r, const Strip<T>& strip) const {
+    *field(fields_, z, g, axis, r) = strip;
+  }
+  NEC_DEVICE void put_edges(int z, int g, int axis, int r, const Strip<T>& strip) const {
+    T* const to = edges(edges_, z, g, axis, r);
+    to[0] = strip.v[0];
+    to[1] = strip.v[N - 1];
+  }
+  // Of the row above the thread's (-1), of row r, and of that below (R).
+  NEC_DEVICE Strip<T> field_strip(int z, int g, int axis, int r) const {
+    return *field(fields_ + threads_to(r) * pitch_, z, g, axis, row_there(r));
+  }
+  NEC_DEVICE T field_left(int z, int g, int axis, int r) const {
+    return *edges(edges_ + threads_to(r) * kEdgePitch * int(sizeof(T)) + edge_to_left_, z, g, axis,
+                  row_there(r));
+  }
+  NEC_DEVICE T field_right(int z, int g, int axis, int r) const {
+    return *edges(edges_ + threads_to(r) * kEdgePitch * int(sizeof(T)) + edge_to_right_, z, g,
+                  axis, row_there(r));
+  }
+
+ private:
+  NEC_DEVICE int threads_to(int r) const {
+    return r < 0 ? rows_to_up_ : r >= R ? rows_to_down_ : 0;
+  }
+  NEC_DEVICE int row_there(int r) const {
+    if (r < 0) return rows_to_up_ == 0 ? 0 : R - 1;
+    if (r >= R) return rows_to_down_ == 0 ? R - 1 : 0;
+    return r;
+  }
+  static NEC_DEVICE Strip<T>* field(char* cell, int z, int g, int axis, int r) {
+    const int part = S::on_axes ? 0 : axis;
+    const int index = (((z & 1) * G + g) * kStripParts + part) * R + r;
+    return reinterpret_cast<Strip<T>*>(cell + index * kStripBytes);
+  }
+  static NEC_DEVICE T* edges(char* cell, int z, int g, int axis, int r) {
+    const int part = S::on_axes ? 0 : axis;
+    const int index = (((z & 1) * G + g) * kEdgeParts + part) * R + r;
+    return reinterpret_cast<T*>(cell + index * 2 * int(sizeof(T)));
+  }
+
+  char* cells_[3];   // of the images: the thread's, and further down
+  char *fields_, *edges_;
+  int pitch_;        // bytes
+  int to_left_, to_right_, edge_to_left_, edge_to_right_;  // bytes
+  int rows_to_up_, rows_to_down_;                          // threads
+};
+
+}  // namespace nec::cuda
