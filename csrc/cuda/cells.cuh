@@ -3,7 +3,8 @@
 //
 // Shared memory: a cell per thread, and where a thread finds those around it.
 //
-//   cell    [ cotangents of two planes | slot 0 | slot 1 | ... | pad ]   strips of 16 bytes
+//   cell    [ cotangents of two planes | staged gradients of two planes, where there are some
+//             | slot 0 | slot 1 | ... | pad ]                                strips of 16 bytes
 //   slot    [ input, a strip per row | target, likewise | mask, likewise ]
 //   edges   [ first and last voxel of the cotangents, of two planes | pad ]   beyond all cells
 //
@@ -39,22 +40,19 @@ class Cells {
 
  public:
   static constexpr int kHaloRows = Dim == 2 ? 0 : R == 1 ? 2 : 1;
-  // Of the first slot in a cell.
-  static constexpr int kFirstSlot = kFieldStrips * kStripBytes;
 
-  static constexpr CellSizes sizes(bool masked) {
-    return {kFieldStrips, (masked ? 3 : 2) * R, kEdgePitch * int(sizeof(T))};
+  static constexpr CellSizes sizes(bool masked, bool staged) {
+    return {kFieldStrips + (staged ? 2 * G * R : 0), (masked ? 3 : 2) * R,
+            kEdgePitch * int(sizeof(T))};
   }
 
   NEC_DEVICE Cells(const SweepArguments<T>& a, const Place<Dim, R>& at, void* shared) {
     const Tiling& t = a.tiling;
     const int thread = int(threadIdx.x);
-    pitch_ = a.pitch * kStripBytes;
-    fields_ = static_cast<char*>(shared) + thread * pitch_;
-    cells_[0] = fields_;
-    cells_[1] = cells_[0] + (Dim == 3 ? t.strips * pitch_ : 0);
-    cells_[2] = cells_[1] + (Dim == 3 ? t.strips * pitch_ : 0);
-    char* const edges = static_cast<char*>(shared) + t.strips * (t.rows + kHaloRows) * pitch_;
+    pitch_ = a.pitch;
+    row_bytes_ = t.strips * pitch_;
+    cell_ = static_cast<char*>(shared) + thread * pitch_;
+    char* const edges = static_cast<char*>(shared) + (t.rows + kHaloRows) * row_bytes_;
     edges_ = edges + thread * kEdgePitch * int(sizeof(T));
     // Beyond the border of the image, or of the block, where nothing that counts is computed, the
     // last voxel stands in: that is the thread's own.
@@ -77,10 +75,10 @@ class Cells {
 
   // The strip of array m, 0 or 1 for the images, in row r: -1 to R. `slot`: of the plane, in bytes.
   NEC_DEVICE Strip<T>* strip(int slot, int m, int r) const {
-    constexpr int kAbove = R == 1 ? 0 : R - 1;
-    char* const cell = Dim == 2 ? cells_[0] : R == 1 ? cells_[r + 1] : cells_[r < 1 ? 0 : 1];
-    const int in_cell = r < 0 ? kAbove : r >= R ? 0 : r;
-    return reinterpret_cast<Strip<T>*>(cell + slot + (m * R + in_cell) * kStripBytes);
+    const int cell = Dim == 2 ? 0 : R == 1 ? r + 1 : r > 0;
+    const int in_cell = R == 1 ? 0 : r & 1;
+    return reinterpret_cast<Strip<T>*>(cell_ + cell * row_bytes_ + slot +
+                                       (m * R + in_cell) * kStripBytes);
   }
   // The voxels beside a strip.
   NEC_DEVICE T left(const Strip<T>* strip) const {
@@ -90,8 +88,9 @@ class Cells {
     return *reinterpret_cast<const T*>(reinterpret_cast<const char*>(strip) + to_right_);
   }
   // Element e of the block's row in which a strip lies, `strips` further than the first.
-  NEC_DEVICE char* element(Strip<T>* strip, int strips, int e) const {
-    return reinterpret_cast<char*>(strip) + (e / N - strips) * pitch_ + e % N * int(sizeof(T));
+  NEC_DEVICE T* element(Strip<T>* strip, int strips, int e) const {
+    char* const first = reinterpret_cast<char*>(strip) - strips * pitch_;
+    return reinterpret_cast<T*>(first + e / N * pitch_) + e % N;
   }
 
   // -----------------------------------------------------------------------------------------------
@@ -100,16 +99,20 @@ class Cells {
 
   // Of gradient g by component `axis`, in row r of the plane z.
   NEC_DEVICE void put_strip(int z, int g, int axis, int r, const Strip<T>& strip) const {
-    *field(fields_, z, g, axis, r) = strip;
+    *field(cell_, z, g, axis, r) = strip;
   }
   NEC_DEVICE void put_edges(int z, int g, int axis, int r, const Strip<T>& strip) const {
     T* const to = edges(edges_, z, g, axis, r);
     to[0] = strip.v[0];
     to[1] = strip.v[N - 1];
   }
+  // A row r of gradient g in plane z that is to be written from here.
+  NEC_DEVICE Strip<T>* staged(int z, int g, int r) const {
+    return reinterpret_cast<Strip<T>*>(cell_) + kFieldStrips + ((z & 1) * G + g) * R + r;
+  }
   // Of the row above the thread's (-1), of row r, and of that below (R).
   NEC_DEVICE Strip<T> field_strip(int z, int g, int axis, int r) const {
-    return *field(fields_ + threads_to(r) * pitch_, z, g, axis, row_there(r));
+    return *field(cell_ + threads_to(r) * pitch_, z, g, axis, row_there(r));
   }
   NEC_DEVICE T field_left(int z, int g, int axis, int r) const {
     return *edges(edges_ + threads_to(r) * kEdgePitch * int(sizeof(T)) + edge_to_left_, z, g, axis,
@@ -140,9 +143,8 @@ class Cells {
     return reinterpret_cast<T*>(cell + index * 2 * int(sizeof(T)));
   }
 
-  char* cells_[3];   // of the images: the thread's, and further down
-  char *fields_, *edges_;
-  int pitch_;        // bytes
+  char *cell_, *edges_;
+  int pitch_, row_bytes_;  // from one cell to the next, along x and y
   int to_left_, to_right_, edge_to_left_, edge_to_right_;  // bytes
   int rows_to_up_, rows_to_down_;                          // threads
 };

@@ -21,7 +21,7 @@ namespace nec::cuda {
 constexpr int kWarp = 32;  // threads, which run in step
 
 NEC_DEVICE int minimum(int a, int b) { return a < b ? a : b; }
-NEC_DEVICE int clamp(int i, int low, int high) { return i < low ? low : i > high ? high : i; }
+NEC_DEVICE int maximum(int a, int b) { return a > b ? a : b; }
 
 // The small kernel after a large one is launched while that still runs, where a GPU can do so. The
 // large one says at its start that it may, the small one waits before it reads anything.

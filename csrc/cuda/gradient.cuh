@@ -42,6 +42,7 @@ class RunningGradients {
     NEC_UNROLL
     for (int g = 0; g < G; ++g) {
       rows_[g] = at.row_of(a.gradient[g], at.z - 1 - kDelay, 0);
+      if (a.store[g] == Store::strips) rows_[g] += at.x * a.gradient[g].stride[kAxes - 1];
       NEC_UNROLL
       for (int r = 0; r < R; ++r) running_[g][r] = carried_[g][r] = Strip<T>{};
     }
@@ -57,7 +58,7 @@ class RunningGradients {
       } else {
         Strip<T> in_plane{}, along_z{};
         if (z >= at.z && z < a.depth) plane_adjoint(cells, z, g, in_plane, along_z);
-        complete(a, at, z, g, 0, in_plane, along_z);
+        complete(a, at, cells, z, g, 0, in_plane, along_z);
       }
     }
   }
@@ -88,17 +89,44 @@ class RunningGradients {
     }
     if constexpr (S::on_axes) {
       NEC_UNROLL
-      for (int r = 0; r < R; ++r) complete(a, at, z, g, r, own_adjoint(parts, r), parts.v[0][r]);
+      for (int r = 0; r < R; ++r) complete(a, at, cells, z, g, r, own_adjoint(parts, r), parts.v[0][r]);
     }
   }
 
   // A step without cotangents: beyond the last plane there are none.
-  NEC_DEVICE void skip(const SweepArguments<T>& a, const Place& at, int z) {
+  NEC_DEVICE void skip(const SweepArguments<T>& a, const Place& at, const Cells& cells, int z) {
     if constexpr (S::on_axes) {
       NEC_UNROLL
       for (int g = 0; g < G; ++g) {
         NEC_UNROLL
-        for (int r = 0; r < R; ++r) complete(a, at, z, g, r, Strip<T>{}, Strip<T>{});
+        for (int r = 0; r < R; ++r) complete(a, at, cells, z, g, r, Strip<T>{}, Strip<T>{});
+      }
+    }
+  }
+
+  // Writes what the step before has staged: plane z - 2, or what is as late.
+  NEC_DEVICE void write_staged(const SweepArguments<T>& a, const Place& at, const Cells& cells,
+                               int z) const {
+    const int plane = z - 2 - kDelay;
+    if (!a.staged || !at.writes(plane)) return;
+    NEC_UNROLL
+    for (int g = 0; g < G; ++g) {
+      if (a.store[g] != Store::staged) continue;
+      const Array& array = a.gradient[g];
+      NEC_UNROLL
+      for (int r = 0; r < R; ++r) {
+        if (!at.written[r]) continue;
+        char* const row = rows_[g] - array.stride[2] + r * array.stride[3];
+        NEC_ROLLED
+        for (int e = at.strip; e < N * a.tiling.strips; e += a.tiling.strips) {
+          const int x = at.x - at.strip * N + e;
+          if (x < at.low || x >= at.high) continue;
+          const T voxel = *cells.element(cells.staged(plane, g, r), at.strip, e);
+          with_image_type<T>(array.dtype, [&](auto element) {
+            store_as(voxel, *reinterpret_cast<decltype(element)*>(
+                                row + x * array.stride[kAxes - 1]));
+          });
+        }
       }
     }
   }
@@ -175,8 +203,8 @@ class RunningGradients {
   }
 
   // Adds what plane z contributes, which completes the gradient of the plane before it.
-  NEC_DEVICE void complete(const SweepArguments<T>& a, const Place& at, int z, int g, int r,
-                           const Strip<T>& in_plane, const Strip<T>& along_z) {
+  NEC_DEVICE void complete(const SweepArguments<T>& a, const Place& at, const Cells& cells, int z,
+                           int g, int r, const Strip<T>& in_plane, const Strip<T>& along_z) {
     constexpr auto taps = AdjointTaps<T>::template of<S>();
     Strip<T> gradient = running_[g][r];
     Strip<T>&running = running_[g][r], &carried = carried_[g][r];
@@ -203,18 +231,24 @@ class RunningGradients {
         if constexpr (!S::on_axes) running.v[i] += more.in_plane * in_plane.v[i];
       }
     }
-    store(a, at, g, r, at.written[r] && at.writes(z - 1), gradient);
+    store(a, at, cells, z - 1, g, r, gradient);
   }
 
-  // Writes a strip of gradient g, or none of it. After the last row it goes on to the next plane.
-  NEC_DEVICE void store(const SweepArguments<T>& a, const Place& at, int g, int r, bool written,
-                        Strip<T> gradient) {
+  // Writes a strip of gradient g in plane z. After the last row it goes on to the next plane.
+  NEC_DEVICE void store(const SweepArguments<T>& a, const Place& at, const Cells& cells, int z,
+                        int g, int r, Strip<T> gradient) {
     const Array& array = a.gradient[g];
     NEC_UNROLL
     for (int i = 0; i < N; ++i) gradient.v[i] *= scale_;
-    if (written && array)
-      store_strip(array, rows_[g] + r * array.stride[3], at.x, a.window.lo[2], a.window.hi[2],
-                  gradient);
+    if (a.store[g] == Store::staged) {
+      *cells.staged(z, g, r) = gradient;
+    } else if (a.store[g] == Store::strips && at.written[r] && at.writes(z) &&
+               at.template has_strip<T>()) {
+      char* const to = rows_[g] + r * array.stride[3];
+      with_image_type<T>(array.dtype, [&](auto element) {
+        store_strip_as<decltype(element)>(gradient, to);
+      });
+    }
     if (r == R - 1) rows_[g] += array.stride[2];
   }
 

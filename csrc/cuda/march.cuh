@@ -56,10 +56,10 @@ class March {
   static constexpr bool kMasked = kWeighted;
 
   static constexpr Limits limits(int multiprocessors, int64_t shared_bytes, bool gradients,
-                                 bool masked) {
+                                 bool masked, bool staged) {
     return {multiprocessors,  shared_bytes,       kMostThreads,     N,
             R,                Cells::kHaloRows,   Dim == 2 ? 8 : 6, gradients ? 1 : 0,
-            Cells::sizes(masked)};
+            Cells::sizes(masked, staged)};
   }
 
   // The kernel. `shared`: a cell for each thread, and for rows that no thread stands for.
@@ -68,7 +68,7 @@ class March {
     if (arguments.partials) let_next_kernel_start();
     March march(arguments, shared);
     march.take_steps(std::make_integer_sequence<int, kPhases>());
-    march.ring_.finish();
+    march.finish();
     if (arguments.partials) {
       const double sum = block_sum(march.sum_, static_cast<double*>(shared));
       if (threadIdx.x == 0) arguments.partials[blockIdx.x] = sum;
@@ -90,8 +90,8 @@ class March {
       : a_(a),
         at_(a, a.tiling.margin * kDelay),
         cells_(a, at_, shared),
-        ring_(a, at_, cells_, at_.steps - a.tiling.margin * kDelay) {
-    ring_.start();
+        ring_(a, at_, at_.steps - a.tiling.margin * kDelay) {
+    ring_.start(at_, cells_);
     const int before = ring_.first_slot();
     slot_ = ring_.slot_after(before);
     images_.start(cells_, before, slot_);
@@ -109,21 +109,34 @@ class March {
     }
   }
 
+  // What is left after the last step.
+  NEC_DEVICE void finish() {
+    ring_.finish();
+    if constexpr (G > 0) {
+      if (!a_.staged) return;
+      __syncthreads();
+      gradients_.write_staged(a_, at_, cells_, at_.z + at_.steps);
+    }
+  }
+
   // One step, and whether there was one left.
   template <int Phase>
   NEC_DEVICE bool step() {
     if (step_ == at_.steps) return false;
     const int next = ring_.slot_after(slot_), z = at_.z + step_;
-    ring_.arrive(next);
-    ring_.request(ring_.slot_before(slot_));
-    if constexpr (G > 0) gradients_.add_plane(a_, at_, cells_, z - 1);
+    ring_.arrive(at_, cells_, next);
+    ring_.request(at_, cells_, ring_.slot_before(slot_));
+    if constexpr (G > 0) {
+      gradients_.write_staged(a_, at_, cells_, z);
+      gradients_.add_plane(a_, at_, cells_, z - 1);
+    }
     // The last step of a march may be there for the adjoint alone.
     if (kDelay == 0 || step_ < at_.steps - a_.tiling.margin) {
       images_.template advance<Phase>(cells_, next);
       if (z < a_.depth) {
         compute_plane<Phase>(z);
       } else if constexpr (G > 0) {
-        gradients_.skip(a_, at_, z);
+        gradients_.skip(a_, at_, cells_, z);
       }
       images_.end_step();
     }
@@ -146,11 +159,12 @@ class March {
       NEC_UNROLL
       for (T& one : weight.v) one = 1;
       if constexpr (kWeighted) {
-        if (a_.source[2].array) weight = ring_.mask(slot_, r);
+        if (a_.source[2].array) weight = ring_.mask(cells_, slot_, r);
       }
       VoxelCotangents<Dim, T> voxels[N];
       compute_row<Phase>(z, r, weight, voxels);
-      if (at_.written[r] && at_.writes(z)) reduce(z, r, voxels, weight);
+      if (at_.written[r] && at_.template has_strip<T>() && at_.writes(z))
+        reduce(z, r, voxels, weight);
       if constexpr (G > 0) split(r, weight, voxels, &VoxelCotangents<Dim, T>::by_d, parts[0]);
       if constexpr (G > 1) split(r, weight, voxels, &VoxelCotangents<Dim, T>::by_e, parts[1]);
     }
@@ -223,7 +237,7 @@ class March {
     NEC_UNROLL
     for (int i = 0; i < N; ++i) {
       const T value = kWeighted ? weight.v[i] * voxels[i].value : voxels[i].value;
-      if (i >= at_.low && i < at_.high) sum += value;
+      if (!a_.broken_strips || (at_.x + i >= at_.low && at_.x + i < at_.high)) sum += value;
     }
     sum_ += double(sum);
     if constexpr (kGeneral) {
@@ -247,7 +261,7 @@ class March {
     Strip<T> strip;
     NEC_UNROLL
     for (int i = 0; i < N; ++i) strip.v[i] = value_at(i);
-    store_strip(map, at_.row_of(map, z, r), at_.x, a_.window.lo[2], a_.window.hi[2], strip);
+    store_strip(map, at_.row_of(map, z, r), at_.x, at_.low, at_.high, strip);
   }
 
   // The components of the cotangents of an image in row r.
@@ -264,10 +278,10 @@ class March {
         if (kWeighted) strip.v[i] *= weight.v[i];
         if (kWeighted && !along_x) strip.v[i] *= a_.axis_scale[axis];
       }
-      if (at_.x < a_.width && at_.x + N > a_.width) {  // the row ends within the strip
+      if (a_.broken_strips) {  // the row may end within
         NEC_UNROLL
         for (int i = 1; i < N; ++i) {
-          if (at_.x + i >= a_.width)
+          if (at_.x + i == a_.width)
             strip.v[i] = (along_x ? T(S::continuation[1]) : T(1)) * strip.v[i - 1];
         }
       }

@@ -76,22 +76,19 @@ inline DeviceLimits limits_of_device() {
   });
 }
 
-template <class M>
-Limits limits_of_sweep(const Problem& p) {
-  const DeviceLimits device = limits_of_device();
-  return M::limits(device.multiprocessors, device.shared_bytes,
-                   p.wanted_gradients() != Gradients::none, M::kMasked && p.mask);
-}
-
-// How an array gets into the ring.
+// How an array gets into the ring: strip by strip what the kernels convert there, which of a mask is
+// bool alone.
 template <typename T>
-Source make_source(const View& view, int64_t width) {
+Source make_source(const View& view, int64_t width, bool is_mask) {
   constexpr int strip = Strip<T>::size;
   Source source{make_array(view, strip), 0, false};
   const int64_t bytes = strip * element_bytes(view.dtype);
-  if (source.array.whole_strips && width % strip == 0 && bytes >= 4 && bytes <= 16) {
+  source.converted = element_bytes(view.dtype) != sizeof(T);
+  const bool convertible = !source.converted || (view.dtype == DType::uint8) == is_mask;
+  if (source.array.whole_strips && width % strip == 0 && bytes >= 4 && bytes <= 16 && convertible) {
     source.strip_bytes = int(bytes);
-    source.converted = view.dtype != (sizeof(T) == 4 ? DType::float32 : DType::float64);
+  } else {
+    source.converted = false;  // as it is copied
   }
   return source;
 }
@@ -106,6 +103,31 @@ inline IntBox int_box(const Box& box) {
   return result;
 }
 
+// Whether some strip is summed or written in part.
+template <typename T>
+bool breaks_strips(const Problem& p) {
+  constexpr int64_t strip = Strip<T>::size;
+  return p.size[4] % strip != 0 || p.window.lo[2] % strip != 0 || p.window.hi[2] % strip != 0;
+}
+
+template <typename T>
+Store store_of(const Problem& p, const View& gradient) {
+  constexpr int64_t strip = Strip<T>::size;
+  if (!gradient) return Store::none;
+  return make_array(gradient, strip).whole_strips && !breaks_strips<T>(p) ? Store::strips
+                                                                          : Store::staged;
+}
+
+template <class M>
+Limits limits_of_sweep(const Problem& p) {
+  using T = typename M::T;
+  const DeviceLimits device = limits_of_device();
+  bool staged = false;
+  for (const View& gradient : p.gradient) staged |= store_of<T>(p, gradient) == Store::staged;
+  return M::limits(device.multiprocessors, device.shared_bytes,
+                   p.wanted_gradients() != Gradients::none, M::kMasked && p.mask, staged);
+}
+
 // Everything that the threads are told but the partial sums, the factor and the gradient scale,
 // which the caller knows.
 template <class M>
@@ -115,8 +137,10 @@ SweepArguments<typename M::T> make_sweep_arguments(const Problem& p, const Tilin
   const CellSizes cell = limits_of_sweep<M>(p).cell;
   SweepArguments<T> a{};
   a.tiling = tiling;
-  a.pitch = cell.pitch(tiling.slots);
+  a.pitch = cell.pitch(tiling.slots) * int(sizeof(Strip<T>));
+  a.first_slot = cell.field_strips * int(sizeof(Strip<T>));
   a.slot_bytes = cell.slot_strips * int(sizeof(Strip<T>));
+  a.broken_strips = breaks_strips<T>(p);
   a.channels = int(p.size[1]);
   a.depth = int(p.size[2]);
   a.height = int(p.size[3]);
@@ -125,7 +149,7 @@ SweepArguments<typename M::T> make_sweep_arguments(const Problem& p, const Tilin
   a.formula = p.formula();
   a.form = FormFactors<T>::of(p.mode, p.form);
   a.loss = LossOfValue::of(p.form);
-  a.source[2] = make_source<T>(p.mask, p.size[4]);
+  a.source[2] = make_source<T>(p.mask, p.size[4], true);
   a.upstream = make_array(p.upstream, strip);
   a.loss_map = make_array(p.loss_map, strip);
   for (int k = 0; k < 2; ++k) a.by_eps[k] = make_array(p.eps_gradient[k], strip);
@@ -136,12 +160,15 @@ SweepArguments<typename M::T> make_sweep_arguments(const Problem& p, const Tilin
   a.eps_scale = T(eps_scale);
   a.eps_in_range = true;
   for (int k = 0; k < 2; ++k) {
-    a.source[k] = make_source<T>(p.image[k], p.size[4]);
+    a.source[k] = make_source<T>(p.image[k], p.size[4], false);
     a.gradient[k] = make_array(p.gradient[k], strip);
     a.eps_map[k] = make_array(p.eps_map[k], strip);
     a.eps[k] = T(p.eps[k] * eps_scale);
     if (!p.eps_map[k]) a.eps_in_range &= eps_in_range(a.eps[k]);
+    a.store[k] = store_of<T>(p, p.gradient[k]);
+    a.staged |= a.store[k] == Store::staged;
   }
+  if (a.source[0].strip_bytes == a.source[1].strip_bytes) a.image_bytes = a.source[0].strip_bytes;
   return a;
 }
 

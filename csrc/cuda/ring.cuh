@@ -24,8 +24,8 @@ class Ring {
 
  public:
   // `steps`: of the march that look at images.
-  NEC_DEVICE Ring(const SweepArguments<T>& a, const Place& at, const Cells& cells, int steps)
-      : a_(a), at_(at), cells_(cells), next_(at.z - 1), planes_(steps + 2) {
+  NEC_DEVICE Ring(const SweepArguments<T>& a, const Place& at, int steps)
+      : a_(a), next_(at.z - 1), planes_(steps + 2) {
     NEC_UNROLL
     for (int m = 0; m < kSources; ++m) {
       const Source& source = a.source[m];
@@ -35,7 +35,7 @@ class Ring {
     }
   }
 
-  NEC_DEVICE int first_slot() const { return Cells::kFirstSlot; }
+  NEC_DEVICE int first_slot() const { return a_.first_slot; }
   NEC_DEVICE int slot_after(int slot) const {
     return slot == last_slot() ? first_slot() : slot + a_.slot_bytes;
   }
@@ -44,29 +44,35 @@ class Ring {
   }
 
   // Requests the first planes, of which two are then there.
-  NEC_DEVICE void start() {
+  NEC_DEVICE void start(const Place& at, const Cells& cells) {
     int slot = first_slot();
-    for (int k = 0; k < a_.tiling.slots; ++k, slot += a_.slot_bytes) request(slot);
+    for (int k = 0; k < a_.tiling.slots; ++k, slot += a_.slot_bytes) request(at, cells, slot);
     wait_for_all_but(a_.tiling.slots - 2);
-    land(first_slot());
-    land(first_slot() + a_.slot_bytes);
+    land(at, cells, first_slot());
+    land(at, cells, first_slot() + a_.slot_bytes);
     __syncthreads();
   }
 
   // Waits for the plane in a slot, the oldest that is on its way, and for the other threads. Then
   // the one before the one before it is looked at by nobody.
-  NEC_DEVICE void arrive(int slot) {
+  NEC_DEVICE void arrive(const Place& at, const Cells& cells, int slot) {
     wait_for_all_but(a_.tiling.slots - 3);
-    land(slot);
+    land(at, cells, slot);
     __syncthreads();
   }
 
   // Requests the next plane, if one is needed.
-  NEC_DEVICE void request(int slot) {
+  NEC_DEVICE void request(const Place& at, const Cells& cells, int slot) {
     if (planes_ > 0) {
-      NEC_UNROLL
-      for (int m = 0; m < kSources; ++m)
-        if (m < 2 || a_.source[m].array) copy(slot, m);
+      if (a_.image_bytes == 16) {
+        copy_images<16>(at, cells, slot);
+      } else if (a_.image_bytes == 8) {
+        copy_images<8>(at, cells, slot);
+      } else {
+        NEC_ROLLED
+        for (int m = 0; m < 2; ++m) copy_any(at, cells, slot, m);
+      }
+      if (Masked && a_.source[2].array) copy_any(at, cells, slot, 2);
     }
     --planes_;
     if (next_ >= 0 && next_ < a_.depth - 1) {
@@ -81,13 +87,11 @@ class Ring {
   NEC_DEVICE void finish() { wait_for_copies<0>(); }
 
   // The weights of the mask in row r of the plane in a slot; bad ones are NaN.
-  NEC_DEVICE Strip<T> mask(int slot, int r) const {
-    const Source& source = a_.source[2];
-    const Strip<T>* const strip = cells_.strip(slot, 2, r);
-    return checked_masks(source.converted
-                             ? load_whole_strip<T>(source.array.dtype,
-                                                   reinterpret_cast<const char*>(strip))
-                             : *strip);
+  NEC_DEVICE Strip<T> mask(const Cells& cells, int slot, int r) const {
+    const Strip<T>* const strip = cells.strip(slot, 2, r);
+    return checked_masks(a_.source[2].converted ? load_strip_of<uint8_t, T>(
+                                                      reinterpret_cast<const char*>(strip))
+                                                : *strip);
   }
 
  private:
@@ -97,22 +101,36 @@ class Ring {
     return first_slot() + (a_.tiling.slots - 1) * a_.slot_bytes;
   }
 
-  // Calls f(r, rows further in memory) for each row of an array that the thread copies.
-  template <typename F>
-  NEC_DEVICE void for_each_row(int m, const F& f) const {
-    const int here = minimum(at_.y, a_.height - 1);
+  // In rows of an array m: how far row r of the thread, -1 to R, is from the first.
+  NEC_DEVICE int64_t further(const Place& at, int m, int r) const {
+    const int y = minimum(maximum(at.y + r, 0), a_.height - 1);
+    return (y - minimum(at.y, a_.height - 1)) * a_.source[m].array.stride[3];
+  }
+  // The rows of images that a thread copies: its own, and those beside the block.
+  static NEC_DEVICE int first_row(const Place& at) { return Dim == 3 && at.first_row ? -1 : 0; }
+  static NEC_DEVICE int last_row(const Place& at) { return Dim == 3 && at.last_row ? R : R - 1; }
+
+  template <int Bytes>
+  NEC_DEVICE void copy_images(const Place& at, const Cells& cells, int slot) const {
     NEC_UNROLL
-    for (int r = 0; r < R; ++r) f(r, r == 0 ? 0 : minimum(at_.y + r, a_.height - 1) - here);
-    if (Dim == 2 || m == 2) return;
-    if (at_.first_row) f(-1, minimum(at_.y > 0 ? at_.y - 1 : 0, a_.height - 1) - here);
-    if (at_.last_row) f(R, minimum(at_.y + R, a_.height - 1) - here);
+    for (int m = 0; m < 2; ++m) {
+      NEC_UNROLL
+      for (int r = -1; r <= R; ++r) {
+        if (r >= first_row(at) && r <= last_row(at))
+          copy_async<Bytes>(cells.strip(slot, m, r), rows_[m] + further(at, m, r));
+      }
+    }
   }
 
-  NEC_DEVICE void copy(int slot, int m) const {
+  // Rows of any array, with as little code as possible.
+  NEC_DEVICE void copy_any(const Place& at, const Cells& cells, int slot, int m) const {
     const Source& source = a_.source[m];
-    for_each_row(m, [&](int r, int further) {
-      const char* const row = rows_[m] + further * source.array.stride[3];
-      Strip<T>* const to = cells_.strip(slot, m, r);
+    const char* const rows = m == 0 ? rows_[0] : m == 1 ? rows_[1] : rows_[kSources - 1];
+    const int first = m == 2 ? 0 : first_row(at), last = m == 2 ? R - 1 : last_row(at);
+    NEC_ROLLED
+    for (int r = first; r <= last; ++r) {
+      const char* const row = rows + further(at, m, r);
+      Strip<T>* const to = cells.strip(slot, m, r);
       if (source.strip_bytes == 16) {
         copy_async<16>(to, row);
       } else if (source.strip_bytes == 8) {
@@ -120,55 +138,61 @@ class Ring {
       } else if (source.strip_bytes == 4) {
         copy_async<4>(to, row);
       } else {
-        copy_elements(source.array, row, to);
-      }
-    });
-  }
-
-  NEC_DEVICE void copy_elements(const Array& array, const char* row, Strip<T>* strip) const {
-    const bool same = array.dtype == (sizeof(T) == 4 ? DType::float32 : DType::float64);
-    NEC_UNROLL
-    for (int j = 0; j < N; ++j) {
-      const int e = j * a_.tiling.strips + at_.strip;
-      const int x = minimum(at_.x - at_.strip * N + e, a_.width - 1);
-      const char* const from = row + x * array.stride[kAxes - 1];
-      char* const to = cells_.element(strip, at_.strip, e);
-      if (same) {
-        copy_async<sizeof(T)>(to, from);
-      } else {
-        *reinterpret_cast<T*>(to) = load_element<T>(array.dtype, from);
+        copy_elements(at, cells, source.array, row, to);
       }
     }
   }
 
-  // Converts what the thread has copied of the images. The mask is converted when it is read.
-  NEC_DEVICE void land(int slot) const {
-    NEC_UNROLL
-    for (int m = 0; m < 2; ++m) {
-      const Source& source = a_.source[m];
-      if (!source.converted) continue;
-      for_each_row(m, [&](int r, int) {
-        Strip<T>* const strip = cells_.strip(slot, m, r);
-        *strip = load_whole_strip<T>(source.array.dtype, reinterpret_cast<const char*>(strip));
+  NEC_DEVICE void copy_elements(const Place& at, const Cells& cells, const Array& array,
+                                const char* row, Strip<T>* strip) const {
+    const auto from = [&](int j) {
+      const int x = at.x + (j * a_.tiling.strips + at.strip) - at.strip * N;
+      return row + minimum(x, a_.width - 1) * array.stride[kAxes - 1];
+    };
+    const auto to = [&](int j) {
+      return cells.element(strip, at.strip, j * a_.tiling.strips + at.strip);
+    };
+    if (array.dtype == (sizeof(T) == 4 ? DType::float32 : DType::float64)) {
+      NEC_UNROLL
+      for (int j = 0; j < N; ++j) copy_async<sizeof(T)>(to(j), from(j));
+    } else {
+      with_type(array.dtype, [&](auto element) {
+        T voxel[N];
+        NEC_UNROLL
+        for (int j = 0; j < N; ++j)
+          voxel[j] = load_as<T>(*reinterpret_cast<const decltype(element)*>(from(j)));
+        NEC_UNROLL
+        for (int j = 0; j < N; ++j) *to(j) = voxel[j];
       });
     }
   }
 
-  // How many groups may be on their way is part of an instruction.
-  static NEC_DEVICE void wait_for_all_but(int pending) {
-    switch (pending) {
-      case 0: return wait_for_copies<0>();
-      case 1: return wait_for_copies<1>();
-      case 2: return wait_for_copies<2>();
-      case 3: return wait_for_copies<3>();
-      case 4: return wait_for_copies<4>();
-      default: return wait_for_copies<5>();
+  // Converts what the thread has copied of the images. The mask is converted when it is read.
+  NEC_DEVICE void land(const Place& at, const Cells& cells, int slot) const {
+    NEC_ROLLED
+    for (int m = 0; m < 2; ++m) {
+      const Source& source = a_.source[m];
+      if (!source.converted) continue;
+      NEC_ROLLED
+      for (int r = first_row(at); r <= last_row(at); ++r) {
+        Strip<T>* const strip = cells.strip(slot, m, r);
+        with_image_type<T>(source.array.dtype, [&](auto element) {
+          using S = decltype(element);
+          *strip = load_strip_of<S, T>(reinterpret_cast<const char*>(strip));
+        });
+      }
     }
   }
 
+  // Waits for one more where no instruction has that number: it is part of it.
+  static NEC_DEVICE void wait_for_all_but(int pending) {
+    if (pending >= 5) return wait_for_copies<5>();
+    if (pending >= 3) return wait_for_copies<3>();
+    if (pending >= 1) return wait_for_copies<1>();
+    wait_for_copies<0>();
+  }
+
   const SweepArguments<T>& a_;  // in constant memory
-  const Place& at_;
-  const Cells& cells_;
   const char* rows_[kSources];  // of the plane that is requested next: the strip, or x = 0
   int next_;                    // that plane, before the border is replicated
   int planes_;                  // that are still to be requested

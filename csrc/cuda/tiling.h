@@ -130,15 +130,17 @@ inline int64_t cells(const Tiling& t, const Limits& limits) {
   return int64_t(t.strips) * (t.rows + limits.halo_rows_of_cells);
 }
 
-// As many as leave room for the other blocks of a multiprocessor, and no more than there are
-// planes.
+// The most that leave room for the other blocks of a multiprocessor, and are no more than there are
+// planes. One of a few numbers, for each of which a kernel has an instruction (ring.cuh).
 inline int choose_slots(const Tiling& t, const Limits& limits) {
   const int64_t resident = std::max(1, limits.most_threads / t.threads());
-  int slots = std::min(limits.most_slots, t.chunk + 2 * t.margin + 2);
-  while (slots > kFewestSlots &&
-         cells(t, limits) * limits.cell.bytes(slots) > limits.shared_bytes / resident)
-    --slots;
-  return slots;
+  const int most = std::min(limits.most_slots, t.chunk + 2 * t.margin + 2);
+  for (const int slots : {8, 6, kGoodSlots}) {
+    if (slots <= most &&
+        cells(t, limits) * limits.cell.bytes(slots) <= limits.shared_bytes / resident)
+      return slots;
+  }
+  return kFewestSlots;
 }
 
 // Numbers of tiles that are tried, beyond the fewest.
