@@ -103,6 +103,17 @@ inline IntBox int_box(const Box& box) {
   return result;
 }
 
+// Whether a strip of both images is at the same place in a plane, in 32 bits.
+inline bool lie_alike(const Problem& p, const Source (&image)[3]) {
+  bool alike = image[0].strip_bytes == image[1].strip_bytes;
+  int64_t bytes = 0;
+  for (int k = 3; k < kAxes; ++k) {
+    alike &= image[0].array.stride[k] == image[1].array.stride[k];
+    bytes += p.size[k] * image[0].array.stride[k];
+  }
+  return alike && bytes < int64_t(std::numeric_limits<unsigned>::max());
+}
+
 // Whether some strip is summed or written in part.
 template <typename T>
 bool breaks_strips(const Problem& p) {
@@ -168,7 +179,8 @@ SweepArguments<typename M::T> make_sweep_arguments(const Problem& p, const Tilin
     a.store[k] = store_of<T>(p, p.gradient[k]);
     a.staged |= a.store[k] == Store::staged;
   }
-  if (a.source[0].strip_bytes == a.source[1].strip_bytes) a.image_bytes = a.source[0].strip_bytes;
+  a.converted = a.source[0].converted || a.source[1].converted;
+  if (lie_alike(p, a.source)) a.image_bytes = a.source[0].strip_bytes;
   return a;
 }
 

@@ -27,12 +27,10 @@ class Ring {
   NEC_DEVICE Ring(const SweepArguments<T>& a, const Place& at, int steps)
       : a_(a), next_(at.z - 1), planes_(steps + 2) {
     NEC_UNROLL
-    for (int m = 0; m < kSources; ++m) {
-      const Source& source = a.source[m];
-      const Array& array = source.array;
-      rows_[m] = array.row(at.sample, at.channel, next_ < 0 ? 0 : next_, minimum(at.y, a.height - 1));
-      if (source.strip_bytes > 0) rows_[m] += minimum(at.x, a.width - N) * array.stride[kAxes - 1];
-    }
+    for (int m = 0; m < kSources; ++m)
+      plane_[m] = a.source[m].array.row(at.sample, at.channel, next_ < 0 ? 0 : next_, 0);
+    NEC_UNROLL
+    for (int r = -1; r <= R; ++r) offset_[r + 1] = unsigned(offset(at, a.source[0], r));
   }
 
   NEC_DEVICE int first_slot() const { return a_.first_slot; }
@@ -77,7 +75,7 @@ class Ring {
     --planes_;
     if (next_ >= 0 && next_ < a_.depth - 1) {
       NEC_UNROLL
-      for (int m = 0; m < kSources; ++m) rows_[m] += a_.source[m].array.stride[2];
+      for (int m = 0; m < kSources; ++m) plane_[m] += a_.source[m].array.stride[2];
     }
     ++next_;
     commit_copies();
@@ -101,10 +99,11 @@ class Ring {
     return first_slot() + (a_.tiling.slots - 1) * a_.slot_bytes;
   }
 
-  // In rows of an array m: how far row r of the thread, -1 to R, is from the first.
-  NEC_DEVICE int64_t further(const Place& at, int m, int r) const {
+  // Of the thread's strip in row r, -1 to R, or of x = 0 there, in a plane of an array.
+  NEC_DEVICE int64_t offset(const Place& at, const Source& source, int r) const {
     const int y = minimum(maximum(at.y + r, 0), a_.height - 1);
-    return (y - minimum(at.y, a_.height - 1)) * a_.source[m].array.stride[3];
+    const int x = source.strip_bytes > 0 ? minimum(at.x, a_.width - N) : 0;
+    return y * source.array.stride[3] + x * source.array.stride[kAxes - 1];
   }
   // The rows of images that a thread copies: its own, and those beside the block.
   static NEC_DEVICE int first_row(const Place& at) { return Dim == 3 && at.first_row ? -1 : 0; }
@@ -117,7 +116,7 @@ class Ring {
       NEC_UNROLL
       for (int r = -1; r <= R; ++r) {
         if (r >= first_row(at) && r <= last_row(at))
-          copy_async<Bytes>(cells.strip(slot, m, r), rows_[m] + further(at, m, r));
+          copy_async<Bytes>(cells.strip(slot, m, r), plane_[m] + offset_[r + 1]);
       }
     }
   }
@@ -125,11 +124,11 @@ class Ring {
   // Rows of any array, with as little code as possible.
   NEC_DEVICE void copy_any(const Place& at, const Cells& cells, int slot, int m) const {
     const Source& source = a_.source[m];
-    const char* const rows = m == 0 ? rows_[0] : m == 1 ? rows_[1] : rows_[kSources - 1];
+    const char* const plane = m == 0 ? plane_[0] : m == 1 ? plane_[1] : plane_[kSources - 1];
     const int first = m == 2 ? 0 : first_row(at), last = m == 2 ? R - 1 : last_row(at);
     NEC_ROLLED
     for (int r = first; r <= last; ++r) {
-      const char* const row = rows + further(at, m, r);
+      const char* const row = plane + offset(at, source, r);
       Strip<T>* const to = cells.strip(slot, m, r);
       if (source.strip_bytes == 16) {
         copy_async<16>(to, row);
@@ -169,6 +168,7 @@ class Ring {
 
   // Converts what the thread has copied of the images. The mask is converted when it is read.
   NEC_DEVICE void land(const Place& at, const Cells& cells, int slot) const {
+    if (!a_.converted) return;
     NEC_ROLLED
     for (int m = 0; m < 2; ++m) {
       const Source& source = a_.source[m];
@@ -193,9 +193,10 @@ class Ring {
   }
 
   const SweepArguments<T>& a_;  // in constant memory
-  const char* rows_[kSources];  // of the plane that is requested next: the strip, or x = 0
-  int next_;                    // that plane, before the border is replicated
-  int planes_;                  // that are still to be requested
+  const char* plane_[kSources];  // that is requested next
+  unsigned offset_[R + 2];       // of the thread's rows and those beside them in a plane, in bytes
+  int next_;                     // that plane, before the border is replicated
+  int planes_;                   // that are still to be requested
 };
 
 }  // namespace nec::cuda
