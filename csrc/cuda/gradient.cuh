@@ -63,33 +63,29 @@ class RunningGradients {
     }
   }
 
-  // The thread's own cotangents of a plane, by their components.
-  struct Parts {
-    Strip<T> v[Dim][R];
-  };
-
-  // Puts the cotangents of gradient g in plane z into shared memory, where the threads around find
-  // them after the next barrier. On axes that completes the gradient of the plane before.
+  // Puts the cotangents of gradient g in row r of plane z, by their components, into shared memory,
+  // where the threads around find them after the next barrier. On axes that completes the gradient
+  // of the plane before. `above`: component y in the row before, if that is the thread's too.
   NEC_DEVICE void put(const SweepArguments<T>& a, const Place& at, const Cells& cells, int z, int g,
-                      Parts& parts) {
-    NEC_UNROLL
-    for (int r = 0; r < R; ++r) {
-      // Of the rows of a thread the image may have the first alone.
-      if (r > 0 && at.y + r == a.height) {
-        NEC_UNROLL
-        for (int i = 0; i < N; ++i)
-          parts.v[1][r].v[i] = T(S::continuation[1]) * parts.v[1][r - 1].v[i];
-      }
+                      int r, Strip<T> (&parts)[Dim], Strip<T>& above) {
+    // Of the rows of a thread the image may have the first alone.
+    if (r > 0 && at.y + r == a.height) {
       NEC_UNROLL
-      for (int axis = S::on_axes ? 1 : 0; axis < Dim; ++axis) {
-        const bool along_x = axis == Dim - 1;
-        if (!S::on_axes || !along_x) cells.put_strip(z, g, axis, r, parts.v[axis][r]);
-        if (!S::on_axes || along_x) cells.put_edges(z, g, axis, r, parts.v[axis][r]);
-      }
+      for (int i = 0; i < N; ++i) parts[1].v[i] = T(S::continuation[1]) * above.v[i];
+    }
+    NEC_UNROLL
+    for (int axis = S::on_axes ? 1 : 0; axis < Dim; ++axis) {
+      const bool along_x = axis == Dim - 1;
+      if (!S::on_axes || !along_x) cells.put_strip(z, g, axis, r, parts[axis]);
+      if (!S::on_axes || along_x) cells.put_edges(z, g, axis, r, parts[axis]);
     }
     if constexpr (S::on_axes) {
-      NEC_UNROLL
-      for (int r = 0; r < R; ++r) complete(a, at, cells, z, g, r, own_adjoint(parts, r), parts.v[0][r]);
+      complete(a, at, cells, z, g, r, own_adjoint(parts, r, above), parts[0]);
+      if (S::lower < 0 && r > 0) {
+        NEC_UNROLL
+        for (int i = 0; i < N; ++i) running_[g][r - (r > 0)].v[i] -= parts[1].v[i];
+      }
+      above = parts[1];
     }
   }
 
@@ -108,14 +104,14 @@ class RunningGradients {
   NEC_DEVICE void write_staged(const SweepArguments<T>& a, const Place& at, const Cells& cells,
                                int z) const {
     const int plane = z - 2 - kDelay;
-    if (!a.staged || !at.writes(plane)) return;
+    if (!a.staged) return;
     NEC_UNROLL
     for (int g = 0; g < G; ++g) {
       if (a.store[g] != Store::staged) continue;
       const Array& array = a.gradient[g];
       NEC_UNROLL
       for (int r = 0; r < R; ++r) {
-        if (!at.written[r]) continue;
+        if (!at.writes(plane, r)) continue;
         char* const row = rows_[g] - array.stride[2] + r * array.stride[3];
         NEC_ROLLED
         for (int e = at.strip; e < N * a.tiling.strips; e += a.tiling.strips) {
@@ -132,19 +128,20 @@ class RunningGradients {
   }
 
  private:
-  // What the thread's own cotangents contribute in their plane.
-  static NEC_DEVICE Strip<T> own_adjoint(const Parts& parts, int r) {
+  // What the thread's own cotangents contribute in their row.
+  static NEC_DEVICE Strip<T> own_adjoint(const Strip<T> (&parts)[Dim], int r,
+                                         const Strip<T>& above) {
+    const Strip<T>& x = parts[Dim - 1];
     Strip<T> sum;
     NEC_UNROLL
     for (int i = 0; i < N; ++i) {
-      const Strip<T>& x = parts.v[Dim - 1][r];
-      const int after = i - S::upper, before = i - S::lower;  // in the sum with this sign
-      T own = after >= 0 ? x.v[after < 0 ? 0 : after] : T(0);
-      if (before < N) own -= x.v[before >= N ? 0 : before];
+      // As the stencil has it, but for the voxels that are not there.
+      const int plus = i - S::upper, minus = i - S::lower;
+      T own = plus < 0 ? -x.v[minus] : x.v[plus < 0 ? 0 : plus];
+      if (plus >= 0 && minus < N) own -= x.v[minus < N ? minus : 0];
       if constexpr (Dim == 3) {
-        const int upper = r - S::upper, lower = r - S::lower;
-        if (upper >= 0) own += parts.v[1][upper < 0 ? 0 : upper].v[i];
-        if (lower < R) own -= parts.v[1][lower >= R ? 0 : lower].v[i];
+        if (r > 0) own += above.v[i];
+        if (S::lower == 0) own -= parts[1].v[i];
       }
       sum.v[i] = own;
     }
@@ -242,8 +239,7 @@ class RunningGradients {
     for (int i = 0; i < N; ++i) gradient.v[i] *= scale_;
     if (a.store[g] == Store::staged) {
       *cells.staged(z, g, r) = gradient;
-    } else if (a.store[g] == Store::strips && at.written[r] && at.writes(z) &&
-               at.template has_strip<T>()) {
+    } else if (at.writes(z, r) && a.store[g] == Store::strips) {
       char* const to = rows_[g] + r * array.stride[3];
       with_image_type<T>(array.dtype, [&](auto element) {
         store_strip_as<decltype(element)>(gradient, to);

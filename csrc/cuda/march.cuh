@@ -152,7 +152,7 @@ class March {
   // Sums and publishes the cotangents of the plane at hand.
   template <int Phase>
   NEC_DEVICE void compute_plane(int z) {
-    typename Gradients_::Parts parts[G + 1];
+    Strip<T> above[G + 1];
     NEC_UNROLL
     for (int r = 0; r < R; ++r) {
       Strip<T> weight;
@@ -163,13 +163,15 @@ class March {
       }
       VoxelCotangents<Dim, T> voxels[N];
       compute_row<Phase>(z, r, weight, voxels);
-      if (at_.written[r] && at_.template has_strip<T>() && at_.writes(z))
-        reduce(z, r, voxels, weight);
-      if constexpr (G > 0) split(r, weight, voxels, &VoxelCotangents<Dim, T>::by_d, parts[0]);
-      if constexpr (G > 1) split(r, weight, voxels, &VoxelCotangents<Dim, T>::by_e, parts[1]);
+      Strip<T> values;
+      NEC_UNROLL
+      for (int i = 0; i < N; ++i)
+        values.v[i] = kWeighted ? weight.v[i] * voxels[i].value : voxels[i].value;
+      if (a_.broken_strips) mend(voxels, values);
+      if (at_.writes(z, r)) reduce(z, r, voxels, weight, values);
+      if constexpr (G > 0) publish(z, 0, r, weight, voxels, &VoxelCotangents<Dim, T>::by_d, above[0]);
+      if constexpr (G > 1) publish(z, 1, r, weight, voxels, &VoxelCotangents<Dim, T>::by_e, above[1]);
     }
-    NEC_UNROLL
-    for (int g = 0; g < G; ++g) gradients_.put(a_, at_, cells_, z, g, parts[g]);
   }
 
   template <int Phase>
@@ -177,7 +179,7 @@ class March {
     Vec<Dim, T> d[2][N];
     differences<Phase, false>(r, d);
     Strip<T> eps[2];
-    bool in_range = a_.eps_in_range;
+    bool in_range = true;
     NEC_UNROLL
     for (int i = 0; i < N; ++i) {
       eps[0].v[i] = a_.eps[0];
@@ -193,7 +195,7 @@ class March {
     }
     in_range &= cotangents(d, eps, voxels);
     // A strip is computed once more as a whole: extremes are rare, and come together.
-    if (!in_range) {
+    if (!in_range || !a_.eps_in_range) {
       constexpr T smaller = Images::kExtremeScale;
       differences<Phase, true>(r, d);
       NEC_UNROLL
@@ -232,13 +234,10 @@ class March {
 
   // Adds the voxels that are the thread's to the sum, and writes what is asked for of each.
   NEC_DEVICE void reduce(int z, int r, const VoxelCotangents<Dim, T> (&voxels)[N],
-                         const Strip<T>& weight) {
+                         const Strip<T>& weight, const Strip<T>& values) {
     T sum = 0;
     NEC_UNROLL
-    for (int i = 0; i < N; ++i) {
-      const T value = kWeighted ? weight.v[i] * voxels[i].value : voxels[i].value;
-      if (!a_.broken_strips || (at_.x + i >= at_.low && at_.x + i < at_.high)) sum += value;
-    }
+    for (const T value : values.v) sum += value;
     sum_ += double(sum);
     if constexpr (kGeneral) {
       if (a_.loss_map) {
@@ -264,28 +263,40 @@ class March {
     store_strip(map, at_.row_of(map, z, r), at_.x, at_.low, at_.high, strip);
   }
 
-  // The components of the cotangents of an image in row r.
-  NEC_DEVICE void split(int r, const Strip<T>& weight, const VoxelCotangents<Dim, T> (&voxels)[N],
-                        Vec<Dim, T> VoxelCotangents<Dim, T>::* derivative,
-                        typename Gradients_::Parts& parts) const {
+  // Where a strip ends with the row, or a part of it is not summed: the cotangents go on, and the
+  // values do not count.
+  NEC_DEVICE void mend(VoxelCotangents<Dim, T> (&voxels)[N], Strip<T>& values) const {
     NEC_UNROLL
-    for (int axis = 0; axis < Dim; ++axis) {
-      const bool along_x = axis == Dim - 1;
-      Strip<T>& strip = parts.v[axis][r];
-      NEC_UNROLL
-      for (int i = 0; i < N; ++i) {
-        strip.v[i] = (voxels[i].*derivative).v[axis];
-        if (kWeighted) strip.v[i] *= weight.v[i];
-        if (kWeighted && !along_x) strip.v[i] *= a_.axis_scale[axis];
-      }
-      if (a_.broken_strips) {  // the row may end within
-        NEC_UNROLL
-        for (int i = 1; i < N; ++i) {
-          if (at_.x + i == a_.width)
-            strip.v[i] = (along_x ? T(S::continuation[1]) : T(1)) * strip.v[i - 1];
-        }
+    for (int i = 0; i < N; ++i) {
+      if (i > 0 && at_.x + i == a_.width) {
+        constexpr T along_x = T(S::continuation[1]);
+        voxels[i].by_d = voxels[i - (i > 0)].by_d;
+        voxels[i].by_e = voxels[i - (i > 0)].by_e;
+        voxels[i].by_d.v[Dim - 1] *= along_x;
+        voxels[i].by_e.v[Dim - 1] *= along_x;
       }
     }
+    NEC_UNROLL
+    for (int i = 0; i < N; ++i)
+      if (at_.x + i < at_.low || at_.x + i >= at_.high) values.v[i] = 0;
+  }
+
+  // Takes the cotangents of an image in row r apart into their components.
+  NEC_DEVICE void publish(int z, int g, int r, const Strip<T>& weight,
+                          const VoxelCotangents<Dim, T> (&voxels)[N],
+                          Vec<Dim, T> VoxelCotangents<Dim, T>::* derivative, Strip<T>& above) {
+    Strip<T> parts[Dim];
+    NEC_UNROLL
+    for (int axis = 0; axis < Dim; ++axis) {
+      NEC_UNROLL
+      for (int i = 0; i < N; ++i) {
+        T& part = parts[axis].v[i];
+        part = (voxels[i].*derivative).v[axis];
+        if (kWeighted) part *= weight.v[i];
+        if (kWeighted && axis < Dim - 1) part *= a_.axis_scale[axis];
+      }
+    }
+    gradients_.put(a_, at_, cells_, z, g, r, parts, above);
   }
 };
 

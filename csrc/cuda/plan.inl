@@ -151,7 +151,7 @@ SweepArguments<typename M::T> make_sweep_arguments(const Problem& p, const Tilin
   a.pitch = cell.pitch(tiling.slots) * int(sizeof(Strip<T>));
   a.first_slot = cell.field_strips * int(sizeof(Strip<T>));
   a.slot_bytes = cell.slot_strips * int(sizeof(Strip<T>));
-  a.broken_strips = breaks_strips<T>(p);
+  a.last_slot = a.first_slot + (tiling.slots - 1) * a.slot_bytes;
   a.channels = int(p.size[1]);
   a.depth = int(p.size[2]);
   a.height = int(p.size[3]);
@@ -179,6 +179,7 @@ SweepArguments<typename M::T> make_sweep_arguments(const Problem& p, const Tilin
     a.store[k] = store_of<T>(p, p.gradient[k]);
     a.staged |= a.store[k] == Store::staged;
   }
+  a.broken_strips = a.staged || breaks_strips<T>(p);
   a.converted = a.source[0].converted || a.source[1].converted;
   if (lie_alike(p, a.source)) a.image_bytes = a.source[0].strip_bytes;
   return a;

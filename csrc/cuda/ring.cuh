@@ -35,10 +35,10 @@ class Ring {
 
   NEC_DEVICE int first_slot() const { return a_.first_slot; }
   NEC_DEVICE int slot_after(int slot) const {
-    return slot == last_slot() ? first_slot() : slot + a_.slot_bytes;
+    return slot == a_.last_slot ? first_slot() : slot + a_.slot_bytes;
   }
   NEC_DEVICE int slot_before(int slot) const {
-    return slot == first_slot() ? last_slot() : slot - a_.slot_bytes;
+    return slot == a_.first_slot ? a_.last_slot : slot - a_.slot_bytes;
   }
 
   // Requests the first planes, of which two are then there.
@@ -94,10 +94,6 @@ class Ring {
 
  private:
   static constexpr int kSources = Masked ? 3 : 2;
-
-  NEC_DEVICE int last_slot() const {
-    return first_slot() + (a_.tiling.slots - 1) * a_.slot_bytes;
-  }
 
   // Of the thread's strip in row r, -1 to R, or of x = 0 there, in a plane of an array.
   NEC_DEVICE int64_t offset(const Place& at, const Source& source, int r) const {
