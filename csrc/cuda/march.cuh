@@ -254,14 +254,16 @@ class March {
     }
   }
 
-  // Writes a value for each voxel of the strip that is the thread's. Maps have the type of the
-  // arithmetic.
+  // Writes a value for each voxel of the strip that is the thread's.
   template <typename F>
   NEC_DEVICE void store_map(const Array& map, int z, int r, const F& value_at) const {
     Strip<T> strip;
     NEC_UNROLL
     for (int i = 0; i < N; ++i) strip.v[i] = value_at(i);
-    store_strip_of<T>(map, at_.row_of(map, z, r), at_.x, at_.low, at_.high, strip);
+    char* const row = at_.row_of(map, z, r);
+    with_image_type<T>(map.dtype, [&](auto element) {
+      store_strip_of<decltype(element)>(map, row, at_.x, at_.low, at_.high, strip);
+    });
   }
 
   // Where a strip ends with the row, or a part of it is not summed: the cotangents go on, and the

@@ -179,6 +179,9 @@ SweepArguments<typename M::T> make_sweep_arguments(const Problem& p, const Tilin
     a.store[k] = store_of<T>(p, p.gradient[k]);
     a.staged |= a.store[k] == Store::staged;
   }
+  // A thread writes either its own strip or those of its row.
+  for (Store& store : a.store)
+    if (a.staged && store == Store::strips) store = Store::staged;
   a.broken_strips = a.staged || breaks_strips<T>(p);
   a.converted = a.source[0].converted || a.source[1].converted;
   if (lie_alike(p, a.source)) a.image_bytes = a.source[0].strip_bytes;

@@ -48,9 +48,12 @@ struct Case {
   DType map_dtype = DType::float32;
   int gradients = 2;
   bool loss_map = false, by_eps = false, isotropic = false;
+  bool always_wide = false;  // arithmetic in float64, as an eps may ask for that float32 cannot hold
   Box window{};  // empty: everything
 
-  bool wide() const { return dtype[0] == DType::float64 || dtype[1] == DType::float64; }
+  bool has_float64() const { return dtype[0] == DType::float64 || dtype[1] == DType::float64; }
+  bool wide() const { return always_wide || has_float64(); }
+  DType map_type() const { return has_float64() ? DType::float64 : DType::float32; }
   std::string name() const {
     char text[300];
     std::snprintf(
@@ -102,9 +105,8 @@ struct Run {
     }
     add_map(c.mask_size, c.map_dtype, 0, 2, mask, p.mask);
     add_map(c.upstream_size, DType::float32, -1, 1, upstream, p.upstream);
-    const DType type = p.wide ? DType::float64 : DType::float32;
     const auto add_output = [&](Strided& buffer, nec::View& view) {
-      buffer = Strided(type, Layout::contiguous, c.size, c.size);
+      buffer = Strided(c.map_type(), Layout::contiguous, c.size, c.size);
       view = buffer.view();
     };
     if (c.loss_map) add_output(loss_map, p.loss_map);
@@ -192,12 +194,11 @@ inline void check_case(const Case& c) {
             m ? "gradient of the target" : "gradient of the input");
   }
   if (c.loss_map) {
-    compare(run.loss_map, want.loss_map, c, c.wide() ? DType::float64 : DType::float32,
-            run.problem.window, "loss map");
+    compare(run.loss_map, want.loss_map, c, c.map_type(), run.problem.window, "loss map");
   }
   for (int m = 0; m < 2 && c.by_eps; ++m) {
-    compare(run.by_eps[m], want.by_eps[m], c, c.wide() ? DType::float64 : DType::float32,
-            run.problem.window, m ? "gradient by target_eps" : "gradient by eps");
+    compare(run.by_eps[m], want.by_eps[m], c, c.map_type(), run.problem.window,
+            m ? "gradient by target_eps" : "gradient by eps");
   }
   if (run.problem.mask) {
     CHECK_NEAR(backend.mask_sum(run.problem), want.mask_sum, digits * want.mask_sum,
