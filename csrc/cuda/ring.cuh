@@ -48,7 +48,7 @@ class Ring {
     wait_for_all_but(a_.tiling.slots - 2);
     land(at, cells, first_slot());
     land(at, cells, first_slot() + a_.slot_bytes);
-    __syncthreads();
+    __syncthreads();  // single elements come by way of others
   }
 
   // Waits for the plane in a slot, the oldest that is on its way, and for the other threads. Then
