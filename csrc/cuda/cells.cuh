@@ -60,13 +60,16 @@ class Cells {
     const bool has_right = at.strip + 1 < t.strips && at.x + N < a.width;
     const bool has_up = Dim == 3 && at.row > 0;
     const bool has_down = Dim == 3 && at.row + 1 < t.rows && at.y + R < a.height;
+    constexpr int kLast = int(sizeof(T)), kNext = kEdgePitch * int(sizeof(T));
     to_left_ = has_left ? int(sizeof(T)) * (N - 1) - pitch_ : 0;
     to_right_ = has_right ? pitch_ : int(sizeof(T)) * (N - 1);
-    constexpr int kLast = int(sizeof(T)), kNext = kEdgePitch * int(sizeof(T));
-    edge_to_left_ = has_left ? kLast - kNext : 0;
-    edge_to_right_ = has_right ? kNext : kLast;
-    rows_to_up_ = has_up ? -t.strips : 0;
-    rows_to_down_ = has_down ? t.strips : 0;
+    left_edges_ = edges_ + (has_left ? kLast - kNext : 0);
+    right_edges_ = edges_ + (has_right ? kNext : kLast);
+    const int up = has_up ? -t.strips : 0, down = has_down ? t.strips : 0;
+    above_ = cell_ + up * pitch_ + (has_up ? R - 1 : 0) * kStripBytes;
+    below_ = cell_ + down * pitch_ + (has_down ? 0 : R - 1) * kStripBytes;
+    edges_up_ = up * kNext;
+    edges_down_ = down * kNext;
   }
 
   // -----------------------------------------------------------------------------------------------
@@ -110,43 +113,41 @@ class Cells {
   NEC_DEVICE Strip<T>* staged(int z, int g, int r) const {
     return reinterpret_cast<Strip<T>*>(cell_) + kFieldStrips + ((z & 1) * G + g) * R + r;
   }
-  // Of the row above the thread's (-1), of row r, and of that below (R).
+  // Of the row above the thread's (-1), of its own, and of that below (R); where there is none, of
+  // the nearest.
   NEC_DEVICE Strip<T> field_strip(int z, int g, int axis, int r) const {
-    return *field(cell_ + threads_to(r) * pitch_, z, g, axis, row_there(r));
+    return r < 0    ? *field(above_, z, g, axis, 0)
+           : r >= R ? *field(below_, z, g, axis, 0)
+                    : *field(cell_, z, g, axis, r);
   }
+  // The voxel before row r, and the one after it; of the rows above and below where R is 1.
   NEC_DEVICE T field_left(int z, int g, int axis, int r) const {
-    return *edges(edges_ + threads_to(r) * kEdgePitch * int(sizeof(T)) + edge_to_left_, z, g, axis,
-                  row_there(r));
+    return *edges(left_edges_ + edges_to(r), z, g, axis, R == 1 ? 0 : r);
   }
   NEC_DEVICE T field_right(int z, int g, int axis, int r) const {
-    return *edges(edges_ + threads_to(r) * kEdgePitch * int(sizeof(T)) + edge_to_right_, z, g,
-                  axis, row_there(r));
+    return *edges(right_edges_ + edges_to(r), z, g, axis, R == 1 ? 0 : r);
   }
 
  private:
-  NEC_DEVICE int threads_to(int r) const {
-    return r < 0 ? rows_to_up_ : r >= R ? rows_to_down_ : 0;
-  }
-  NEC_DEVICE int row_there(int r) const {
-    if (r < 0) return rows_to_up_ == 0 ? 0 : R - 1;
-    if (r >= R) return rows_to_down_ == 0 ? R - 1 : 0;
-    return r;
-  }
+  NEC_DEVICE int edges_to(int r) const { return r < 0 ? edges_up_ : r >= R ? edges_down_ : 0; }
+
   static NEC_DEVICE Strip<T>* field(char* cell, int z, int g, int axis, int r) {
-    const int part = S::on_axes ? 0 : axis;
-    const int index = (((z & 1) * G + g) * kStripParts + part) * R + r;
-    return reinterpret_cast<Strip<T>*>(cell + index * kStripBytes);
+    constexpr int kPlane = G * kStripParts * R * kStripBytes;
+    const int index = (g * kStripParts + (S::on_axes ? 0 : axis)) * R + r;
+    return reinterpret_cast<Strip<T>*>(cell + (z & 1) * kPlane) + index;
   }
   static NEC_DEVICE T* edges(char* cell, int z, int g, int axis, int r) {
-    const int part = S::on_axes ? 0 : axis;
-    const int index = (((z & 1) * G + g) * kEdgeParts + part) * R + r;
-    return reinterpret_cast<T*>(cell + index * 2 * int(sizeof(T)));
+    constexpr int kPlane = G * kEdgeParts * R * 2 * int(sizeof(T));
+    const int index = (g * kEdgeParts + (S::on_axes ? 0 : axis)) * R + r;
+    return reinterpret_cast<T*>(cell + (z & 1) * kPlane) + index * 2;
   }
 
-  char *cell_, *edges_;
-  int pitch_, row_bytes_;  // from one cell to the next, along x and y
-  int to_left_, to_right_, edge_to_left_, edge_to_right_;  // bytes
-  int rows_to_up_, rows_to_down_;                          // threads
+  char *cell_, *edges_;                              // of the thread
+  int pitch_, row_bytes_;                            // from one cell to the next, along x and y
+  int to_left_, to_right_;                           // bytes, from a strip to the voxel beside it
+  char *above_, *below_;                             // where cotangents around are, in bytes too
+  char *left_edges_, *right_edges_;
+  int edges_up_, edges_down_;
 };
 
 }  // namespace nec::cuda

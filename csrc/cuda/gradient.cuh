@@ -22,7 +22,8 @@
 
 namespace nec::cuda {
 
-template <typename T, int Dim, class S, class Cells, int G, int R>
+// `Optional`: not all G gradients are asked for.
+template <typename T, int Dim, class S, class Cells, int G, int R, bool Optional>
 class RunningGradients {
   using Place = cuda::Place<Dim, R>;
   static constexpr int N = Strip<T>::size;
@@ -237,9 +238,9 @@ class RunningGradients {
     const Array& array = a.gradient[g];
     NEC_UNROLL
     for (int i = 0; i < N; ++i) gradient.v[i] *= scale_;
-    if (a.store[g] == Store::staged) {
+    if (a.staged) {
       *cells.staged(z, g, r) = gradient;
-    } else if (at.writes(z, r) && a.store[g] == Store::strips) {
+    } else if (at.writes(z, r) && (!Optional || a.store[g] == Store::strips)) {
       char* const to = rows_[g] + r * array.stride[3];
       with_image_type<T>(array.dtype, [&](auto element) {
         store_strip_as<decltype(element)>(gradient, to);

@@ -44,7 +44,7 @@ class March {
   using Cells = cuda::Cells<T, Dim, S, G, R>;
   using Images = std::conditional_t<S::on_axes, AxisImages<T, Dim, S, Cells, R, kPhases>,
                                     SobelImages<T, Dim, S, Cells>>;
-  using Gradients_ = RunningGradients<T, Dim, S, Cells, G, R>;
+  using Gradients_ = RunningGradients<T, Dim, S, Cells, G, R, kGeneral>;
   static constexpr int kDelay = G > 0 ? Gradients_::kDelay : 0;
 
  public:
@@ -200,7 +200,7 @@ class March {
       differences<Phase, true>(r, d);
       NEC_UNROLL
       for (int i = 0; i < N; ++i) {
-        voxels[i] = extreme_voxel_cotangents<kGeneral>(is_additive(a_.formula), a_.form, d[0][i],
+        voxels[i] = extreme_voxel_cotangents<kGeneral>(a_.additive, a_.form, d[0][i],
                                                        d[1][i], smaller * eps[0].v[i],
                                                        smaller * eps[1].v[i], smaller);
       }
@@ -227,7 +227,7 @@ class March {
                              VoxelCotangents<Dim, T> (&voxels)[N]) const {
     constexpr Formula additive = kGeneral ? Formula::any_additive : Formula::additive;
     constexpr Formula root = kGeneral ? Formula::any_root : Formula::quadrature;
-    if (is_additive(a_.formula))
+    if (a_.additive)
       return voxel_cotangents<additive>(d[0], d[1], eps[0], eps[1], a_.form, voxels);
     return voxel_cotangents<root>(d[0], d[1], eps[0], eps[1], a_.form, voxels);
   }

@@ -157,7 +157,7 @@ SweepArguments<typename M::T> make_sweep_arguments(const Problem& p, const Tilin
   a.height = int(p.size[3]);
   a.width = int(p.size[4]);
   a.window = int_box(p.window);
-  a.formula = p.formula();
+  a.additive = is_additive(p.formula());
   a.form = FormFactors<T>::of(p.mode, p.form);
   a.loss = LossOfValue::of(p.form);
   a.source[2] = make_source<T>(p.mask, p.size[4], true);

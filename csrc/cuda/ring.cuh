@@ -110,10 +110,14 @@ class Ring {
     NEC_UNROLL
     for (int m = 0; m < 2; ++m) {
       NEC_UNROLL
-      for (int r = -1; r <= R; ++r) {
-        if (r >= first_row(at) && r <= last_row(at))
-          copy_async<Bytes>(cells.strip(slot, m, r), plane_[m] + offset_[r + 1]);
-      }
+      for (int r = 0; r < R; ++r)
+        copy_async<Bytes>(cells.strip(slot, m, r), plane_[m] + offset_[r + 1]);
+    }
+    if (Dim == 2 || !at.end_row) return;
+    NEC_UNROLL
+    for (int m = 0; m < 2; ++m) {
+      if (at.first_row) copy_async<Bytes>(cells.strip(slot, m, -1), plane_[m] + offset_[0]);
+      if (at.last_row) copy_async<Bytes>(cells.strip(slot, m, R), plane_[m] + offset_[R + 1]);
     }
   }
 
@@ -147,7 +151,7 @@ class Ring {
     const auto to = [&](int j) {
       return cells.element(strip, at.strip, j * a_.tiling.strips + at.strip);
     };
-    if (array.dtype == (sizeof(T) == 4 ? DType::float32 : DType::float64)) {
+    if (array.dtype == kType<T>) {
       NEC_UNROLL
       for (int j = 0; j < N; ++j) copy_async<sizeof(T)>(to(j), from(j));
     } else {
@@ -182,7 +186,7 @@ class Ring {
 
   // Waits for one more where no instruction has that number: it is part of it.
   static NEC_DEVICE void wait_for_all_but(int pending) {
-    if (pending >= 5) return wait_for_copies<5>();
+    if (Dim == 2 && pending >= 5) return wait_for_copies<5>();
     if (pending >= 3) return wait_for_copies<3>();
     if (pending >= 1) return wait_for_copies<1>();
     wait_for_copies<0>();
