@@ -70,7 +70,15 @@ class Ring {
         NEC_ROLLED
         for (int m = 0; m < 2; ++m) copy_any(at, cells, slot, m);
       }
-      if (Masked && a_.source[2].array) copy_any(at, cells, slot, 2);
+      if (Masked && a_.source[2].array) {
+        if (a_.source[2].strip_bytes == 4) {
+          copy_mask<4>(at, cells, slot);
+        } else if (a_.source[2].strip_bytes == 16) {
+          copy_mask<16>(at, cells, slot);
+        } else {
+          copy_any(at, cells, slot, 2);
+        }
+      }
     }
     --planes_;
     if (next_ >= 0 && next_ < a_.depth - 1) {
@@ -119,6 +127,14 @@ class Ring {
       if (at.first_row) copy_async<Bytes>(cells.strip(slot, m, -1), plane_[m] + offset_[0]);
       if (at.last_row) copy_async<Bytes>(cells.strip(slot, m, R), plane_[m] + offset_[R + 1]);
     }
+  }
+
+  template <int Bytes>
+  NEC_DEVICE void copy_mask(const Place& at, const Cells& cells, int slot) const {
+    NEC_UNROLL
+    for (int r = 0; r < R; ++r)
+      copy_async<Bytes>(cells.strip(slot, 2, r),
+                        plane_[kSources - 1] + offset(at, a_.source[2], r));
   }
 
   // Rows of any array, with as little code as possible.
@@ -173,14 +189,16 @@ class Ring {
     for (int m = 0; m < 2; ++m) {
       const Source& source = a_.source[m];
       if (!source.converted) continue;
-      NEC_ROLLED
-      for (int r = first_row(at); r <= last_row(at); ++r) {
-        Strip<T>* const strip = cells.strip(slot, m, r);
-        with_image_type<T>(source.array.dtype, [&](auto element) {
-          using S = decltype(element);
-          *strip = load_strip_of<S, T>(reinterpret_cast<const char*>(strip));
-        });
-      }
+      with_image_type<T>(source.array.dtype, [&](auto element) {
+        const auto convert = [&](int r) {
+          Strip<T>* const strip = cells.strip(slot, m, r);
+          *strip = load_strip_of<decltype(element), T>(reinterpret_cast<const char*>(strip));
+        };
+        NEC_UNROLL
+        for (int r = 0; r < R; ++r) convert(r);
+        if (Dim == 3 && at.first_row) convert(-1);
+        if (Dim == 3 && at.last_row) convert(R);
+      });
     }
   }
 
