@@ -142,10 +142,10 @@ class Cells {
     return reinterpret_cast<T*>(cell + (z & 1) * kPlane) + index * 2;
   }
 
-  char *cell_, *edges_;                              // of the thread
-  int pitch_, row_bytes_;                            // from one cell to the next, along x and y
-  int to_left_, to_right_;                           // bytes, from a strip to the voxel beside it
-  char *above_, *below_;                             // where cotangents around are, in bytes too
+  char *cell_, *edges_;     // of the thread
+  int pitch_, row_bytes_;   // from one cell to the next, along x and y
+  int to_left_, to_right_;  // bytes, from a strip to the voxel beside it
+  char *above_, *below_;    // where cotangents around are, in bytes too
   char *left_edges_, *right_edges_;
   int edges_up_, edges_down_;
 };

@@ -51,8 +51,8 @@ NEC_DEVICE void copy_async(void* shared, const void* global) {
                  : "memory");
   }
 #else
-  using Bits = std::conditional_t<Bytes == 4, uint32_t,
-                                  std::conditional_t<Bytes == 8, uint2, uint4>>;
+  using Bits =
+      std::conditional_t<Bytes == 4, uint32_t, std::conditional_t<Bytes == 8, uint2, uint4>>;
   *static_cast<Bits*>(shared) = *static_cast<const Bits*>(global);
 #endif
 }

@@ -120,8 +120,8 @@ class RunningGradients {
           if (x < at.low || x >= at.high) continue;
           const T voxel = *cells.element(cells.staged(plane, g, r), at.strip, e);
           with_image_type<T>(array.dtype, [&](auto element) {
-            store_as(voxel, *reinterpret_cast<decltype(element)*>(
-                                row + x * array.stride[kAxes - 1]));
+            store_as(voxel,
+                     *reinterpret_cast<decltype(element)*>(row + x * array.stride[kAxes - 1]));
           });
         }
       }
@@ -242,9 +242,8 @@ class RunningGradients {
       *cells.staged(z, g, r) = gradient;
     } else if (at.writes(z, r) && (!Optional || a.store[g] == Store::strips)) {
       char* const to = rows_[g] + r * array.stride[3];
-      with_image_type<T>(array.dtype, [&](auto element) {
-        store_strip_as<decltype(element)>(gradient, to);
-      });
+      with_image_type<T>(array.dtype,
+                         [&](auto element) { store_strip_as<decltype(element)>(gradient, to); });
     }
     if (r == R - 1) rows_[g] += array.stride[2];
   }

@@ -18,7 +18,7 @@ class AxisImages {
   static constexpr int N = Strip<T>::size;
 
  public:
-  static constexpr double kUnit = 1;              // of the gradients
+  static constexpr double kUnit = 1;             // of the gradients
   static constexpr T kExtremeScale = T(1) / 16;  // of images whose differences may overflow
 
   // The planes before and at the first step are in these slots.
@@ -49,8 +49,8 @@ class AxisImages {
   template <int Phase, bool Again>
   NEC_DEVICE void differences(const Cells& cells, int slot, int m, int r,
                               Vec<Dim, T> (&d)[N]) const {
-    const Strip<T> &before = planes_[Phase].v[m][r], &here = planes_[(Phase + 1) % 3].v[m][r],
-                   &next = planes_[(Phase + 2) % 3].v[m][r];
+    const Strip<T>&before = planes_[Phase].v[m][r], &here = planes_[(Phase + 1) % 3].v[m][r],
+          &next = planes_[(Phase + 2) % 3].v[m][r];
     Strip<T> above = here, below = here;
     if constexpr (Dim == 3) {
       const auto row = [&](int at) {
@@ -60,7 +60,8 @@ class AxisImages {
       above = row(r + S::lower);
       below = row(r + S::upper);
     }
-    const T left = cells.left(cells.strip(slot, m, r)), right = cells.right(cells.strip(slot, m, r));
+    const T left = cells.left(cells.strip(slot, m, r)),
+            right = cells.right(cells.strip(slot, m, r));
     NEC_UNROLL
     for (int i = 0; i < N; ++i) {
       d[i] = S::template gradient<Dim, T>([&](int dz, int dy, int dx) {
@@ -69,7 +70,9 @@ class AxisImages {
                         : dy != 0 ? (dy < 0 ? above.v[i] : below.v[i])
                         : x < 0   ? left
                         : x >= N  ? right
-                                  : here.v[x < 0 ? 0 : x >= N ? N - 1 : x];
+                                  : here.v[x < 0    ? 0
+                                           : x >= N ? N - 1
+                                                    : x];
         return Again ? kExtremeScale * voxel : voxel;
       });
     }

@@ -57,8 +57,14 @@ class March {
 
   static constexpr Limits limits(int multiprocessors, int64_t shared_bytes, bool gradients,
                                  bool masked, bool staged) {
-    return {multiprocessors,  shared_bytes,       kMostThreads,     N,
-            R,                Cells::kHaloRows,   Dim == 2 ? 8 : 6, gradients ? 1 : 0,
+    return {multiprocessors,
+            shared_bytes,
+            kMostThreads,
+            N,
+            R,
+            Cells::kHaloRows,
+            Dim == 2 ? 8 : 6,
+            gradients ? 1 : 0,
             Cells::sizes(masked, staged)};
   }
 
@@ -169,13 +175,16 @@ class March {
         values.v[i] = kWeighted ? weight.v[i] * voxels[i].value : voxels[i].value;
       if (a_.broken_strips) mend(voxels, values);
       if (at_.writes(z, r)) reduce(z, r, voxels, weight, values);
-      if constexpr (G > 0) publish(z, 0, r, weight, voxels, &VoxelCotangents<Dim, T>::by_d, above[0]);
-      if constexpr (G > 1) publish(z, 1, r, weight, voxels, &VoxelCotangents<Dim, T>::by_e, above[1]);
+      if constexpr (G > 0)
+        publish(z, 0, r, weight, voxels, &VoxelCotangents<Dim, T>::by_d, above[0]);
+      if constexpr (G > 1)
+        publish(z, 1, r, weight, voxels, &VoxelCotangents<Dim, T>::by_e, above[1]);
     }
   }
 
   template <int Phase>
-  NEC_DEVICE void compute_row(int z, int r, Strip<T>& weight, VoxelCotangents<Dim, T> (&voxels)[N]) {
+  NEC_DEVICE void compute_row(int z, int r, Strip<T>& weight,
+                              VoxelCotangents<Dim, T> (&voxels)[N]) {
     Vec<Dim, T> d[2][N];
     differences<Phase, false>(r, d);
     Strip<T> eps[2];
@@ -200,9 +209,9 @@ class March {
       differences<Phase, true>(r, d);
       NEC_UNROLL
       for (int i = 0; i < N; ++i) {
-        voxels[i] = extreme_voxel_cotangents<kGeneral>(a_.additive, a_.form, d[0][i],
-                                                       d[1][i], smaller * eps[0].v[i],
-                                                       smaller * eps[1].v[i], smaller);
+        voxels[i] = extreme_voxel_cotangents<kGeneral>(a_.additive, a_.form, d[0][i], d[1][i],
+                                                       smaller * eps[0].v[i], smaller * eps[1].v[i],
+                                                       smaller);
       }
     }
   }
@@ -227,8 +236,7 @@ class March {
                              VoxelCotangents<Dim, T> (&voxels)[N]) const {
     constexpr Formula additive = kGeneral ? Formula::any_additive : Formula::additive;
     constexpr Formula root = kGeneral ? Formula::any_root : Formula::quadrature;
-    if (a_.additive)
-      return voxel_cotangents<additive>(d[0], d[1], eps[0], eps[1], a_.form, voxels);
+    if (a_.additive) return voxel_cotangents<additive>(d[0], d[1], eps[0], eps[1], a_.form, voxels);
     return voxel_cotangents<root>(d[0], d[1], eps[0], eps[1], a_.form, voxels);
   }
 

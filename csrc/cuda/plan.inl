@@ -76,8 +76,8 @@ inline DeviceLimits limits_of_device() {
   });
 }
 
-// How an array gets into the ring: strip by strip what the kernels convert there, which of a mask is
-// bool alone.
+// How an array gets into the ring: strip by strip what the kernels convert there, which of a mask
+// is bool alone.
 template <typename T>
 Source make_source(const View& view, int64_t width, bool is_mask) {
   constexpr int strip = Strip<T>::size;

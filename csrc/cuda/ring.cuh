@@ -95,9 +95,9 @@ class Ring {
   // The weights of the mask in row r of the plane in a slot; bad ones are NaN.
   NEC_DEVICE Strip<T> mask(const Cells& cells, int slot, int r) const {
     const Strip<T>* const strip = cells.strip(slot, 2, r);
-    return checked_masks(a_.source[2].converted ? load_strip_of<uint8_t, T>(
-                                                      reinterpret_cast<const char*>(strip))
-                                                : *strip);
+    return checked_masks(a_.source[2].converted
+                             ? load_strip_of<uint8_t, T>(reinterpret_cast<const char*>(strip))
+                             : *strip);
   }
 
  private:
@@ -210,7 +210,7 @@ class Ring {
     wait_for_copies<0>();
   }
 
-  const SweepArguments<T>& a_;  // in constant memory
+  const SweepArguments<T>& a_;   // in constant memory
   const char* plane_[kSources];  // that is requested next
   unsigned offset_[R + 2];       // of the thread's rows and those beside them in a plane, in bytes
   int next_;                     // that plane, before the border is replicated

@@ -31,13 +31,12 @@ struct Scale {
     const Array& array = a.gradient.array;
     with_image_type<T>(array.dtype, [&](auto element) {
       using S = decltype(element);
-      a.gradient.template for_each_strip<S, N>(
-          [&](const auto& packed, char* row, int x) {
-            Strip<T> strip = convert<T>(packed);
-            NEC_UNROLL
-            for (T& value : strip.v) value *= scale;
-            store_strip_of<S>(array, row, x, 0, a.gradient.size[kAxes - 1], strip);
-          });
+      a.gradient.template for_each_strip<S, N>([&](const auto& packed, char* row, int x) {
+        Strip<T> strip = convert<T>(packed);
+        NEC_UNROLL
+        for (T& value : strip.v) value *= scale;
+        store_strip_of<S>(array, row, x, 0, a.gradient.size[kAxes - 1], strip);
+      });
     });
   }
 };

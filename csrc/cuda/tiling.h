@@ -33,20 +33,20 @@ struct CellSizes {
 // The limits of one kernel on one GPU.
 struct Limits {
   int multiprocessors;
-  int64_t shared_bytes;     // of a block
-  int most_threads;         // of a block; as many run on a multiprocessor, in whatever blocks
-  int strip_voxels;         // per thread
-  int rows_per_thread;      // 2D: 1
-  int halo_rows_of_cells;   // for rows of the images that no thread stands for; 2D: 0
-  int most_slots;           // that are of use
-  int margin;               // voxels around a tile where cotangents are needed, 0 or 1
+  int64_t shared_bytes;    // of a block
+  int most_threads;        // of a block; as many run on a multiprocessor, in whatever blocks
+  int strip_voxels;        // per thread
+  int rows_per_thread;     // 2D: 1
+  int halo_rows_of_cells;  // for rows of the images that no thread stands for; 2D: 0
+  int most_slots;          // that are of use
+  int margin;              // voxels around a tile where cotangents are needed, 0 or 1
   CellSizes cell;
 };
 
 // The same for every block: a kernel computes its place from it (place.cuh), and edges of the image
 // leave some threads without work.
 struct Tiling {
-  int strips, rows;      // of a block, a thread each
+  int strips, rows;  // of a block, a thread each
   int margin;
   int first_x, first_y;  // of the first tile; x is a multiple of a strip
   int tiles_x, tiles_y;
@@ -165,8 +165,8 @@ inline Tiling make_tiling(const Problem& p, const Limits& limits) {
   const int64_t room = good >= most ? good : limits.shared_bytes / limits.cell.bytes(kFewestSlots);
   // Threads along y that a tile takes at least: it has to write a row.
   const int64_t fewest_rows = ceil_div(2 * halo + 1, unit);
-  const int64_t widest = std::min(room / (fewest_rows + limits.halo_rows_of_cells),
-                                  limits.most_threads / fewest_rows);
+  const int64_t widest =
+      std::min(room / (fewest_rows + limits.halo_rows_of_cells), limits.most_threads / fewest_rows);
   Tiling best{};
   int64_t least = std::numeric_limits<int64_t>::max();
   if (room < kWarp || widest < 3) return best;
@@ -175,8 +175,8 @@ inline Tiling make_tiling(const Problem& p, const Limits& limits) {
     const Cut x = cut(row_strips, 1, wanted_x, 1);
     t.tiles_x = int(x.tiles);
     t.strips = int(x.length);
-    const int64_t most_rows = std::min(limits.most_threads / x.length,
-                                       room / x.length - limits.halo_rows_of_cells);
+    const int64_t most_rows =
+        std::min(limits.most_threads / x.length, room / x.length - limits.halo_rows_of_cells);
     for (int64_t more = 0; more <= kMoreTilesY; ++more) {
       // In 3D the most rows, or a few less; in 2D a half or a third of them: small images leave
       // multiprocessors without work otherwise.

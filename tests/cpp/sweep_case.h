@@ -48,7 +48,8 @@ struct Case {
   DType map_dtype = DType::float32;
   int gradients = 2;
   bool loss_map = false, by_eps = false, isotropic = false;
-  bool always_wide = false;  // arithmetic in float64, as an eps may ask for that float32 cannot hold
+  bool always_wide =
+      false;     // arithmetic in float64, as an eps may ask for that float32 cannot hold
   Box window{};  // empty: everything
 
   bool has_float64() const { return dtype[0] == DType::float64 || dtype[1] == DType::float64; }

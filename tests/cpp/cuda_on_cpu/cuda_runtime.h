@@ -8,7 +8,8 @@
 // sees them as threads with barriers and nothing else between them. Shared memory is allocated for
 // each launch with the size that it asks for, for the address sanitizer, and is full of NaN before
 // each block. A copy that does not wait overwrites its destination with NaN at once, and brings its
-// bytes when it is waited for and not before. What csrc/math has for a GPU alone, approximate square roots say, is not in use here.
+// bytes when it is waited for and not before. What csrc/math has for a GPU alone, approximate
+// square roots say, is not in use here.
 #pragma once
 
 #include <ucontext.h>
