@@ -29,7 +29,7 @@ namespace nec::cuda {
 
 // `S`: the Stencil; `G`: gradients; `R`: rows of a thread.
 template <typename T, int Dim, class S, int G, int R>
-class Cells {
+class Cells : public Place<T, Dim, R> {
   // Components of the cotangents that are looked at along y, or all around; and along x.
   static constexpr int kStripParts = S::on_axes ? Dim - 2 : Dim;
   static constexpr int kEdgeParts = S::on_axes ? 1 : Dim;
@@ -39,6 +39,7 @@ class Cells {
   static constexpr int N = Strip<T>::size, kStripBytes = sizeof(Strip<T>);
 
  public:
+  using Place<T, Dim, R>::a;
   static constexpr int kHaloRows = Dim == 2 ? 0 : R == 1 ? 2 : 1;
 
   static constexpr CellSizes sizes(bool masked, bool staged) {
@@ -46,7 +47,9 @@ class Cells {
             kEdgePitch * int(sizeof(T))};
   }
 
-  NEC_DEVICE Cells(const SweepArguments<T>& a, const Place<Dim, R>& at, void* shared) {
+  NEC_DEVICE Cells(const SweepArguments<T>& arguments, int more_steps, void* shared)
+      : Place<T, Dim, R>(arguments, more_steps) {
+    const Place<T, Dim, R>& at = *this;
     const Tiling& t = a.tiling;
     const int thread = int(threadIdx.x);
     pitch_ = a.pitch;
@@ -56,8 +59,8 @@ class Cells {
     edges_ = edges + thread * kEdgePitch * int(sizeof(T));
     // Beyond the border of the image, or of the block, where nothing that counts is computed, the
     // last voxel stands in: that is the thread's own.
-    const bool has_left = at.strip > 0;
-    const bool has_right = at.strip + 1 < t.strips && at.x + N < a.width;
+    const bool has_left = at.column > 0;
+    const bool has_right = at.column + 1 < t.strips && at.x + N < a.width;
     const bool has_up = Dim == 3 && at.row > 0;
     const bool has_down = Dim == 3 && at.row + 1 < t.rows && at.y + R < a.height;
     constexpr int kLast = int(sizeof(T)), kNext = kEdgePitch * int(sizeof(T));
@@ -77,7 +80,7 @@ class Cells {
   // -----------------------------------------------------------------------------------------------
 
   // The strip of array m, 0 or 1 for the images, in row r: -1 to R. `slot`: of the plane, in bytes.
-  NEC_DEVICE Strip<T>* strip(int slot, int m, int r) const {
+  NEC_DEVICE Strip<T>* image(int slot, int m, int r) const {
     const int cell = Dim == 2 ? 0 : R == 1 ? r + 1 : r > 0;
     const int in_cell = R == 1 ? 0 : r & 1;
     return reinterpret_cast<Strip<T>*>(cell_ + cell * row_bytes_ + slot +
@@ -90,9 +93,9 @@ class Cells {
   NEC_DEVICE T right(const Strip<T>* strip) const {
     return *reinterpret_cast<const T*>(reinterpret_cast<const char*>(strip) + to_right_);
   }
-  // Element e of the block's row in which a strip lies, `strips` further than the first.
-  NEC_DEVICE T* element(Strip<T>* strip, int strips, int e) const {
-    char* const first = reinterpret_cast<char*>(strip) - strips * pitch_;
+  // Element e of the block's row in which a strip of the thread lies.
+  NEC_DEVICE T* element(Strip<T>* strip, int e) const {
+    char* const first = reinterpret_cast<char*>(strip) - this->column * pitch_;
     return reinterpret_cast<T*>(first + e / N * pitch_) + e % N;
   }
 

@@ -25,7 +25,6 @@ namespace nec::cuda {
 // `Optional`: not all G gradients are asked for.
 template <typename T, int Dim, class S, class Cells, int G, int R, bool Optional>
 class RunningGradients {
-  using Place = cuda::Place<Dim, R>;
   static constexpr int N = Strip<T>::size;
 
  public:
@@ -33,33 +32,32 @@ class RunningGradients {
   static constexpr int kDelay = S::on_axes ? 0 : 1;
 
   // `unit`: of the differences.
-  NEC_DEVICE void start(const SweepArguments<T>& a, const Place& at, double unit) {
+  NEC_DEVICE void start(const Cells& at, double unit) {
     constexpr auto taps = AdjointTaps<T>::template of<S>();
-    scale_ = T(unit * a.gradient_scale * (a.factor ? *a.factor : 1.0));
+    scale_ = T(unit * at.a.gradient_scale * (at.a.factor ? *at.a.factor : 1.0));
     beyond_x_[0] = taps.beyond(0, at.x == 0);
-    beyond_x_[1] = taps.beyond(1, at.x + N >= a.width);
+    beyond_x_[1] = taps.beyond(1, at.x + N >= at.a.width);
     beyond_y_[0] = taps.beyond(0, at.y == 0);
-    beyond_y_[1] = taps.beyond(1, at.y + R >= a.height);
+    beyond_y_[1] = taps.beyond(1, at.y + R >= at.a.height);
     NEC_UNROLL
     for (int g = 0; g < G; ++g) {
-      rows_[g] = at.row_of(a.gradient[g], at.z - 1 - kDelay, 0);
-      if (a.store[g] == Store::strips) rows_[g] += at.x * a.gradient[g].stride[kAxes - 1];
+      rows_[g] = at.row_of(at.a.gradient[g], at.z - 1 - kDelay, 0);
+      if (!at.a.staged) rows_[g] += at.x * at.a.gradient[g].stride[kAxes - 1];
       NEC_UNROLL
       for (int r = 0; r < R; ++r) running_[g][r] = carried_[g][r] = Strip<T>{};
     }
   }
 
-  // Adds what plane z, complete in shared memory by now, contributes to the threads around.
-  NEC_DEVICE void add_plane(const SweepArguments<T>& a, const Place& at, const Cells& cells,
-                            int z) {
+  // Adds what the cotangents of plane z, all in shared memory by now, contribute to other threads.
+  NEC_DEVICE void add_plane(const Cells& at, int z) {
     NEC_UNROLL
     for (int g = 0; g < G; ++g) {
       if constexpr (S::on_axes) {
-        add_neighbours(cells, z, g);
+        add_neighbours(at, z, g);
       } else {
         Strip<T> in_plane{}, along_z{};
-        if (z >= at.z && z < a.depth) plane_adjoint(cells, z, g, in_plane, along_z);
-        complete(a, at, cells, z, g, 0, in_plane, along_z);
+        if (z >= at.z && z < at.a.depth) plane_adjoint(at, z, g, in_plane, along_z);
+        complete(at, z, g, 0, in_plane, along_z);
       }
     }
   }
@@ -67,61 +65,62 @@ class RunningGradients {
   // Puts the cotangents of gradient g in row r of plane z, by their components, into shared memory,
   // where the threads around find them after the next barrier. On axes that completes the gradient
   // of the plane before. `above`: component y in the row before, if that is the thread's too.
-  NEC_DEVICE void put(const SweepArguments<T>& a, const Place& at, const Cells& cells, int z, int g,
-                      int r, Strip<T> (&parts)[Dim], Strip<T>& above) {
+  NEC_DEVICE void put(const Cells& at, int z, int g, int r, Strip<T> (&parts)[Dim],
+                      Strip<T>& above) {
     // Of the rows of a thread the image may have the first alone.
-    if (r > 0 && at.y + r == a.height) {
-      NEC_UNROLL
-      for (int i = 0; i < N; ++i) parts[1].v[i] = T(S::continuation[1]) * above.v[i];
-    }
+    if (r > 0 && at.y + r == at.a.height) parts[1] = T(S::continuation[1]) * above;
     NEC_UNROLL
     for (int axis = S::on_axes ? 1 : 0; axis < Dim; ++axis) {
       const bool along_x = axis == Dim - 1;
-      if (!S::on_axes || !along_x) cells.put_strip(z, g, axis, r, parts[axis]);
-      if (!S::on_axes || along_x) cells.put_edges(z, g, axis, r, parts[axis]);
+      if (!S::on_axes || !along_x) at.put_strip(z, g, axis, r, parts[axis]);
+      if (!S::on_axes || along_x) at.put_edges(z, g, axis, r, parts[axis]);
     }
     if constexpr (S::on_axes) {
-      complete(a, at, cells, z, g, r, own_adjoint(parts, r, above), parts[0]);
-      if (S::lower < 0 && r > 0) {
-        NEC_UNROLL
-        for (int i = 0; i < N; ++i) running_[g][r - (r > 0)].v[i] -= parts[1].v[i];
+      // The own part of the adjoint along x, and along y but for the row after.
+      Strip<T> own;
+      NEC_UNROLL
+      for (int i = 0; i < N; ++i) {
+        const Strip<T>& x = parts[Dim - 1];
+        const int plus = i - S::upper, minus = i - S::lower;
+        own.v[i] = plus < 0 ? -x.v[minus] : x.v[plus < 0 ? 0 : plus];
+        if (plus >= 0 && minus < N) own.v[i] -= x.v[minus < N ? minus : 0];
       }
+      if (r > 0) own += above;
+      if (Dim == 3 && S::lower == 0) own -= parts[1];
+      complete(at, z, g, r, own, parts[0]);
+      if (r > 0 && S::lower < 0) running_[g][0] -= parts[1];
       above = parts[1];
     }
   }
 
   // A step without cotangents: beyond the last plane there are none.
-  NEC_DEVICE void skip(const SweepArguments<T>& a, const Place& at, const Cells& cells, int z) {
-    if constexpr (S::on_axes) {
+  NEC_DEVICE void skip(const Cells& at, int z) {
+    NEC_UNROLL
+    for (int g = 0; S::on_axes && g < G; ++g) {
       NEC_UNROLL
-      for (int g = 0; g < G; ++g) {
-        NEC_UNROLL
-        for (int r = 0; r < R; ++r) complete(a, at, cells, z, g, r, Strip<T>{}, Strip<T>{});
-      }
+      for (int r = 0; r < R; ++r) complete(at, z, g, r, Strip<T>{}, Strip<T>{});
     }
   }
 
-  // Writes what the step before has staged: plane z - 2, or what is as late.
-  NEC_DEVICE void write_staged(const SweepArguments<T>& a, const Place& at, const Cells& cells,
-                               int z) const {
+  // Writes what the step before z has staged, along the rows.
+  NEC_DEVICE void write_staged(const Cells& at, int z) const {
+    if (!at.a.staged) return;
     const int plane = z - 2 - kDelay;
-    if (!a.staged) return;
     NEC_UNROLL
     for (int g = 0; g < G; ++g) {
-      if (a.store[g] != Store::staged) continue;
-      const Array& array = a.gradient[g];
+      const Array& array = at.a.gradient[g];
       NEC_UNROLL
       for (int r = 0; r < R; ++r) {
-        if (!at.writes(plane, r)) continue;
+        if (!array || !at.writes(plane, r)) continue;
         char* const row = rows_[g] - array.stride[2] + r * array.stride[3];
         NEC_ROLLED
-        for (int e = at.strip; e < N * a.tiling.strips; e += a.tiling.strips) {
-          const int x = at.x - at.strip * N + e;
+        for (int e = at.column; e < N * at.a.tiling.strips; e += at.a.tiling.strips) {
+          const int x = at.x - at.column * N + e;
           if (x < at.low || x >= at.high) continue;
-          const T voxel = *cells.element(cells.staged(plane, g, r), at.strip, e);
+          const T voxel = *at.element(at.staged(plane, g, r), e);
           with_image_type<T>(array.dtype, [&](auto element) {
-            store_as(voxel,
-                     *reinterpret_cast<decltype(element)*>(row + x * array.stride[kAxes - 1]));
+            using Element = decltype(element);
+            store_as(voxel, *reinterpret_cast<Element*>(row + x * array.stride[kAxes - 1]));
           });
         }
       }
@@ -129,48 +128,22 @@ class RunningGradients {
   }
 
  private:
-  // What the thread's own cotangents contribute in their row.
-  static NEC_DEVICE Strip<T> own_adjoint(const Strip<T> (&parts)[Dim], int r,
-                                         const Strip<T>& above) {
-    const Strip<T>& x = parts[Dim - 1];
-    Strip<T> sum;
-    NEC_UNROLL
-    for (int i = 0; i < N; ++i) {
-      // As the stencil has it, but for the voxels that are not there.
-      const int plus = i - S::upper, minus = i - S::lower;
-      T own = plus < 0 ? -x.v[minus] : x.v[plus < 0 ? 0 : plus];
-      if (plus >= 0 && minus < N) own -= x.v[minus < N ? minus : 0];
-      if constexpr (Dim == 3) {
-        if (r > 0) own += above.v[i];
-        if (S::lower == 0) own -= parts[1].v[i];
-      }
-      sum.v[i] = own;
-    }
-    return sum;
-  }
-
-  // The rest of it.
-  NEC_DEVICE void add_neighbours(const Cells& cells, int z, int g) {
+  // What the threads around contribute to the gradient of their plane.
+  NEC_DEVICE void add_neighbours(const Cells& at, int z, int g) {
     constexpr bool both = S::lower < 0;
     NEC_UNROLL
     for (int r = 0; r < R; ++r) {
-      running_[g][r].v[0] += beyond_x_[0] * cells.field_left(z, g, Dim - 1, r);
-      if (both) running_[g][r].v[N - 1] -= beyond_x_[1] * cells.field_right(z, g, Dim - 1, r);
+      running_[g][r].v[0] += beyond_x_[0] * at.field_left(z, g, Dim - 1, r);
+      if (both) running_[g][r].v[N - 1] -= beyond_x_[1] * at.field_right(z, g, Dim - 1, r);
     }
     if constexpr (Dim == 3) {
-      const Strip<T> above = cells.field_strip(z, g, 1, -1);
-      NEC_UNROLL
-      for (int i = 0; i < N; ++i) running_[g][0].v[i] += beyond_y_[0] * above.v[i];
-      if constexpr (both) {
-        const Strip<T> below = cells.field_strip(z, g, 1, R);
-        NEC_UNROLL
-        for (int i = 0; i < N; ++i) running_[g][R - 1].v[i] -= beyond_y_[1] * below.v[i];
-      }
+      running_[g][0] += beyond_y_[0] * at.field_strip(z, g, 1, -1);
+      if (both) running_[g][R - 1] -= beyond_y_[1] * at.field_strip(z, g, 1, R);
     }
   }
 
   // The adjoint of a plane, from the 3 x 3 voxels around each.
-  NEC_DEVICE void plane_adjoint(const Cells& cells, int z, int g, Strip<T>& in_plane,
+  NEC_DEVICE void plane_adjoint(const Cells& at, int z, int g, Strip<T>& in_plane,
                                 Strip<T>& along_z) const {
     constexpr int kRows = Dim == 3 ? 1 : 0;
     T w[Dim][3][N + 2];  // [axis][dy + 1][x + 1]
@@ -180,15 +153,12 @@ class RunningGradients {
       NEC_UNROLL
       for (int dy = -kRows; dy <= kRows; ++dy) {
         T(&row)[N + 2] = w[axis][dy + 1];
-        const Strip<T> strip = cells.field_strip(z, g, axis, dy);
+        const T y = along_y && dy != 0 ? beyond_y_[dy < 0 ? 0 : 1] : T(1);
+        const Strip<T> strip = y * at.field_strip(z, g, axis, dy);
         NEC_UNROLL
         for (int i = 0; i < N; ++i) row[i + 1] = strip.v[i];
-        row[0] = (along_x ? beyond_x_[0] : T(1)) * cells.field_left(z, g, axis, dy);
-        row[N + 1] = (along_x ? beyond_x_[1] : T(1)) * cells.field_right(z, g, axis, dy);
-        if (along_y && dy != 0) {
-          NEC_UNROLL
-          for (T& voxel : row) voxel *= beyond_y_[dy < 0 ? 0 : 1];
-        }
+        row[0] = (along_x ? beyond_x_[0] : y) * at.field_left(z, g, axis, dy);
+        row[N + 1] = (along_x ? beyond_x_[1] : y) * at.field_right(z, g, axis, dy);
       }
     }
     NEC_UNROLL
@@ -201,49 +171,37 @@ class RunningGradients {
   }
 
   // Adds what plane z contributes, which completes the gradient of the plane before it.
-  NEC_DEVICE void complete(const SweepArguments<T>& a, const Place& at, const Cells& cells, int z,
-                           int g, int r, const Strip<T>& in_plane, const Strip<T>& along_z) {
+  NEC_DEVICE void complete(const Cells& at, int z, int g, int r, const Strip<T>& in_plane,
+                           const Strip<T>& along_z) {
     constexpr auto taps = AdjointTaps<T>::template of<S>();
-    Strip<T> gradient = running_[g][r];
     Strip<T>&running = running_[g][r], &carried = carried_[g][r];
-    NEC_UNROLL
-    for (int i = 0; i < N; ++i) {
-      if constexpr (S::along_z_taps[2] != 0) gradient.v[i] += taps.along_z[2] * along_z.v[i];
-      running.v[i] = carried.v[i];
-      if constexpr (S::along_z_taps[1] != 0) running.v[i] += taps.along_z[1] * along_z.v[i];
-      carried.v[i] = taps.along_z[0] * along_z.v[i];
-      if constexpr (S::on_axes) {
-        running.v[i] += in_plane.v[i];
-      } else {
-        gradient.v[i] += taps.in_plane[2] * in_plane.v[i];
-        running.v[i] += taps.in_plane[1] * in_plane.v[i];
-        carried.v[i] += taps.in_plane[0] * in_plane.v[i];
-      }
-    }
-    const bool first = z == 0, last = z == a.depth - 1;
+    Strip<T> gradient = running;
+    if (S::along_z_taps[2] != 0) gradient += taps.along_z[2] * along_z;
+    running = carried;
+    if (S::along_z_taps[1] != 0) running += taps.along_z[1] * along_z;
+    carried = taps.along_z[0] * along_z;
+    if (!S::on_axes) gradient += taps.in_plane[2] * in_plane;
+    running += taps.in_plane[1] * in_plane;
+    if (!S::on_axes) carried += taps.in_plane[0] * in_plane;
+    const bool first = z == 0, last = z == at.a.depth - 1;
     if (first || last) {
       const PlaneAdjoint<T> more = taps.standing_in(first, last);
-      NEC_UNROLL
-      for (int i = 0; i < N; ++i) {
-        running.v[i] += more.along_z * along_z.v[i];
-        if constexpr (!S::on_axes) running.v[i] += more.in_plane * in_plane.v[i];
-      }
+      running += more.along_z * along_z;
+      if (!S::on_axes) running += more.in_plane * in_plane;
     }
-    store(a, at, cells, z - 1, g, r, gradient);
+    store(at, z - 1, g, r, scale_ * gradient);
   }
 
   // Writes a strip of gradient g in plane z. After the last row it goes on to the next plane.
-  NEC_DEVICE void store(const SweepArguments<T>& a, const Place& at, const Cells& cells, int z,
-                        int g, int r, Strip<T> gradient) {
-    const Array& array = a.gradient[g];
-    NEC_UNROLL
-    for (int i = 0; i < N; ++i) gradient.v[i] *= scale_;
-    if (a.staged) {
-      *cells.staged(z, g, r) = gradient;
-    } else if (at.writes(z, r) && (!Optional || a.store[g] == Store::strips)) {
+  NEC_DEVICE void store(const Cells& at, int z, int g, int r, const Strip<T>& gradient) {
+    const Array& array = at.a.gradient[g];
+    if (at.a.staged) {
+      *at.staged(z, g, r) = gradient;
+    } else if (at.writes(z, r) && (!Optional || array)) {
       char* const to = rows_[g] + r * array.stride[3];
-      with_image_type<T>(array.dtype,
-                         [&](auto element) { store_strip_as<decltype(element)>(gradient, to); });
+      with_image_type<T>(array.dtype, [&](auto element) {
+        store_strip_as<decltype(element)>(gradient, to);
+      });
     }
     if (r == R - 1) rows_[g] += array.stride[2];
   }

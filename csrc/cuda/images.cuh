@@ -22,14 +22,14 @@ class AxisImages {
   static constexpr T kExtremeScale = T(1) / 16;  // of images whose differences may overflow
 
   // The planes before and at the first step are in these slots.
-  NEC_DEVICE void start(const Cells& cells, int before, int here) {
-    read(cells, before, planes_[0]);
-    read(cells, here, planes_[1]);
+  NEC_DEVICE void start(const Cells& at, int before, int here) {
+    read(at, before, planes_[0]);
+    read(at, here, planes_[1]);
   }
   // A step begins: the plane after the one at hand is in that slot.
   template <int Phase>
-  NEC_DEVICE void advance(const Cells& cells, int next) {
-    read(cells, next, planes_[(Phase + 2) % 3]);
+  NEC_DEVICE void advance(const Cells& at, int next) {
+    read(at, next, planes_[(Phase + 2) % 3]);
   }
   NEC_DEVICE void end_step() {
     if constexpr (Phases == 1) {
@@ -47,21 +47,21 @@ class AxisImages {
   // The gradient of image m in row r of the plane at hand, which is in that slot. `Again`: of
   // images times kExtremeScale.
   template <int Phase, bool Again>
-  NEC_DEVICE void differences(const Cells& cells, int slot, int m, int r,
+  NEC_DEVICE void differences(const Cells& at, int slot, int m, int r,
                               Vec<Dim, T> (&d)[N]) const {
     const Strip<T>&before = planes_[Phase].v[m][r], &here = planes_[(Phase + 1) % 3].v[m][r],
           &next = planes_[(Phase + 2) % 3].v[m][r];
     Strip<T> above = here, below = here;
     if constexpr (Dim == 3) {
-      const auto row = [&](int at) {
-        const int own = at < 0 ? 0 : at >= R ? R - 1 : at;
-        return own == at ? planes_[(Phase + 1) % 3].v[m][own] : *cells.strip(slot, m, at);
+      const auto row = [&](int y) {
+        const int own = y < 0 ? 0 : y >= R ? R - 1 : y;
+        return own == y ? planes_[(Phase + 1) % 3].v[m][own] : *at.image(slot, m, y);
       };
       above = row(r + S::lower);
       below = row(r + S::upper);
     }
-    const T left = cells.left(cells.strip(slot, m, r)),
-            right = cells.right(cells.strip(slot, m, r));
+    const T left = at.left(at.image(slot, m, r)),
+            right = at.right(at.image(slot, m, r));
     NEC_UNROLL
     for (int i = 0; i < N; ++i) {
       d[i] = S::template gradient<Dim, T>([&](int dz, int dy, int dx) {
@@ -82,11 +82,11 @@ class AxisImages {
   struct Plane {
     Strip<T> v[2][R];  // [image][row]
   };
-  static NEC_DEVICE void read(const Cells& cells, int slot, Plane& plane) {
+  static NEC_DEVICE void read(const Cells& at, int slot, Plane& plane) {
     NEC_UNROLL
     for (int m = 0; m < 2; ++m) {
       NEC_UNROLL
-      for (int r = 0; r < R; ++r) plane.v[m][r] = *cells.strip(slot, m, r);
+      for (int r = 0; r < R; ++r) plane.v[m][r] = *at.image(slot, m, r);
     }
   }
 
@@ -104,12 +104,12 @@ class SobelImages {
   static constexpr double kUnit = 1.0 / 16;
   static constexpr T kExtremeScale = 1;
 
-  NEC_DEVICE void start(const Cells& cells, int before, int here) {
+  NEC_DEVICE void start(const Cells& at, int before, int here) {
     NEC_UNROLL
     for (int m = 0; m < 2; ++m) {
       Strip<T> first[Dim], second[Dim];
-      plane_gradient(cells, before, m, first);
-      plane_gradient(cells, here, m, second);
+      plane_gradient(at, before, m, first);
+      plane_gradient(at, here, m, second);
       before_[m] = first[0];
       here_[m] = second[0];
       NEC_UNROLL
@@ -123,11 +123,11 @@ class SobelImages {
     }
   }
   template <int Phase>
-  NEC_DEVICE void advance(const Cells& cells, int next) {
+  NEC_DEVICE void advance(const Cells& at, int next) {
     NEC_UNROLL
     for (int m = 0; m < 2; ++m) {
       Strip<T> plane[Dim];
-      plane_gradient(cells, next, m, plane);
+      plane_gradient(at, next, m, plane);
       NEC_UNROLL
       for (int i = 0; i < N; ++i) {
         d_[m][i].v[0] = plane[0].v[i] - before_[m].v[i];
@@ -156,15 +156,15 @@ class SobelImages {
   static constexpr T kOuter = T(S::in_plane_taps[0]), kInner = T(S::in_plane_taps[1]);
 
   // [0] is to be differenced along z, the others are to be smoothed.
-  static NEC_DEVICE void plane_gradient(const Cells& cells, int slot, int m,
+  static NEC_DEVICE void plane_gradient(const Cells& at, int slot, int m,
                                         Strip<T> (&plane)[Dim]) {
     constexpr int kRows = Dim == 3 ? 1 : 0;
     T w[3][N + 2];  // [dy + 1]
     NEC_UNROLL
     for (int dy = -kRows; dy <= kRows; ++dy) {
-      const Strip<T>* const strip = cells.strip(slot, m, dy);
-      w[dy + 1][0] = cells.left(strip);
-      w[dy + 1][N + 1] = cells.right(strip);
+      const Strip<T>* const strip = at.image(slot, m, dy);
+      w[dy + 1][0] = at.left(strip);
+      w[dy + 1][N + 1] = at.right(strip);
       NEC_UNROLL
       for (int i = 0; i < N; ++i) w[dy + 1][i + 1] = strip->v[i];
     }

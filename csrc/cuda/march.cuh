@@ -40,7 +40,6 @@ class March {
   static constexpr bool kGeneral = V == Variant::general, kWeighted = V != Variant::bare;
   static constexpr int R = Dim == 3 && S::on_axes && !kGeneral ? 2 : 1;  // rows of a thread
   static constexpr int kPhases = S::on_axes && !kGeneral ? 3 : 1;
-  using Place = cuda::Place<Dim, R>;
   using Cells = cuda::Cells<T, Dim, S, G, R>;
   using Images = std::conditional_t<S::on_axes, AxisImages<T, Dim, S, Cells, R, kPhases>,
                                     SobelImages<T, Dim, S, Cells>>;
@@ -83,8 +82,7 @@ class March {
 
  private:
   const Arguments& a_;  // in constant memory
-  const Place at_;
-  const Cells cells_;
+  const Cells at_;
   Ring<T, Dim, Cells, R, kWeighted> ring_;
   Images images_;
   Gradients_ gradients_;
@@ -94,14 +92,13 @@ class March {
 
   NEC_DEVICE March(const Arguments& a, void* shared)
       : a_(a),
-        at_(a, a.tiling.margin * kDelay),
-        cells_(a, at_, shared),
-        ring_(a, at_, at_.steps - a.tiling.margin * kDelay) {
-    ring_.start(at_, cells_);
+        at_(a, a.tiling.margin * kDelay, shared),
+        ring_(at_, at_.steps - a.tiling.margin * kDelay) {
+    ring_.start(at_);
     const int before = ring_.first_slot();
     slot_ = ring_.slot_after(before);
-    images_.start(cells_, before, slot_);
-    if constexpr (G > 0) gradients_.start(a, at_, kUnit);
+    images_.start(at_, before, slot_);
+    if constexpr (G > 0) gradients_.start(at_, kUnit);
   }
 
   // -----------------------------------------------------------------------------------------------
@@ -121,7 +118,7 @@ class March {
     if constexpr (G > 0) {
       if (!a_.staged) return;
       __syncthreads();
-      gradients_.write_staged(a_, at_, cells_, at_.z + at_.steps);
+      gradients_.write_staged(at_, at_.z + at_.steps);
     }
   }
 
@@ -130,19 +127,19 @@ class March {
   NEC_DEVICE bool step() {
     if (step_ == at_.steps) return false;
     const int next = ring_.slot_after(slot_), z = at_.z + step_;
-    ring_.arrive(at_, cells_, next);
-    ring_.request(at_, cells_, ring_.slot_before(slot_));
+    ring_.arrive(at_, next);
+    ring_.request(at_, ring_.slot_before(slot_));
     if constexpr (G > 0) {
-      gradients_.write_staged(a_, at_, cells_, z);
-      gradients_.add_plane(a_, at_, cells_, z - 1);
+      gradients_.write_staged(at_, z);
+      gradients_.add_plane(at_, z - 1);
     }
     // The last step of a march may be there for the adjoint alone.
     if (kDelay == 0 || step_ < at_.steps - a_.tiling.margin) {
-      images_.template advance<Phase>(cells_, next);
+      images_.template advance<Phase>(at_, next);
       if (z < a_.depth) {
         compute_plane<Phase>(z);
       } else if constexpr (G > 0) {
-        gradients_.skip(a_, at_, cells_, z);
+        gradients_.skip(at_, z);
       }
       images_.end_step();
     }
@@ -165,7 +162,7 @@ class March {
       NEC_UNROLL
       for (T& one : weight.v) one = 1;
       if constexpr (kWeighted) {
-        if (a_.source[2].array) weight = ring_.mask(cells_, slot_, r);
+        if (a_.source[2].array) weight = ring_.mask(at_, slot_, r);
       }
       VoxelCotangents<Dim, T> voxels[N];
       compute_row<Phase>(z, r, weight, voxels);
@@ -198,8 +195,8 @@ class March {
       if (at_.y < a_.height) {
         NEC_UNROLL
         for (int m = 0; m < 2; ++m)
-          if (a_.eps_map[m]) in_range &= load_eps(a_, at_, m, z, eps[m]);
-        if (a_.upstream) load_weight(a_, at_, z, weight);
+          if (a_.eps_map[m]) in_range &= load_eps(at_, m, z, eps[m]);
+        if (a_.upstream) load_weight(at_, z, weight);
       }
     }
     in_range &= cotangents(d, eps, voxels);
@@ -220,7 +217,7 @@ class March {
   NEC_DEVICE void differences(int r, Vec<Dim, T> (&d)[2][N]) const {
     NEC_UNROLL
     for (int m = 0; m < 2; ++m) {
-      images_.template differences<Phase, Again>(cells_, slot_, m, r, d[m]);
+      images_.template differences<Phase, Again>(at_, slot_, m, r, d[m]);
       if constexpr (kWeighted) {
         NEC_UNROLL
         for (Vec<Dim, T>& voxel : d[m]) {
@@ -307,7 +304,7 @@ class March {
         if (kWeighted && axis < Dim - 1) part *= a_.axis_scale[axis];
       }
     }
-    gradients_.put(a_, at_, cells_, z, g, r, parts, above);
+    gradients_.put(at_, z, g, r, parts, above);
   }
 };
 

@@ -122,21 +122,21 @@ bool breaks_strips(const Problem& p) {
 }
 
 template <typename T>
-Store store_of(const Problem& p, const View& gradient) {
-  constexpr int64_t strip = Strip<T>::size;
-  if (!gradient) return Store::none;
-  return make_array(gradient, strip).whole_strips && !breaks_strips<T>(p) ? Store::strips
-                                                                          : Store::staged;
+bool stages_gradients(const Problem& p) {
+  bool staged = false;
+  for (const View& gradient : p.gradient) {
+    if (gradient)
+      staged |= breaks_strips<T>(p) || !make_array(gradient, Strip<T>::size).whole_strips;
+  }
+  return staged;
 }
 
 template <class M>
 Limits limits_of_sweep(const Problem& p) {
   using T = typename M::T;
   const DeviceLimits device = limits_of_device();
-  bool staged = false;
-  for (const View& gradient : p.gradient) staged |= store_of<T>(p, gradient) == Store::staged;
   return M::limits(device.multiprocessors, device.shared_bytes,
-                   p.wanted_gradients() != Gradients::none, M::kMasked && p.mask, staged);
+                   p.wanted_gradients() != Gradients::none, M::kMasked && p.mask, stages_gradients<T>(p));
 }
 
 // Everything that the threads are told but the partial sums, the factor and the gradient scale,
@@ -176,12 +176,8 @@ SweepArguments<typename M::T> make_sweep_arguments(const Problem& p, const Tilin
     a.eps_map[k] = make_array(p.eps_map[k], strip);
     a.eps[k] = T(p.eps[k] * eps_scale);
     if (!p.eps_map[k]) a.eps_in_range &= eps_in_range(a.eps[k]);
-    a.store[k] = store_of<T>(p, p.gradient[k]);
-    a.staged |= a.store[k] == Store::staged;
   }
-  // A thread writes either its own strip or those of its row.
-  for (Store& store : a.store)
-    if (a.staged && store == Store::strips) store = Store::staged;
+  a.staged = stages_gradients<T>(p);
   a.broken_strips = a.staged || breaks_strips<T>(p);
   a.converted = a.source[0].converted || a.source[1].converted;
   if (lie_alike(p, a.source)) a.image_bytes = a.source[0].strip_bytes;

@@ -20,17 +20,16 @@ namespace nec::cuda {
 template <typename T, int Dim, class Cells, int R, bool Masked>
 class Ring {
   static constexpr int N = Strip<T>::size;
-  using Place = cuda::Place<Dim, R>;
 
  public:
   // `steps`: of the march that look at images.
-  NEC_DEVICE Ring(const SweepArguments<T>& a, const Place& at, int steps)
-      : a_(a), next_(at.z - 1), planes_(steps + 2) {
+  NEC_DEVICE Ring(const Cells& at, int steps)
+      : a_(at.a), next_(at.z - 1), planes_(steps + 2) {
     NEC_UNROLL
     for (int m = 0; m < kSources; ++m)
-      plane_[m] = a.source[m].array.row(at.sample, at.channel, next_ < 0 ? 0 : next_, 0);
+      plane_[m] = a_.source[m].array.row(at.sample, at.channel, next_ < 0 ? 0 : next_, 0);
     NEC_UNROLL
-    for (int r = -1; r <= R; ++r) offset_[r + 1] = unsigned(offset(at, a.source[0], r));
+    for (int r = -1; r <= R; ++r) offset_[r + 1] = unsigned(offset(at, a_.source[0], r));
   }
 
   NEC_DEVICE int first_slot() const { return a_.first_slot; }
@@ -42,41 +41,41 @@ class Ring {
   }
 
   // Requests the first planes, of which two are then there.
-  NEC_DEVICE void start(const Place& at, const Cells& cells) {
+  NEC_DEVICE void start(const Cells& at) {
     int slot = first_slot();
-    for (int k = 0; k < a_.tiling.slots; ++k, slot += a_.slot_bytes) request(at, cells, slot);
+    for (int k = 0; k < a_.tiling.slots; ++k, slot += a_.slot_bytes) request(at, slot);
     wait_for_all_but(a_.tiling.slots - 2);
-    land(at, cells, first_slot());
-    land(at, cells, first_slot() + a_.slot_bytes);
+    land(at, first_slot());
+    land(at, first_slot() + a_.slot_bytes);
     __syncthreads();  // single elements come by way of others
   }
 
   // Waits for the plane in a slot, the oldest that is on its way, and for the other threads. Then
   // the one before the one before it is looked at by nobody.
-  NEC_DEVICE void arrive(const Place& at, const Cells& cells, int slot) {
+  NEC_DEVICE void arrive(const Cells& at, int slot) {
     wait_for_all_but(a_.tiling.slots - 3);
-    land(at, cells, slot);
+    land(at, slot);
     __syncthreads();
   }
 
   // Requests the next plane, if one is needed.
-  NEC_DEVICE void request(const Place& at, const Cells& cells, int slot) {
+  NEC_DEVICE void request(const Cells& at, int slot) {
     if (planes_ > 0) {
       if (a_.image_bytes == 16) {
-        copy_images<16>(at, cells, slot);
+        copy_images<16>(at, slot);
       } else if (a_.image_bytes == 8) {
-        copy_images<8>(at, cells, slot);
+        copy_images<8>(at, slot);
       } else {
         NEC_ROLLED
-        for (int m = 0; m < 2; ++m) copy_any(at, cells, slot, m);
+        for (int m = 0; m < 2; ++m) copy_any(at, slot, m);
       }
       if (Masked && a_.source[2].array) {
         if (a_.source[2].strip_bytes == 4) {
-          copy_mask<4>(at, cells, slot);
+          copy_mask<4>(at, slot);
         } else if (a_.source[2].strip_bytes == 16) {
-          copy_mask<16>(at, cells, slot);
+          copy_mask<16>(at, slot);
         } else {
-          copy_any(at, cells, slot, 2);
+          copy_any(at, slot, 2);
         }
       }
     }
@@ -93,8 +92,8 @@ class Ring {
   NEC_DEVICE void finish() { wait_for_copies<0>(); }
 
   // The weights of the mask in row r of the plane in a slot; bad ones are NaN.
-  NEC_DEVICE Strip<T> mask(const Cells& cells, int slot, int r) const {
-    const Strip<T>* const strip = cells.strip(slot, 2, r);
+  NEC_DEVICE Strip<T> mask(const Cells& at, int slot, int r) const {
+    const Strip<T>* const strip = at.image(slot, 2, r);
     return checked_masks(a_.source[2].converted
                              ? load_strip_of<uint8_t, T>(reinterpret_cast<const char*>(strip))
                              : *strip);
@@ -104,48 +103,48 @@ class Ring {
   static constexpr int kSources = Masked ? 3 : 2;
 
   // Of the thread's strip in row r, -1 to R, or of x = 0 there, in a plane of an array.
-  NEC_DEVICE int64_t offset(const Place& at, const Source& source, int r) const {
+  NEC_DEVICE int64_t offset(const Cells& at, const Source& source, int r) const {
     const int y = minimum(maximum(at.y + r, 0), a_.height - 1);
     const int x = source.strip_bytes > 0 ? minimum(at.x, a_.width - N) : 0;
     return y * source.array.stride[3] + x * source.array.stride[kAxes - 1];
   }
   // The rows of images that a thread copies: its own, and those beside the block.
-  static NEC_DEVICE int first_row(const Place& at) { return Dim == 3 && at.first_row ? -1 : 0; }
-  static NEC_DEVICE int last_row(const Place& at) { return Dim == 3 && at.last_row ? R : R - 1; }
+  static NEC_DEVICE int first_row(const Cells& at) { return Dim == 3 && at.first_row ? -1 : 0; }
+  static NEC_DEVICE int last_row(const Cells& at) { return Dim == 3 && at.last_row ? R : R - 1; }
 
   template <int Bytes>
-  NEC_DEVICE void copy_images(const Place& at, const Cells& cells, int slot) const {
+  NEC_DEVICE void copy_images(const Cells& at, int slot) const {
     NEC_UNROLL
     for (int m = 0; m < 2; ++m) {
       NEC_UNROLL
       for (int r = 0; r < R; ++r)
-        copy_async<Bytes>(cells.strip(slot, m, r), plane_[m] + offset_[r + 1]);
+        copy_async<Bytes>(at.image(slot, m, r), plane_[m] + offset_[r + 1]);
     }
     if (Dim == 2 || !at.end_row) return;
     NEC_UNROLL
     for (int m = 0; m < 2; ++m) {
-      if (at.first_row) copy_async<Bytes>(cells.strip(slot, m, -1), plane_[m] + offset_[0]);
-      if (at.last_row) copy_async<Bytes>(cells.strip(slot, m, R), plane_[m] + offset_[R + 1]);
+      if (at.first_row) copy_async<Bytes>(at.image(slot, m, -1), plane_[m] + offset_[0]);
+      if (at.last_row) copy_async<Bytes>(at.image(slot, m, R), plane_[m] + offset_[R + 1]);
     }
   }
 
   template <int Bytes>
-  NEC_DEVICE void copy_mask(const Place& at, const Cells& cells, int slot) const {
+  NEC_DEVICE void copy_mask(const Cells& at, int slot) const {
     NEC_UNROLL
     for (int r = 0; r < R; ++r)
-      copy_async<Bytes>(cells.strip(slot, 2, r),
+      copy_async<Bytes>(at.image(slot, 2, r),
                         plane_[kSources - 1] + offset(at, a_.source[2], r));
   }
 
   // Rows of any array, with as little code as possible.
-  NEC_DEVICE void copy_any(const Place& at, const Cells& cells, int slot, int m) const {
+  NEC_DEVICE void copy_any(const Cells& at, int slot, int m) const {
     const Source& source = a_.source[m];
     const char* const plane = m == 0 ? plane_[0] : m == 1 ? plane_[1] : plane_[kSources - 1];
     const int first = m == 2 ? 0 : first_row(at), last = m == 2 ? R - 1 : last_row(at);
     NEC_ROLLED
     for (int r = first; r <= last; ++r) {
       const char* const row = plane + offset(at, source, r);
-      Strip<T>* const to = cells.strip(slot, m, r);
+      Strip<T>* const to = at.image(slot, m, r);
       if (source.strip_bytes == 16) {
         copy_async<16>(to, row);
       } else if (source.strip_bytes == 8) {
@@ -153,19 +152,19 @@ class Ring {
       } else if (source.strip_bytes == 4) {
         copy_async<4>(to, row);
       } else {
-        copy_elements(at, cells, source.array, row, to);
+        copy_elements(at, source.array, row, to);
       }
     }
   }
 
-  NEC_DEVICE void copy_elements(const Place& at, const Cells& cells, const Array& array,
-                                const char* row, Strip<T>* strip) const {
+  NEC_DEVICE void copy_elements(const Cells& at, const Array& array, const char* row,
+                                Strip<T>* strip) const {
     const auto from = [&](int j) {
-      const int x = at.x + (j * a_.tiling.strips + at.strip) - at.strip * N;
+      const int x = at.x + (j * a_.tiling.strips + at.column) - at.column * N;
       return row + minimum(x, a_.width - 1) * array.stride[kAxes - 1];
     };
     const auto to = [&](int j) {
-      return cells.element(strip, at.strip, j * a_.tiling.strips + at.strip);
+      return at.element(strip, j * a_.tiling.strips + at.column);
     };
     if (array.dtype == kType<T>) {
       NEC_UNROLL
@@ -183,7 +182,7 @@ class Ring {
   }
 
   // Converts what the thread has copied of the images. The mask is converted when it is read.
-  NEC_DEVICE void land(const Place& at, const Cells& cells, int slot) const {
+  NEC_DEVICE void land(const Cells& at, int slot) const {
     if (!a_.converted) return;
     NEC_ROLLED
     for (int m = 0; m < 2; ++m) {
@@ -191,7 +190,7 @@ class Ring {
       if (!source.converted) continue;
       with_image_type<T>(source.array.dtype, [&](auto element) {
         const auto convert = [&](int r) {
-          Strip<T>* const strip = cells.strip(slot, m, r);
+          Strip<T>* const strip = at.image(slot, m, r);
           *strip = load_strip_of<decltype(element), T>(reinterpret_cast<const char*>(strip));
         };
         NEC_UNROLL
