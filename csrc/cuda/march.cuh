@@ -22,6 +22,7 @@
 #include "gradient.cuh"
 #include "images.cuh"
 #include "maps.cuh"
+#include "ring.cuh"
 #include "sums.cuh"
 
 namespace nec::cuda {
