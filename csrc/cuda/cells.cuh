@@ -52,10 +52,8 @@ class Cells : public Place<T, Dim, R> {
     const Place<T, Dim, R>& at = *this;
     const Tiling& t = a.tiling;
     const int thread = int(threadIdx.x);
-    pitch_ = a.pitch;
-    row_bytes_ = t.strips * pitch_;
-    cell_ = static_cast<char*>(shared) + thread * pitch_;
-    char* const edges = static_cast<char*>(shared) + (t.rows + kHaloRows) * row_bytes_;
+    cell_ = static_cast<char*>(shared) + thread * a.pitch;
+    char* const edges = static_cast<char*>(shared) + (t.rows + kHaloRows) * a.row_bytes;
     edges_ = edges + thread * kEdgePitch * int(sizeof(T));
     // Beyond the border of the image, or of the block, where nothing that counts is computed, the
     // last voxel stands in: that is the thread's own.
@@ -64,13 +62,13 @@ class Cells : public Place<T, Dim, R> {
     const bool has_up = Dim == 3 && at.row > 0;
     const bool has_down = Dim == 3 && at.row + 1 < t.rows && at.y + R < a.height;
     constexpr int kLast = int(sizeof(T)), kNext = kEdgePitch * int(sizeof(T));
-    to_left_ = has_left ? int(sizeof(T)) * (N - 1) - pitch_ : 0;
-    to_right_ = has_right ? pitch_ : int(sizeof(T)) * (N - 1);
+    to_left_ = has_left ? int(sizeof(T)) * (N - 1) - a.pitch : 0;
+    to_right_ = has_right ? a.pitch : int(sizeof(T)) * (N - 1);
     left_edges_ = edges_ + (has_left ? kLast - kNext : 0);
     right_edges_ = edges_ + (has_right ? kNext : kLast);
     const int up = has_up ? -t.strips : 0, down = has_down ? t.strips : 0;
-    above_ = cell_ + up * pitch_ + (has_up ? R - 1 : 0) * kStripBytes;
-    below_ = cell_ + down * pitch_ + (has_down ? 0 : R - 1) * kStripBytes;
+    above_ = cell_ + up * a.pitch + (has_up ? R - 1 : 0) * kStripBytes;
+    below_ = cell_ + down * a.pitch + (has_down ? 0 : R - 1) * kStripBytes;
     edges_up_ = up * kNext;
     edges_down_ = down * kNext;
   }
@@ -83,7 +81,7 @@ class Cells : public Place<T, Dim, R> {
   NEC_DEVICE Strip<T>* image(int slot, int m, int r) const {
     const int cell = Dim == 2 ? 0 : R == 1 ? r + 1 : r > 0;
     const int in_cell = R == 1 ? 0 : r & 1;
-    return reinterpret_cast<Strip<T>*>(cell_ + cell * row_bytes_ + slot +
+    return reinterpret_cast<Strip<T>*>(cell_ + cell * a.row_bytes + slot +
                                        (m * R + in_cell) * kStripBytes);
   }
   // The voxels beside a strip.
@@ -95,8 +93,8 @@ class Cells : public Place<T, Dim, R> {
   }
   // Element e of the block's row in which a strip of the thread lies.
   NEC_DEVICE T* element(Strip<T>* strip, int e) const {
-    char* const first = reinterpret_cast<char*>(strip) - this->column * pitch_;
-    return reinterpret_cast<T*>(first + e / N * pitch_) + e % N;
+    char* const first = reinterpret_cast<char*>(strip) - this->column * a.pitch;
+    return reinterpret_cast<T*>(first + e / N * a.pitch) + e % N;
   }
 
   // -----------------------------------------------------------------------------------------------
@@ -146,7 +144,6 @@ class Cells : public Place<T, Dim, R> {
   }
 
   char *cell_, *edges_;     // of the thread
-  int pitch_, row_bytes_;   // from one cell to the next, along x and y
   int to_left_, to_right_;  // bytes, from a strip to the voxel beside it
   char *above_, *below_;    // where cotangents around are, in bytes too
   char *left_edges_, *right_edges_;

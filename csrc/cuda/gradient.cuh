@@ -64,11 +64,8 @@ class RunningGradients {
 
   // Puts the cotangents of gradient g in row r of plane z, by their components, into shared memory,
   // where the threads around find them after the next barrier. On axes that completes the gradient
-  // of the plane before. `above`: component y in the row before, if that is the thread's too.
-  NEC_DEVICE void put(const Cells& at, int z, int g, int r, Strip<T> (&parts)[Dim],
-                      Strip<T>& above) {
-    // Of the rows of a thread the image may have the first alone.
-    if (r > 0 && at.y + r == at.a.height) parts[1] = T(S::continuation[1]) * above;
+  // of the plane before.
+  NEC_DEVICE void put(const Cells& at, int z, int g, int r, const Strip<T> (&parts)[Dim]) {
     NEC_UNROLL
     for (int axis = S::on_axes ? 1 : 0; axis < Dim; ++axis) {
       const bool along_x = axis == Dim - 1;
@@ -76,8 +73,7 @@ class RunningGradients {
       if (!S::on_axes || along_x) at.put_edges(z, g, axis, r, parts[axis]);
     }
     if constexpr (S::on_axes) {
-      // The own part of the adjoint along x, and along y but for the row after.
-      Strip<T> own;
+      Strip<T> own;  // of the adjoint along x
       NEC_UNROLL
       for (int i = 0; i < N; ++i) {
         const Strip<T>& x = parts[Dim - 1];
@@ -85,11 +81,14 @@ class RunningGradients {
         own.v[i] = plus < 0 ? -x.v[minus] : x.v[plus < 0 ? 0 : plus];
         if (plus >= 0 && minus < N) own.v[i] -= x.v[minus < N ? minus : 0];
       }
-      if (r > 0) own += above;
       if (Dim == 3 && S::lower == 0) own -= parts[1];
       complete(at, z, g, r, own, parts[0]);
-      if (r > 0 && S::lower < 0) running_[g][0] -= parts[1];
-      above = parts[1];
+      if (r + 1 < R) carried_[g][R - 1] += parts[1];
+      if (R > 1 && S::lower < 0) {
+        // Of the rows of a thread the image may have the first alone.
+        if (r > 0 && at.y + r < at.a.height) running_[g][0] -= parts[1];
+        if (r == 0 && at.y == at.a.height - 1) running_[g][0] -= T(S::continuation[1]) * parts[1];
+      }
     }
   }
 
@@ -116,7 +115,7 @@ class RunningGradients {
         NEC_ROLLED
         for (int e = at.column; e < N * at.a.tiling.strips; e += at.a.tiling.strips) {
           const int x = at.x - at.column * N + e;
-          if (x < at.low || x >= at.high) continue;
+          if (x < at.low() || x >= at.high()) continue;
           const T voxel = *at.element(at.staged(plane, g, r), e);
           with_image_type<T>(array.dtype, [&](auto element) {
             using Element = decltype(element);
@@ -199,9 +198,8 @@ class RunningGradients {
       *at.staged(z, g, r) = gradient;
     } else if (at.writes(z, r) && (!Optional || array)) {
       char* const to = rows_[g] + r * array.stride[3];
-      with_image_type<T>(array.dtype, [&](auto element) {
-        store_strip_as<decltype(element)>(gradient, to);
-      });
+      with_image_type<T>(array.dtype,
+                         [&](auto element) { store_strip_as<decltype(element)>(gradient, to); });
     }
     if (r == R - 1) rows_[g] += array.stride[2];
   }

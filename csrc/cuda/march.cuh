@@ -49,23 +49,18 @@ class March {
 
  public:
   static constexpr int kStrip = N;
-  // As many as there are registers for: 128, 168 or 255 for each.
-  static constexpr int kMostThreads = kGeneral ? 256 : Dim == 2 && G < 2 ? 512 : 384;
+  // As many as there are registers for: 128, 168, 184 or 255 for each.
+  static constexpr int kMostThreads = kGeneral            ? 256
+                                      : R * G == 4        ? 352
+                                      : Dim == 2 && G < 2 ? 512
+                                                          : 384;
   // In which differences are measured.
   static constexpr double kUnit = Images::kUnit;
-  static constexpr bool kMasked = kWeighted;
 
   static constexpr Limits limits(int multiprocessors, int64_t shared_bytes, bool gradients,
                                  bool masked, bool staged) {
-    return {multiprocessors,
-            shared_bytes,
-            kMostThreads,
-            N,
-            R,
-            Cells::kHaloRows,
-            Dim == 2 ? 8 : 6,
-            gradients ? 1 : 0,
-            Cells::sizes(masked, staged)};
+    const CellSizes cell = Cells::sizes(kWeighted && masked, staged);
+    return {multiprocessors, shared_bytes, kMostThreads, N, R, Cells::kHaloRows, gradients, cell};
   }
 
   // The kernel. `shared`: a cell for each thread, and for rows that no thread stands for.
@@ -101,10 +96,6 @@ class March {
     images_.start(at_, before, slot_);
     if constexpr (G > 0) gradients_.start(at_, kUnit);
   }
-
-  // -----------------------------------------------------------------------------------------------
-  // The steps
-  // -----------------------------------------------------------------------------------------------
 
   // A round of steps after the other, one for each phase, until one finds nothing left to do.
   template <int... Phases>
@@ -149,34 +140,21 @@ class March {
     return true;
   }
 
-  // -----------------------------------------------------------------------------------------------
-  // The cotangents of a plane
-  // -----------------------------------------------------------------------------------------------
-
   // Sums and publishes the cotangents of the plane at hand.
   template <int Phase>
   NEC_DEVICE void compute_plane(int z) {
-    Strip<T> above[G + 1];
     NEC_UNROLL
     for (int r = 0; r < R; ++r) {
-      Strip<T> weight;
-      NEC_UNROLL
-      for (T& one : weight.v) one = 1;
-      if constexpr (kWeighted) {
-        if (a_.source[2].array) weight = ring_.mask(at_, slot_, r);
-      }
+      Strip<T> weight, values;
       VoxelCotangents<Dim, T> voxels[N];
       compute_row<Phase>(z, r, weight, voxels);
-      Strip<T> values;
       NEC_UNROLL
       for (int i = 0; i < N; ++i)
         values.v[i] = kWeighted ? weight.v[i] * voxels[i].value : voxels[i].value;
       if (a_.broken_strips) mend(voxels, values);
       if (at_.writes(z, r)) reduce(z, r, voxels, weight, values);
-      if constexpr (G > 0)
-        publish(z, 0, r, weight, voxels, &VoxelCotangents<Dim, T>::by_d, above[0]);
-      if constexpr (G > 1)
-        publish(z, 1, r, weight, voxels, &VoxelCotangents<Dim, T>::by_e, above[1]);
+      NEC_UNROLL
+      for (int g = 0; g < G; ++g) publish(z, g, r, weight, voxels);
     }
   }
 
@@ -186,21 +164,25 @@ class March {
     Vec<Dim, T> d[2][N];
     differences<Phase, false>(r, d);
     Strip<T> eps[2];
-    bool in_range = true;
     NEC_UNROLL
     for (int i = 0; i < N; ++i) {
       eps[0].v[i] = a_.eps[0];
       eps[1].v[i] = a_.eps[1];
+      weight.v[i] = 1;
     }
-    if constexpr (kGeneral) {
-      if (at_.y < a_.height) {
-        NEC_UNROLL
-        for (int m = 0; m < 2; ++m)
-          if (a_.eps_map[m]) in_range &= load_eps(at_, m, z, eps[m]);
-        if (a_.upstream) load_weight(at_, z, weight);
-      }
+    if constexpr (kWeighted) {
+      if (a_.source[2].array) weight = ring_.mask(at_, slot_, r);
     }
-    in_range &= cotangents(d, eps, voxels);
+    bool in_range = true;
+    if constexpr (kGeneral) in_range = load_maps(at_, z, eps, weight);
+    // The general variant uses the formulas of any form for all of them.
+    constexpr Formula additive = kGeneral ? Formula::any_additive : Formula::additive;
+    constexpr Formula root = kGeneral ? Formula::any_root : Formula::quadrature;
+    if (a_.additive) {
+      in_range &= voxel_cotangents<additive>(d[0], d[1], eps[0], eps[1], a_.form, voxels);
+    } else {
+      in_range &= voxel_cotangents<root>(d[0], d[1], eps[0], eps[1], a_.form, voxels);
+    }
     // A strip is computed once more as a whole: extremes are rare, and come together.
     if (!in_range || !a_.eps_in_range) {
       constexpr T smaller = Images::kExtremeScale;
@@ -227,15 +209,6 @@ class March {
         }
       }
     }
-  }
-
-  // By the formula of the problem. The general variant uses those of any form for all of them.
-  NEC_DEVICE bool cotangents(const Vec<Dim, T> (&d)[2][N], const Strip<T> (&eps)[2],
-                             VoxelCotangents<Dim, T> (&voxels)[N]) const {
-    constexpr Formula additive = kGeneral ? Formula::any_additive : Formula::additive;
-    constexpr Formula root = kGeneral ? Formula::any_root : Formula::quadrature;
-    if (a_.additive) return voxel_cotangents<additive>(d[0], d[1], eps[0], eps[1], a_.form, voxels);
-    return voxel_cotangents<root>(d[0], d[1], eps[0], eps[1], a_.form, voxels);
   }
 
   // Adds the voxels that are the thread's to the sum, and writes what is asked for of each.
@@ -268,7 +241,7 @@ class March {
     for (int i = 0; i < N; ++i) strip.v[i] = value_at(i);
     char* const row = at_.row_of(map, z, r);
     with_image_type<T>(map.dtype, [&](auto element) {
-      store_strip_of<decltype(element)>(map, row, at_.x, at_.low, at_.high, strip);
+      store_strip_of<decltype(element)>(map, row, at_.x, at_.low(), at_.high(), strip);
     });
   }
 
@@ -277,35 +250,31 @@ class March {
   NEC_DEVICE void mend(VoxelCotangents<Dim, T> (&voxels)[N], Strip<T>& values) const {
     NEC_UNROLL
     for (int i = 0; i < N; ++i) {
-      if (i > 0 && at_.x + i == a_.width) {
-        constexpr T along_x = T(S::continuation[1]);
-        voxels[i].by_d = voxels[i - (i > 0)].by_d;
-        voxels[i].by_e = voxels[i - (i > 0)].by_e;
-        voxels[i].by_d.v[Dim - 1] *= along_x;
-        voxels[i].by_e.v[Dim - 1] *= along_x;
+      if (at_.x + i < at_.low() || at_.x + i >= at_.high()) values.v[i] = 0;
+      if (i == 0 || at_.x + i != a_.width) continue;
+      NEC_UNROLL
+      for (int m = 0; m < 2; ++m) {
+        voxels[i].by[m] = voxels[i == 0 ? 0 : i - 1].by[m];
+        voxels[i].by[m].v[Dim - 1] *= T(S::continuation[1]);
       }
     }
-    NEC_UNROLL
-    for (int i = 0; i < N; ++i)
-      if (at_.x + i < at_.low || at_.x + i >= at_.high) values.v[i] = 0;
   }
 
-  // Takes the cotangents of an image in row r apart into their components.
+  // Takes the cotangents of gradient g in row r apart into their components.
   NEC_DEVICE void publish(int z, int g, int r, const Strip<T>& weight,
-                          const VoxelCotangents<Dim, T> (&voxels)[N],
-                          Vec<Dim, T> VoxelCotangents<Dim, T>::* derivative, Strip<T>& above) {
+                          const VoxelCotangents<Dim, T> (&voxels)[N]) {
     Strip<T> parts[Dim];
     NEC_UNROLL
     for (int axis = 0; axis < Dim; ++axis) {
       NEC_UNROLL
       for (int i = 0; i < N; ++i) {
         T& part = parts[axis].v[i];
-        part = (voxels[i].*derivative).v[axis];
+        part = voxels[i].by[g].v[axis];
         if (kWeighted) part *= weight.v[i];
         if (kWeighted && axis < Dim - 1) part *= a_.axis_scale[axis];
       }
     }
-    gradients_.put(at_, z, g, r, parts, above);
+    gradients_.put(at_, z, g, r, parts);
   }
 };
 

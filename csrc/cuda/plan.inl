@@ -136,7 +136,7 @@ Limits limits_of_sweep(const Problem& p) {
   using T = typename M::T;
   const DeviceLimits device = limits_of_device();
   return M::limits(device.multiprocessors, device.shared_bytes,
-                   p.wanted_gradients() != Gradients::none, M::kMasked && p.mask, stages_gradients<T>(p));
+                   p.wanted_gradients() != Gradients::none, bool(p.mask), stages_gradients<T>(p));
 }
 
 // Everything that the threads are told but the partial sums, the factor and the gradient scale,
@@ -149,6 +149,7 @@ SweepArguments<typename M::T> make_sweep_arguments(const Problem& p, const Tilin
   SweepArguments<T> a{};
   a.tiling = tiling;
   a.pitch = cell.pitch(tiling.slots) * int(sizeof(Strip<T>));
+  a.row_bytes = tiling.strips * a.pitch;
   a.first_slot = cell.field_strips * int(sizeof(Strip<T>));
   a.slot_bytes = cell.slot_strips * int(sizeof(Strip<T>));
   a.last_slot = a.first_slot + (tiling.slots - 1) * a.slot_bytes;

@@ -23,13 +23,12 @@ class Ring {
 
  public:
   // `steps`: of the march that look at images.
-  NEC_DEVICE Ring(const Cells& at, int steps)
-      : a_(at.a), next_(at.z - 1), planes_(steps + 2) {
+  NEC_DEVICE Ring(const Cells& at, int steps) : a_(at.a), next_(at.z - 1), planes_(steps + 2) {
     NEC_UNROLL
     for (int m = 0; m < kSources; ++m)
       plane_[m] = a_.source[m].array.row(at.sample, at.channel, next_ < 0 ? 0 : next_, 0);
     NEC_UNROLL
-    for (int r = -1; r <= R; ++r) offset_[r + 1] = unsigned(offset(at, a_.source[0], r));
+    for (int r = 0; r < R; ++r) offset_[r] = unsigned(offset(at, a_.source[0], r));
   }
 
   NEC_DEVICE int first_slot() const { return a_.first_slot; }
@@ -70,13 +69,13 @@ class Ring {
         for (int m = 0; m < 2; ++m) copy_any(at, slot, m);
       }
       if (Masked && a_.source[2].array) {
-        if (a_.source[2].strip_bytes == 4) {
-          copy_mask<4>(at, slot);
-        } else if (a_.source[2].strip_bytes == 16) {
-          copy_mask<16>(at, slot);
-        } else {
-          copy_any(at, slot, 2);
+        const int bytes = a_.source[2].strip_bytes;
+        NEC_UNROLL
+        for (int r = 0; r < R; ++r) {
+          if (bytes == 4) copy_row<4>(at, slot, kSources - 1, r);
+          if (bytes == 16) copy_row<16>(at, slot, kSources - 1, r);
         }
+        if (bytes != 4 && bytes != 16) copy_any(at, slot, 2);
       }
     }
     --planes_;
@@ -109,31 +108,27 @@ class Ring {
     return y * source.array.stride[3] + x * source.array.stride[kAxes - 1];
   }
   // The rows of images that a thread copies: its own, and those beside the block.
-  static NEC_DEVICE int first_row(const Cells& at) { return Dim == 3 && at.first_row ? -1 : 0; }
-  static NEC_DEVICE int last_row(const Cells& at) { return Dim == 3 && at.last_row ? R : R - 1; }
+  static NEC_DEVICE int first_row(const Cells& at) { return at.is_first_row() ? -1 : 0; }
+  static NEC_DEVICE int last_row(const Cells& at) { return at.is_last_row() ? R : R - 1; }
 
   template <int Bytes>
   NEC_DEVICE void copy_images(const Cells& at, int slot) const {
     NEC_UNROLL
     for (int m = 0; m < 2; ++m) {
       NEC_UNROLL
-      for (int r = 0; r < R; ++r)
-        copy_async<Bytes>(at.image(slot, m, r), plane_[m] + offset_[r + 1]);
+      for (int r = 0; r < R; ++r) copy_async<Bytes>(at.image(slot, m, r), plane_[m] + offset_[r]);
     }
-    if (Dim == 2 || !at.end_row) return;
+    if (!at.is_first_row() && !at.is_last_row()) return;
     NEC_UNROLL
     for (int m = 0; m < 2; ++m) {
-      if (at.first_row) copy_async<Bytes>(at.image(slot, m, -1), plane_[m] + offset_[0]);
-      if (at.last_row) copy_async<Bytes>(at.image(slot, m, R), plane_[m] + offset_[R + 1]);
+      if (at.is_first_row()) copy_row<Bytes>(at, slot, m, -1);
+      if (at.is_last_row()) copy_row<Bytes>(at, slot, m, R);
     }
   }
 
   template <int Bytes>
-  NEC_DEVICE void copy_mask(const Cells& at, int slot) const {
-    NEC_UNROLL
-    for (int r = 0; r < R; ++r)
-      copy_async<Bytes>(at.image(slot, 2, r),
-                        plane_[kSources - 1] + offset(at, a_.source[2], r));
+  NEC_DEVICE void copy_row(const Cells& at, int slot, int m, int r) const {
+    copy_async<Bytes>(at.image(slot, m, r), plane_[m] + offset(at, a_.source[m], r));
   }
 
   // Rows of any array, with as little code as possible.
@@ -163,9 +158,7 @@ class Ring {
       const int x = at.x + (j * a_.tiling.strips + at.column) - at.column * N;
       return row + minimum(x, a_.width - 1) * array.stride[kAxes - 1];
     };
-    const auto to = [&](int j) {
-      return at.element(strip, j * a_.tiling.strips + at.column);
-    };
+    const auto to = [&](int j) { return at.element(strip, j * a_.tiling.strips + at.column); };
     if (array.dtype == kType<T>) {
       NEC_UNROLL
       for (int j = 0; j < N; ++j) copy_async<sizeof(T)>(to(j), from(j));
@@ -195,8 +188,8 @@ class Ring {
         };
         NEC_UNROLL
         for (int r = 0; r < R; ++r) convert(r);
-        if (Dim == 3 && at.first_row) convert(-1);
-        if (Dim == 3 && at.last_row) convert(R);
+        if (at.is_first_row()) convert(-1);
+        if (at.is_last_row()) convert(R);
       });
     }
   }
@@ -211,7 +204,7 @@ class Ring {
 
   const SweepArguments<T>& a_;   // in constant memory
   const char* plane_[kSources];  // that is requested next
-  unsigned offset_[R + 2];       // of the thread's rows and those beside them in a plane, in bytes
+  unsigned offset_[R];           // of the thread's rows in a plane, in bytes
   int next_;                     // that plane, before the border is replicated
   int planes_;                   // that are still to be requested
 };

@@ -38,7 +38,6 @@ struct Limits {
   int strip_voxels;        // per thread
   int rows_per_thread;     // 2D: 1
   int halo_rows_of_cells;  // for rows of the images that no thread stands for; 2D: 0
-  int most_slots;          // that are of use
   int margin;              // voxels around a tile where cotangents are needed, 0 or 1
   CellSizes cell;
 };
@@ -132,9 +131,9 @@ inline int64_t cells(const Tiling& t, const Limits& limits) {
 
 // The most that leave room for the other blocks of a multiprocessor, and are no more than there are
 // planes. One of a few numbers, for each of which a kernel has an instruction (ring.cuh).
-inline int choose_slots(const Tiling& t, const Limits& limits) {
+inline int choose_slots(const Problem& p, const Tiling& t, const Limits& limits) {
   const int64_t resident = std::max(1, limits.most_threads / t.threads());
-  const int most = std::min(limits.most_slots, t.chunk + 2 * t.margin + 2);
+  const int most = std::min(p.dim == 2 ? 8 : 6, t.chunk + 2 * t.margin + 2);
   for (const int slots : {8, 6, kGoodSlots}) {
     if (slots <= most &&
         cells(t, limits) * limits.cell.bytes(slots) <= limits.shared_bytes / resident)
@@ -195,7 +194,7 @@ inline Tiling make_tiling(const Problem& p, const Limits& limits) {
       }
     }
   }
-  best.slots = choose_slots(best, limits);
+  best.slots = choose_slots(p, best, limits);
   return best;
 }
 
