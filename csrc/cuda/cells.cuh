@@ -47,8 +47,7 @@ class Cells : public Place<T, Dim, R> {
             kEdgePitch * int(sizeof(T))};
   }
 
-  NEC_DEVICE Cells(const SweepArguments<T>& arguments, int more_steps, void* shared)
-      : Place<T, Dim, R>(arguments, more_steps) {
+  NEC_DEVICE Cells(const SweepArguments<T>& arguments, void* shared) : Place<T, Dim, R>(arguments) {
     const Place<T, Dim, R>& at = *this;
     const Tiling& t = a.tiling;
     const int thread = int(threadIdx.x);

@@ -49,11 +49,9 @@ class March {
 
  public:
   static constexpr int kStrip = N;
-  // As many as there are registers for: 128, 168, 184 or 255 for each.
-  static constexpr int kMostThreads = kGeneral            ? 256
-                                      : R * G == 4        ? 352
-                                      : Dim == 2 && G < 2 ? 512
-                                                          : 384;
+  // As many as there are registers for: 128, 168 or 255 for each.
+  static constexpr bool kLarge = kGeneral || (kWeighted && R * G == 4);
+  static constexpr int kMostThreads = kLarge ? 256 : Dim == 2 && G < 2 ? 512 : 384;
   // In which differences are measured.
   static constexpr double kUnit = Images::kUnit;
 
@@ -82,14 +80,12 @@ class March {
   Ring<T, Dim, Cells, R, kWeighted> ring_;
   Images images_;
   Gradients_ gradients_;
-  int step_ = 0;    // of the march: the plane at hand is at_.z + step_
+  int z_;           // of the plane at hand
   int slot_;        // of that plane
   double sum_ = 0;  // of weight * value, over the thread's voxels
 
   NEC_DEVICE March(const Arguments& a, void* shared)
-      : a_(a),
-        at_(a, a.tiling.margin * kDelay, shared),
-        ring_(at_, at_.steps - a.tiling.margin * kDelay) {
+      : a_(a), at_(a, shared), ring_(at_), z_(at_.z) {
     ring_.start(at_);
     const int before = ring_.first_slot();
     slot_ = ring_.slot_after(before);
@@ -110,33 +106,33 @@ class March {
     if constexpr (G > 0) {
       if (!a_.staged) return;
       __syncthreads();
-      gradients_.write_staged(at_, at_.z + at_.steps);
+      gradients_.write_staged(at_, z_);
     }
   }
 
   // One step, and whether there was one left.
   template <int Phase>
   NEC_DEVICE bool step() {
-    if (step_ == at_.steps) return false;
-    const int next = ring_.slot_after(slot_), z = at_.z + step_;
-    ring_.arrive(at_, next);
-    ring_.request(at_, ring_.slot_before(slot_));
-    if constexpr (G > 0) {
-      gradients_.write_staged(at_, z);
-      gradients_.add_plane(at_, z - 1);
-    }
     // The last step of a march may be there for the adjoint alone.
-    if (kDelay == 0 || step_ < at_.steps - a_.tiling.margin) {
+    if (z_ == at_.end + a_.tiling.margin * kDelay) return false;
+    const int next = ring_.slot_after(slot_);
+    ring_.arrive(at_, next);
+    ring_.request(at_, ring_.slot_before(slot_), z_ - 1 + a_.tiling.slots);
+    if constexpr (G > 0) {
+      gradients_.write_staged(at_, z_);
+      gradients_.add_plane(at_, z_ - 1);
+    }
+    if (kDelay == 0 || z_ < at_.end) {
       images_.template advance<Phase>(at_, next);
-      if (z < a_.depth) {
-        compute_plane<Phase>(z);
+      if (z_ < a_.depth) {
+        compute_plane<Phase>(z_);
       } else if constexpr (G > 0) {
-        gradients_.skip(at_, z);
+        gradients_.skip(at_, z_);
       }
       images_.end_step();
     }
     slot_ = next;
-    ++step_;
+    ++z_;
     return true;
   }
 
@@ -149,12 +145,18 @@ class March {
       VoxelCotangents<Dim, T> voxels[N];
       compute_row<Phase>(z, r, weight, voxels);
       NEC_UNROLL
-      for (int i = 0; i < N; ++i)
+      for (int i = 0; i < N; ++i) {
         values.v[i] = kWeighted ? weight.v[i] * voxels[i].value : voxels[i].value;
+        NEC_UNROLL
+        for (int g = 0; kWeighted && g < G; ++g) {
+          NEC_UNROLL
+          for (T& component : voxels[i].by[g].v) component *= weight.v[i];
+        }
+      }
       if (a_.broken_strips) mend(voxels, values);
       if (at_.writes(z, r)) reduce(z, r, voxels, weight, values);
       NEC_UNROLL
-      for (int g = 0; g < G; ++g) publish(z, g, r, weight, voxels);
+      for (int g = 0; g < G; ++g) publish(z, g, r, voxels);
     }
   }
 
@@ -261,8 +263,7 @@ class March {
   }
 
   // Takes the cotangents of gradient g in row r apart into their components.
-  NEC_DEVICE void publish(int z, int g, int r, const Strip<T>& weight,
-                          const VoxelCotangents<Dim, T> (&voxels)[N]) {
+  NEC_DEVICE void publish(int z, int g, int r, const VoxelCotangents<Dim, T> (&voxels)[N]) {
     Strip<T> parts[Dim];
     NEC_UNROLL
     for (int axis = 0; axis < Dim; ++axis) {
@@ -270,7 +271,6 @@ class March {
       for (int i = 0; i < N; ++i) {
         T& part = parts[axis].v[i];
         part = voxels[i].by[g].v[axis];
-        if (kWeighted) part *= weight.v[i];
         if (kWeighted && axis < Dim - 1) part *= a_.axis_scale[axis];
       }
     }

@@ -22,11 +22,10 @@ class Ring {
   static constexpr int N = Strip<T>::size;
 
  public:
-  // `steps`: of the march that look at images.
-  NEC_DEVICE Ring(const Cells& at, int steps) : a_(at.a), next_(at.z - 1), planes_(steps + 2) {
+  explicit NEC_DEVICE Ring(const Cells& at) : a_(at.a) {
     NEC_UNROLL
     for (int m = 0; m < kSources; ++m)
-      plane_[m] = a_.source[m].array.row(at.sample, at.channel, next_ < 0 ? 0 : next_, 0);
+      plane_[m] = a_.source[m].array.row(at.sample, at.channel, at.z > 0 ? at.z - 1 : 0, 0);
     NEC_UNROLL
     for (int r = 0; r < R; ++r) offset_[r] = unsigned(offset(at, a_.source[0], r));
   }
@@ -42,7 +41,8 @@ class Ring {
   // Requests the first planes, of which two are then there.
   NEC_DEVICE void start(const Cells& at) {
     int slot = first_slot();
-    for (int k = 0; k < a_.tiling.slots; ++k, slot += a_.slot_bytes) request(at, slot);
+    for (int k = 0; k < a_.tiling.slots; ++k, slot += a_.slot_bytes)
+      request(at, slot, at.z - 1 + k);
     wait_for_all_but(a_.tiling.slots - 2);
     land(at, first_slot());
     land(at, first_slot() + a_.slot_bytes);
@@ -57,9 +57,9 @@ class Ring {
     __syncthreads();
   }
 
-  // Requests the next plane, if one is needed.
-  NEC_DEVICE void request(const Cells& at, int slot) {
-    if (planes_ > 0) {
+  // Requests a plane, the one after that of the call before, if it is needed.
+  NEC_DEVICE void request(const Cells& at, int slot, int plane) {
+    if (plane <= at.end) {
       if (a_.image_bytes == 16) {
         copy_images<16>(at, slot);
       } else if (a_.image_bytes == 8) {
@@ -78,12 +78,11 @@ class Ring {
         if (bytes != 4 && bytes != 16) copy_any(at, slot, 2);
       }
     }
-    --planes_;
-    if (next_ >= 0 && next_ < a_.depth - 1) {
+    // Beyond the border the first and the last one go on.
+    if (plane >= 0 && plane < a_.depth - 1) {
       NEC_UNROLL
       for (int m = 0; m < kSources; ++m) plane_[m] += a_.source[m].array.stride[2];
     }
-    ++next_;
     commit_copies();
   }
 
@@ -205,8 +204,6 @@ class Ring {
   const SweepArguments<T>& a_;   // in constant memory
   const char* plane_[kSources];  // that is requested next
   unsigned offset_[R];           // of the thread's rows in a plane, in bytes
-  int next_;                     // that plane, before the border is replicated
-  int planes_;                   // that are still to be requested
 };
 
 }  // namespace nec::cuda
