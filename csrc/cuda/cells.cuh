@@ -72,10 +72,6 @@ class Cells : public Place<T, Dim, R> {
     edges_down_ = down * kNext;
   }
 
-  // -----------------------------------------------------------------------------------------------
-  // Images
-  // -----------------------------------------------------------------------------------------------
-
   // The strip of array m, 0 or 1 for the images, in row r: -1 to R. `slot`: of the plane, in bytes.
   NEC_DEVICE Strip<T>* image(int slot, int m, int r) const {
     const int cell = Dim == 2 ? 0 : R == 1 ? r + 1 : r > 0;
@@ -95,10 +91,6 @@ class Cells : public Place<T, Dim, R> {
     char* const first = reinterpret_cast<char*>(strip) - this->column * a.pitch;
     return reinterpret_cast<T*>(first + e / N * a.pitch) + e % N;
   }
-
-  // -----------------------------------------------------------------------------------------------
-  // Cotangents
-  // -----------------------------------------------------------------------------------------------
 
   // Of gradient g by component `axis`, in row r of the plane z.
   NEC_DEVICE void put_strip(int z, int g, int axis, int r, const Strip<T>& strip) const {

@@ -10,10 +10,6 @@
 
 namespace nec::cuda {
 
-// -------------------------------------------------------------------------------------------------
-// The kernel of a problem
-// -------------------------------------------------------------------------------------------------
-
 // Names a march as a value, which a generic lambda can take.
 template <class M>
 struct Kernel {
@@ -56,10 +52,6 @@ auto with_sweep(const Problem& p, const F& f) {
     return with_gradients<T, Dim, S, Variant::general>(p, f);
   });
 }
-
-// -------------------------------------------------------------------------------------------------
-// What it is told
-// -------------------------------------------------------------------------------------------------
 
 struct DeviceLimits {
   int multiprocessors;
@@ -184,10 +176,6 @@ SweepArguments<typename M::T> make_sweep_arguments(const Problem& p, const Tilin
   if (lie_alike(p, a.source)) a.image_bytes = a.source[0].strip_bytes;
   return a;
 }
-
-// -------------------------------------------------------------------------------------------------
-// The plan
-// -------------------------------------------------------------------------------------------------
 
 // Plan::launch of a kernel.
 template <class M>
