@@ -160,17 +160,15 @@ def choose_architectures(toolkit: str) -> str:
 
 
 def generate_code(architectures: str) -> list[str]:
-    """Return nvcc's flags for a list of architectures, in at most two passes of its front end.
+    """Return nvcc's flags for a list of architectures, in at most three passes of its front end.
 
     It would take one per architecture otherwise, half of the time of the build. The source differs
-    from 9.0 on alone (csrc/cuda/device.cuh); machine code is made for each architecture.
+    from 8.0 and from 9.0 on alone (csrc/cuda/device.cuh); machine code is made for each.
     """
     names = architectures.removesuffix("+PTX").split()
-    early = [name for name in names if float(name) < 9]
-    late = names[len(early) :]
     flags = []
-    for group in (early, late):
-        if group:
+    for low, high in ((0, 8), (8, 9), (9, 100)):
+        if group := [name for name in names if low <= float(name) < high]:
             codes = [f"sm_{name.replace('.', '')}" for name in group]
             virtual = codes[0].replace("sm", "compute")
             codes += [virtual] * (group[-1] == names[-1])  # PTX for the GPUs to come

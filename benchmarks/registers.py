@@ -31,7 +31,7 @@ OPERATORS = [
     for name in re.findall(r"(\w+) = \d", line)
 ]
 GRADIENTS = ("loss alone", "one gradient", "both gradients")
-VARIANTS = ("plain", "strided", "general", "formed")
+VARIANTS = ("bare", "weighted", "general")
 # A kernel's name as the compiler mangles it, the bytes that it keeps in memory, and its registers.
 NAME = re.compile(
     r"Compiling entry function '\S*MarchI([fd])Li(\d)E\S*?OperatorE(\d)E\S*?GradientsE(\d)E"

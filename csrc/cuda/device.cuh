@@ -5,6 +5,9 @@
 // kernels on the CPU.
 #pragma once
 
+#include <cstdint>
+#include <type_traits>
+
 #include "../math/common.h"
 
 #if defined(__CUDACC__)
@@ -15,11 +18,10 @@
 
 namespace nec::cuda {
 
-constexpr int kWarp = 32;   // threads, which run in step
-constexpr int kLine = 128;  // bytes of memory that are cached together
+constexpr int kWarp = 32;  // threads, which run in step
 
 NEC_DEVICE int minimum(int a, int b) { return a < b ? a : b; }
-NEC_DEVICE int clamp(int i, int low, int high) { return i < low ? low : i > high ? high : i; }
+NEC_DEVICE int maximum(int a, int b) { return a > b ? a : b; }
 
 // The small kernel after a large one is launched while that still runs, where a GPU can do so. The
 // large one says at its start that it may, the small one waits before it reads anything.
@@ -34,13 +36,41 @@ NEC_DEVICE void wait_for_previous_kernel() {
 #endif
 }
 
-// Asks for a line that will be read later.
-NEC_DEVICE void prefetch(const char* address) {
-#if defined(__CUDA_ARCH__)
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+#if defined(__CUDACC__)  // the tests, which run the kernels on the CPU, bring their own
+// Copies 4, 8 or 16 bytes, aligned to their size, into shared memory, and does not wait for them.
+// GPUs before Ampere wait.
+template <int Bytes>
+NEC_DEVICE void copy_async(void* shared, const void* global) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  const unsigned to = unsigned(__cvta_generic_to_shared(shared));
+  if constexpr (Bytes == 16) {
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(to), "l"(global)
+                 : "memory");
+  } else {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(to), "l"(global), "n"(Bytes)
+                 : "memory");
+  }
 #else
-  __builtin_prefetch(address);
+  using Bits =
+      std::conditional_t<Bytes == 4, uint32_t, std::conditional_t<Bytes == 8, uint2, uint4>>;
+  *static_cast<Bits*>(shared) = *static_cast<const Bits*>(global);
 #endif
 }
+
+// Makes one group of the thread's copies since the last one.
+NEC_DEVICE void commit_copies() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+// Waits until no more than `Pending` of the thread's groups are on their way: the latest ones.
+template <int Pending>
+NEC_DEVICE void wait_for_copies() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
+#endif
+}
+#endif
 
 }  // namespace nec::cuda

@@ -1,169 +1,160 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright (c) 2026 The nec_ext authors
 //
-// The images on the march: a thread's strips of the planes around it, from memory through registers
-// into shared memory.
-//
-//   memory                 registers                        shared memory
-//   z + 3   prefetched
-//   z + 2   requested ──▶  next_
-//                          here_    plane z + 1  ──put──▶   slot of z + 1
-//                          before_  plane z                 slots of z and z - 1
-//
-// That is the end of step z for an operator that looks along the axes. Any other is a plane ahead.
+// The gradients of an image on the march: from the ring and from what a thread keeps of the planes
+// before.
 #pragma once
 
 #include "../math/stencil.h"
-#include "place.cuh"
-#include "shared_cells.cuh"
+#include "cells.cuh"
 
 namespace nec::cuda {
 
-// `S`: the Stencil of the operator.
-template <typename T, int Dim, class S, Gradients Wanted, Variant V>
-class Images {
-  using Planes = CellPlanes<T, Dim, S, Wanted>;
-  using Cells = typename Planes::Cells;
-  using Place = cuda::Place<Dim, Wanted == Gradients::none ? 0 : 1>;
-  static constexpr int kStrip = Strip<T>::size, kAhead = Planes::kAhead;
+// Central and forward differences: a thread keeps its own strips of three planes, and finds those
+// around it in the ring. `Phases` 3: each step has code of its own for the registers that a plane
+// is in; 1: the planes are moved.
+template <typename T, int Dim, class S, class Cells, int R, int Phases>
+class AxisImages {
+  static constexpr int N = Strip<T>::size;
 
  public:
-  // Scales the images that are read again where a square has overflowed.
-  static constexpr T kExtremeScale = T(1) / 16;
+  static constexpr double kUnit = 1;             // of the gradients
+  static constexpr T kExtremeScale = T(1) / 16;  // of images whose differences may overflow
 
-  // Planes up to `kAhead` after the first, which is in slot 0, are put into shared memory, and the
-  // one after them is requested.
-  NEC_DEVICE void start(const SweepArguments<T>& a, const Place& at, const Cells& cells) {
-    NEC_ROLLED
-    for (int k = -1; k <= kAhead; ++k) {
-      seek(a, at, at.z + k);
-      fetch(a, at);
-      arrive(a);
-      publish(cells, Planes::slot_at(0, k));
-    }
-    seek(a, at, at.z + 1 + kAhead);
-    fetch(a, at);
-    // Exact for float32 and rows that begin with a line; otherwise a few prefetches too many or too
-    // few.
-    constexpr int kStrips = kLine / int(sizeof(Strip<T>));
-    leads_line_ = at.to.left == 0 || at.x / kStrip % kStrips == 0;
+  // The planes before and at the first step are in these slots.
+  NEC_DEVICE void start(const Cells& at, int before, int here) {
+    planes_[0] = read(at, before);
+    planes_[1] = read(at, here);
+  }
+  // A step begins, and ends. The plane after the one at hand is in slot `next`.
+  template <int Phase>
+  NEC_DEVICE void advance(const Cells& at, int next) {
+    planes_[(Phase + 2) % 3] = read(at, next);
+  }
+  NEC_DEVICE void end_step() {
+    if constexpr (Phases > 1) return;
+    planes_[0] = planes_[1];
+    planes_[1] = planes_[2];
   }
 
-  // Waits for the plane that has been requested.
-  NEC_DEVICE void arrive(const SweepArguments<T>& a) {
-    if constexpr (V != Variant::plain) {
-      NEC_UNROLL
-      for (int m = 0; m < 2; ++m) next_[m] = pending_[m].arrive(a.image[m].dtype);
+  // The gradient of image m in row r of the plane at hand, which is in that slot. `Again`: of
+  // images times kExtremeScale.
+  template <int Phase, bool Again>
+  NEC_DEVICE void differences(const Cells& at, int slot, int m, int r, Vec<Dim, T> (&d)[N]) const {
+    const Strip<T>&before = planes_[Phase].v[m][r], &next = planes_[(Phase + 2) % 3].v[m][r];
+    const Strip<T>(&own)[R] = planes_[(Phase + 1) % 3].v[m];
+    Strip<T> rows[3] = {own[r], own[r], own[r]};  // [dy + 1]
+    if constexpr (Dim == 3) {
+      if (S::lower < 0) rows[0] = r > 0 ? own[0] : *at.image(slot, m, -1);
+      rows[2] = r < R - 1 ? own[R - 1] : *at.image(slot, m, R);
     }
-  }
-
-  // Puts the plane that has arrived into shared memory and requests the next one. The plane at hand
-  // is z, and in that slot.
-  NEC_DEVICE void advance(const SweepArguments<T>& a, const Place& at, const Cells& cells, int z,
-                          int slot) {
-    publish(cells, Planes::slot_at(slot, 1 + kAhead));
-    // Keeps the compiler from requesting the next plane first: the wait for this one would be for
-    // both, since a thread counts what is on its way in a handful of counters.
-    __syncwarp();
-    if (z + 2 + kAhead <= at.last_plane) {
-      NEC_UNROLL
-      for (int m = 0; m < 2; ++m) rows_[m] += a.image[m].stride[2];
-    }
-    fetch(a, at);
-    // One step does not hide what memory takes: by then the plane is to be in the second-level
-    // cache. (Sobel has arithmetic to wait for instead, and no register left.)
-    if (kAhead == 0 && leads_line_ && z + 3 <= at.last_plane) {
-      NEC_UNROLL
-      for (int m = 0; m < 2; ++m) {
-        const char* next_row = rows_[m] + a.image[m].stride[2];
-        if constexpr (V != Variant::plain)
-          next_row += minimum(at.x, a.width - 1) * a.image[m].stride[kAxes - 1];
-        prefetch(next_row);
-      }
-    }
-  }
-
-  // The gradient of an image in the plane at hand. `Again`: of images times `kExtremeScale`,
-  // and without registers, since the planes have moved on.
-  template <bool Again>
-  NEC_DEVICE void differences(const SweepArguments<T>& a, const Cells& cells, int m, int slot,
-                              Vec<Dim, T> (&d)[kStrip]) const {
-    constexpr bool kRegisters = S::on_axes && !Again;
-    constexpr int kPlanes = kRegisters ? 0 : 1, kRows = Dim == 3 ? 1 : 0;
-    typename Cells::PaddedStrip w[3][3] = {};  // [dz + 1][dy + 1]
+    const T left = at.left(at.image(slot, m, r)), right = at.right(at.image(slot, m, r));
     NEC_UNROLL
-    for (int dz = -kPlanes; dz <= kPlanes; ++dz) {
-      const int at = Planes::image(Planes::slot_at(slot, dz), m);
-      NEC_UNROLL
-      for (int dy = -kRows; dy <= kRows; ++dy) {
-        // Nothing beside an axis is needed, and of the plane ahead it may just be being written.
-        if (S::on_axes && dz != 0 && dy != 0) continue;
-        if (!kRegisters || dy != 0) cells.read_strip(at, dy, w[dz + 1][dy + 1]);
-        if (!S::on_axes || (dy == 0 && dz == 0)) cells.read_sides(at, dy, w[dz + 1][dy + 1]);
-      }
-    }
-    if constexpr (kRegisters) {
-      NEC_UNROLL
-      for (int i = 0; i < kStrip; ++i) {
-        w[0][1].v[i + 1] = before_[m].v[i];
-        w[1][1].v[i + 1] = here_[m].v[i];
-        w[2][1].v[i + 1] = next_[m].v[i];
-      }
-    }
-    NEC_UNROLL
-    for (int i = 0; i < kStrip; ++i) {
+    for (int i = 0; i < N; ++i) {
       d[i] = S::template gradient<Dim, T>([&](int dz, int dy, int dx) {
-        const T voxel = w[dz + 1][dy + 1].v[i + 1 + dx];
+        const int x = i + dx;
+        const T voxel = dz != 0  ? (dz < 0 ? before : next).v[i]
+                        : x < 0  ? left
+                        : x >= N ? right
+                                 : rows[dy + 1].v[x];
         return Again ? kExtremeScale * voxel : voxel;
       });
-      if constexpr (V != Variant::plain) {
-        NEC_UNROLL
-        for (int k = 0; k < Dim - 1; ++k) d[i].v[k] *= a.axis_scale[k];
-      }
     }
   }
 
  private:
-  // Goes to plane z, the border replicated.
-  NEC_DEVICE void seek(const SweepArguments<T>& a, const Place& at, int z) {
+  struct Plane {
+    Strip<T> v[2][R];  // [image][row]
+  };
+  static NEC_DEVICE Plane read(const Cells& at, int slot) {
+    Plane plane;
     NEC_UNROLL
     for (int m = 0; m < 2; ++m) {
-      rows_[m] = at.row_inside(a, a.image[m], z);
-      if constexpr (V == Variant::plain)
-        rows_[m] += minimum(at.x, a.width - kStrip) * int64_t(sizeof(T));
+      NEC_UNROLL
+      for (int r = 0; r < R; ++r) plane.v[m][r] = *at.image(slot, m, r);
     }
+    return plane;
   }
 
-  // Requests the plane that the rows point at. A plain strip needs no conversion: it goes straight
-  // to where it stays, and the first use of it waits.
-  NEC_DEVICE void fetch(const SweepArguments<T>& a, const Place& at) {
+  Plane planes_[3];  // before, at hand and after, in turn
+};
+
+// Sobel: a plane is smoothed and differenced in itself as soon as it is there, and never looked at
+// again. What it contributes to the gradients of three planes is kept in sums.
+template <typename T, int Dim, class S, class Cells>
+class SobelImages {
+  static constexpr int N = Strip<T>::size;
+
+ public:
+  // A smaller unit for the gradients, so that no sum of voxels overflows.
+  static constexpr double kUnit = 1.0 / 16;
+  static constexpr T kExtremeScale = 1;
+
+  NEC_DEVICE void start(const Cells& at, int before, int here) {
+    NEC_UNROLL
+    for (Voxel(&strip)[N] : kept_) {
+      NEC_UNROLL
+      for (Voxel& voxel : strip) voxel = Voxel{};
+    }
+    advance<0>(at, before);
+    advance<0>(at, here);
+  }
+  template <int Phase>
+  NEC_DEVICE void advance(const Cells& at, int next) {
     NEC_UNROLL
     for (int m = 0; m < 2; ++m) {
-      if constexpr (V == Variant::plain) {
-        next_[m] = *reinterpret_cast<const Strip<T>*>(rows_[m]);
-      } else {
-        pending_[m].request(a.image[m], rows_[m], at.x, a.width);
+      const Rows w(at, next, m);
+      NEC_UNROLL
+      for (int i = 0; i < N; ++i) {
+        const auto plane = S::template plane_gradient<Dim, T>(
+            T(kUnit), [&](int dy, int dx) { return w.v[dy + 1][i + 1 + dx]; });
+        constexpr T outer = T(S::in_plane_taps[0]), inner = T(S::in_plane_taps[1]);
+        Voxel& kept = kept_[m][i];
+        kept.d.v[0] = plane.v[0] - kept.before;
+        kept.before = kept.here;
+        kept.here = plane.v[0];
+        NEC_UNROLL
+        for (int k = 1; k < Dim; ++k) {
+          kept.d.v[k] = kept.known[k] + outer * plane.v[k];
+          kept.known[k] = kept.begun[k] + inner * plane.v[k];
+          kept.begun[k] = outer * plane.v[k];
+        }
       }
     }
   }
+  NEC_DEVICE void end_step() {}
 
-  // The plane that has arrived becomes the one at hand, and visible to the neighbours after the
-  // next barrier.
-  NEC_DEVICE void publish(const Cells& cells, int slot) {
+  template <int Phase, bool Again>
+  NEC_DEVICE void differences(const Cells&, int, int m, int, Vec<Dim, T> (&d)[N]) const {
     NEC_UNROLL
-    for (int m = 0; m < 2; ++m) {
-      before_[m] = here_[m];
-      here_[m] = next_[m];
-      cells.put_strip(Planes::image(slot, m), here_[m]);
-      cells.put_edges(Planes::image(slot, m), here_[m]);
-    }
+    for (int i = 0; i < N; ++i) d[i] = kept_[m][i].d;
   }
 
-  // [image]: the last two planes that are in shared memory, and the one that is to be next.
-  Strip<T> before_[2], here_[2] = {}, next_[2];
-  const char* rows_[2];  // x = 0 in the plane that has been requested; plain: the strip
-  bool leads_line_;      // is the first to read a line of memory
-  PendingStrip<T, true> pending_[2];  // what becomes next_, unless the variant is plain
+ private:
+  // The strips around the thread's own in a plane of image m, and the voxels beside them.
+  struct Rows {
+    T v[3][N + 2];  // [dy + 1][x + 1]
+
+    NEC_DEVICE Rows(const Cells& at, int slot, int m) {
+      constexpr int kRows = Dim == 3 ? 1 : 0;
+      NEC_UNROLL
+      for (int dy = -kRows; dy <= kRows; ++dy) {
+        const Strip<T>* const strip = at.image(slot, m, dy);
+        v[dy + 1][0] = at.left(strip);
+        v[dy + 1][N + 1] = at.right(strip);
+        NEC_UNROLL
+        for (int i = 0; i < N; ++i) v[dy + 1][i + 1] = strip->v[i];
+      }
+    }
+  };
+
+  // Of what is differenced along z, the last two planes; of what is smoothed, [axis], as much as is
+  // known for the plane after the one at hand and for the next.
+  struct Voxel {
+    Vec<Dim, T> d;  // of the plane at hand
+    T before, here, known[Dim], begun[Dim];
+  };
+  Voxel kept_[2][N];
 };
 
 }  // namespace nec::cuda

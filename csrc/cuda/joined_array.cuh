@@ -16,21 +16,49 @@ struct JoinedArray {
   int strips;       // of a row
   int64_t count;    // of strips, in all rows
 
-  // Calls body(row, x) for every strip that is this thread's, in a grid of any size. Neighbouring
-  // threads take neighbouring strips, so that a warp reads whole lines.
-  template <typename Body>
-  NEC_DEVICE void for_each_strip(int strip, const Body& body) const {
-    const int64_t stride = int64_t(gridDim.x) * blockDim.x;
-    for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += stride) {
-      int64_t rest = i / strips;
-      char* row = array.data;
-      // A gradient without gaps is one row: then the loop ends before it divides.
-      for (int k = kAxes - 2; k >= 0 && rest > 0; --k) {
-        row += rest % size[k] * array.stride[k];
-        rest /= size[k];
+  // Calls use(strip, row, x) for every strip of N elements that is this thread's, in a grid of any
+  // size. Neighbouring threads take neighbouring strips, so that a warp reads whole lines, and a
+  // thread requests several before it looks at the first.
+  template <typename S, int N, typename Use>
+  NEC_DEVICE void for_each_strip(const Use& use) const {
+    constexpr int kAtOnce = 4;
+    const int64_t threads = int64_t(gridDim.x) * blockDim.x;
+    int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    for (; i < count; i += kAtOnce * threads) {
+      Packed<S, N> strip[kAtOnce] = {};
+      char* row[kAtOnce] = {};
+      int x[kAtOnce] = {};
+      NEC_UNROLL
+      for (int k = 0; k < kAtOnce; ++k) {
+        if (i + k * threads >= count) break;
+        row[k] = find(i + k * threads, N, x[k]);
+        strip[k] = load_packed<S, N>(array, row[k], x[k], size[kAxes - 1]);
       }
-      body(row, int(i % strips) * strip);
+      NEC_UNROLL
+      for (int k = 0; k < kAtOnce; ++k)
+        if (i + k * threads < count) use(strip[k], row[k], x[k]);
     }
+  }
+
+ private:
+  // The row of a strip, and its place there.
+  NEC_DEVICE char* find(int64_t strip, int elements, int& x) const {
+    x = int(strip) * elements;
+    if (count == strips) return array.data;  // as most arrays are: without gaps, one row
+    // A division by 32 bits takes a quarter of the time.
+    if (count <= int64_t(UINT32_MAX)) return find_in_rows(unsigned(strip), elements, x);
+    return find_in_rows(strip, elements, x);
+  }
+  template <typename Index>
+  NEC_DEVICE char* find_in_rows(Index strip, int elements, int& x) const {
+    Index rest = strip / Index(strips);
+    x = int(strip - rest * Index(strips)) * elements;
+    char* row = array.data;
+    for (int k = kAxes - 2; k >= 0 && rest > 0; --k) {
+      row += int64_t(rest % Index(size[k])) * array.stride[k];
+      rest /= Index(size[k]);
+    }
+    return row;
   }
 };
 

@@ -3,15 +3,13 @@
 //
 // Loss and gradient in one march along z: what a block of threads does with its piece.
 //
-// A thread holds its strip of the planes before and after in registers; the plane itself lies in
-// shared memory, where the threads around find their neighbours. At every step, after a barrier,
+// At every step, once the next plane has arrived in shared memory, and after a barrier,
 //
-//   1. the cotangents of the plane before, complete in shared memory by now, become its part of the
-//      gradient (gradient.cuh),
-//   2. the next plane goes from registers to shared memory, the one after it is requested, and one
-//      more is asked into the second-level cache (images.cuh),
-//   3. the cotangents dl/dd of this plane are computed, once per voxel, and put into shared memory;
-//      with them the gradient of the plane before is complete, and written.
+//   1. a plane further ahead is requested, into the slot that nobody looks at any more (ring.cuh),
+//   2. what the threads around contribute to the gradient of the plane before is added: their
+//      cotangents of it are in shared memory by now (gradient.cuh),
+//   3. the cotangents dl/dd of this plane are computed, once per voxel, and put there too; with
+//      them the gradient of the plane before is complete, and written.
 //
 // So each image is read from memory once (its parts at the edge of a tile again, mostly from the
 // second-level cache), and the gradient is written once. One barrier per step is enough, because
@@ -24,47 +22,52 @@
 #include "gradient.cuh"
 #include "images.cuh"
 #include "maps.cuh"
+#include "ring.cuh"
 #include "sums.cuh"
 
 namespace nec::cuda {
 
 // `S`: the Stencil of the operator. A March is what one thread has of the piece, and its members
-// are registers: all is inlined into one kernel.
+// are registers: all is inlined into one kernel. The general variant computes both gradients, and
+// writes what is asked for.
 template <typename T_, int Dim, class S, Gradients Wanted, Variant V>
 class March {
-  static constexpr int G = int(Wanted);
-  static constexpr bool kPlain = V == Variant::plain, kFormed = V == Variant::formed;
-  static constexpr bool kGeneral = V == Variant::general || kFormed;
-  // float64 has one variant for all formulas.
-  static constexpr bool kSquared = !kFormed || sizeof(T_) == 8;
-  static constexpr int kMargin = G > 0 ? 1 : 0;  // voxels around a tile where cotangents are needed
-  using Planes = CellPlanes<T_, Dim, S, Wanted>;
-  static constexpr int kAhead = Planes::kAhead;
-
-  // The steps of a march use the slots in turn. Where each has code of its own, the slot is a
-  // constant, and what was `here` is `before` without being copied.
-  static constexpr int kUnrolled = kGeneral ? 1 : Planes::kSlots;
-
  public:
   using T = T_;
   using Arguments = SweepArguments<T>;
-  static constexpr int kStrip = Strip<T>::size;
-  // As many as there are registers for: 128, 168 or 255 for each.
-  static constexpr bool kLarge = G > 1 || (!S::on_axes && Dim == 3);
-  static constexpr int kMostThreads = !kGeneral ? (kLarge ? 384 : 512) : S::on_axes ? 384 : 256;
 
-  static constexpr int64_t shared_bytes(int64_t threads) { return Planes::Cells::bytes(threads); }
-  static constexpr int64_t most_threads(int64_t bytes) {
-    const int64_t fit = Planes::Cells::most_threads(bytes);
-    return fit < kMostThreads ? fit : kMostThreads;
+ private:
+  static constexpr int G = int(Wanted), N = Strip<T>::size;
+  static constexpr bool kGeneral = V == Variant::general, kWeighted = V != Variant::bare;
+  static constexpr int R = Dim == 3 && S::on_axes && !kGeneral ? 2 : 1;  // rows of a thread
+  static constexpr int kPhases = S::on_axes && !kGeneral ? 3 : 1;
+  using Cells = cuda::Cells<T, Dim, S, G, R>;
+  using Images = std::conditional_t<S::on_axes, AxisImages<T, Dim, S, Cells, R, kPhases>,
+                                    SobelImages<T, Dim, S, Cells>>;
+  using Gradients_ = RunningGradients<T, Dim, S, Cells, G, R, kGeneral>;
+  static constexpr int kDelay = G > 0 ? Gradients_::kDelay : 0;
+
+ public:
+  static constexpr int kStrip = N;
+  // As many as there are registers for: 128, 168 or 255 for each.
+  static constexpr bool kLarge = kGeneral || (kWeighted && R * G == 4);
+  static constexpr int kMostThreads = kLarge ? 256 : Dim == 2 && G < 2 ? 512 : 384;
+  // In which differences are measured.
+  static constexpr double kUnit = Images::kUnit;
+
+  static constexpr Limits limits(int multiprocessors, int64_t shared_bytes, bool gradients,
+                                 bool masked, bool staged) {
+    const CellSizes cell = Cells::sizes(kWeighted && masked, staged);
+    return {multiprocessors, shared_bytes, kMostThreads, N, R, Cells::kHaloRows, gradients, cell};
   }
 
-  // The kernel. `shared`: shared_bytes of the block's threads.
+  // The kernel. `shared`: a cell for each thread, and for rows that no thread stands for.
   static NEC_DEVICE void run(const Arguments& arguments, void* shared) {
     // Only a kernel of ours waits for what this one writes: the total of its partial sums.
     if (arguments.partials) let_next_kernel_start();
     March march(arguments, shared);
-    march.take_steps(std::make_integer_sequence<int, kUnrolled>());
+    march.take_steps(std::make_integer_sequence<int, kPhases>());
+    march.finish();
     if (arguments.partials) {
       const double sum = block_sum(march.sum_, static_cast<double*>(shared));
       if (threadIdx.x == 0) arguments.partials[blockIdx.x] = sum;
@@ -72,164 +75,161 @@ class March {
   }
 
  private:
-  const SweepArguments<T>& a_;  // in constant memory
-  const Place<Dim, kMargin> at_;
-  const typename Planes::Cells cells_;
-  Images<T, Dim, S, Wanted, V> images_;
-  PendingStrip<T, false> mask_;  // of the next plane
-  int step_ = 0;                 // of the march: the plane at hand is at_.z + step_
-  int slot_ = 0;                 // of that plane, where the steps have no code of their own for it
-  RunningGradients<T, Dim, S, Wanted, V> gradients_;
+  const Arguments& a_;  // in constant memory
+  const Cells at_;
+  Ring<T, Dim, Cells, R, kWeighted> ring_;
+  Images images_;
+  Gradients_ gradients_;
+  int z_;           // of the plane at hand
+  int slot_;        // of that plane
   double sum_ = 0;  // of weight * value, over the thread's voxels
 
-  // Reads the planes that the first step looks at.
-  NEC_DEVICE March(const SweepArguments<T>& a, void* shared)
-      : a_(a), at_(a, kStrip), cells_(shared, a.tiling.threads(), at_.to) {
-    images_.start(a, at_, cells_);
-    if constexpr (kGeneral) request_mask(at_.z);
-    gradients_.start(a, at_);
+  NEC_DEVICE March(const Arguments& a, void* shared)
+      : a_(a), at_(a, shared), ring_(at_), z_(at_.z) {
+    ring_.start(at_);
+    const int before = ring_.first_slot();
+    slot_ = ring_.slot_after(before);
+    images_.start(at_, before, slot_);
+    if constexpr (G > 0) gradients_.start(at_, kUnit);
   }
 
-  // -----------------------------------------------------------------------------------------------
-  // The steps
-  // -----------------------------------------------------------------------------------------------
-
-  // A round of steps after the other, one for each slot, until one finds nothing left to do.
+  // A round of steps after the other, one for each phase, until one finds nothing left to do.
   template <int... Phases>
   NEC_DEVICE void take_steps(std::integer_sequence<int, Phases...>) {
     while ((step<Phases>() && ...)) {
     }
   }
 
-  // One step, and whether there was one left. `Phase` is the slot if there is a phase for each.
-  template <int Phase>
-  NEC_DEVICE bool step() {
-    const int steps = a_.tiling.chunk + 2 * kMargin;
-    if (step_ == steps + kAhead * kMargin) return false;
-    __syncthreads();
-    const int slot = kUnrolled > 1 ? Phase : slot_;
-    if constexpr (G > 0)
-      gradients_.add_plane(a_, at_, cells_, step_ - 1, Planes::slot_at(slot, -1));
-    if (kAhead * kMargin == 0 || step_ < steps) advance(slot);
-    ++step_;
-    if constexpr (kUnrolled == 1) slot_ = Planes::slot_at(slot, 1);
-    return true;
-  }
-
-  // Does all of a step but the gradient of the plane before. Differences come first: once the
-  // next plane is in shared memory, `before` is gone from the registers.
-  NEC_DEVICE void advance(int slot) {
-    images_.arrive(a_);
-    Strip<T> along_z[G + 1] = {};  // of the cotangents, per gradient
-    Vec<Dim, T> d[2][kStrip];      // differences of input and target
-    NEC_UNROLL
-    for (int m = 0; m < 2; ++m) images_.template differences<false>(a_, cells_, m, slot, d[m]);
-    images_.advance(a_, at_, cells_, at_.z + step_, slot);
-    const bool inside = at_.computes.contain(step_);
-    // Without a branch, what one warp waits for is hidden by more of its own work. Only maps must
-    // not be read, nor written, outside.
-    if (!kGeneral || inside) compute_cotangents(slot, d, along_z);
-    if constexpr (kGeneral) request_mask(at_.z + step_ + 1);
-    if constexpr (S::on_axes) {
-      NEC_UNROLL
-      for (Strip<T>& strip : along_z) {
-        NEC_UNROLL
-        for (T& voxel : strip.v) voxel = inside ? voxel : T(0);
-      }
-      NEC_UNROLL
-      for (int g = 0; g < G; ++g) gradients_.complete(a_, at_, g, step_, Strip<T>{}, along_z[g]);
+  // What is left after the last step.
+  NEC_DEVICE void finish() {
+    ring_.finish();
+    if constexpr (G > 0) {
+      if (!a_.staged) return;
+      __syncthreads();
+      gradients_.write_staged(at_, z_);
     }
   }
 
-  // A step ahead, as the images are.
-  NEC_DEVICE void request_mask(int z) {
-    if (!a_.mask) return;
-    mask_.request(a_.mask, at_.row_inside(a_, a_.mask, z), at_.x, a_.width);
+  // One step, and whether there was one left.
+  template <int Phase>
+  NEC_DEVICE bool step() {
+    // The last step of a march may be there for the adjoint alone.
+    if (z_ == at_.end + a_.tiling.margin * kDelay) return false;
+    const int next = ring_.slot_after(slot_);
+    ring_.arrive(at_, next);
+    ring_.request(at_, ring_.slot_before(slot_), z_ - 1 + a_.tiling.slots);
+    if constexpr (G > 0) {
+      gradients_.write_staged(at_, z_);
+      gradients_.add_plane(at_, z_ - 1);
+    }
+    if (kDelay == 0 || z_ < at_.end) {
+      images_.template advance<Phase>(at_, next);
+      if (z_ < a_.depth) {
+        compute_plane<Phase>(z_);
+      } else if constexpr (G > 0) {
+        gradients_.skip(at_, z_);
+      }
+      images_.end_step();
+    }
+    slot_ = next;
+    ++z_;
+    return true;
   }
 
-  // -----------------------------------------------------------------------------------------------
-  // The cotangents of a plane
-  // -----------------------------------------------------------------------------------------------
-
-  // Sums and publishes the cotangents of the plane at hand, from its differences `d`.
-  NEC_DEVICE void compute_cotangents(int slot, Vec<Dim, T> (&d)[2][kStrip],
-                                     Strip<T> (&along_z)[G + 1]) {
-    const int z = at_.z + step_;
-    Strip<T> eps[2], weight;
-    bool in_range = a_.eps_in_range;
+  // Sums and publishes the cotangents of the plane at hand.
+  template <int Phase>
+  NEC_DEVICE void compute_plane(int z) {
     NEC_UNROLL
-    for (int i = 0; i < kStrip; ++i) {
+    for (int r = 0; r < R; ++r) {
+      Strip<T> weight, values;
+      VoxelCotangents<Dim, T> voxels[N];
+      compute_row<Phase>(z, r, weight, voxels);
+      NEC_UNROLL
+      for (int i = 0; i < N; ++i) {
+        values.v[i] = kWeighted ? weight.v[i] * voxels[i].value : voxels[i].value;
+        NEC_UNROLL
+        for (int g = 0; kWeighted && g < G; ++g) {
+          NEC_UNROLL
+          for (T& component : voxels[i].by[g].v) component *= weight.v[i];
+        }
+      }
+      if (a_.broken_strips) mend(voxels, values);
+      if (at_.writes(z, r)) reduce(z, r, voxels, weight, values);
+      NEC_UNROLL
+      for (int g = 0; g < G; ++g) publish(z, g, r, voxels);
+    }
+  }
+
+  template <int Phase>
+  NEC_DEVICE void compute_row(int z, int r, Strip<T>& weight,
+                              VoxelCotangents<Dim, T> (&voxels)[N]) {
+    Vec<Dim, T> d[2][N];
+    differences<Phase, false>(r, d);
+    Strip<T> eps[2];
+    NEC_UNROLL
+    for (int i = 0; i < N; ++i) {
       eps[0].v[i] = a_.eps[0];
       eps[1].v[i] = a_.eps[1];
       weight.v[i] = 1;
     }
-    if constexpr (kGeneral) {
-      NEC_UNROLL
-      for (int m = 0; m < 2; ++m)
-        if (a_.eps_map[m]) in_range &= load_eps(a_, at_, m, z, eps[m]);
-      if (a_.mask) weight = checked_masks(mask_.arrive(a_.mask.dtype));
-      load_weight(a_, at_, z, weight);
+    if constexpr (kWeighted) {
+      if (a_.source[2].array) weight = ring_.mask(at_, slot_, r);
     }
-
-    VoxelCotangents<Dim, T> voxels[kStrip];
-    in_range &= cotangents_of<Formula::additive>(d, eps, voxels);
+    bool in_range = true;
+    if constexpr (kGeneral) in_range = load_maps(at_, z, eps, weight);
+    // The general variant uses the formulas of any form for all of them.
+    constexpr Formula additive = kGeneral ? Formula::any_additive : Formula::additive;
+    constexpr Formula root = kGeneral ? Formula::any_root : Formula::quadrature;
+    if (a_.additive) {
+      in_range &= voxel_cotangents<additive>(d[0], d[1], eps[0], eps[1], a_.form, voxels);
+    } else {
+      in_range &= voxel_cotangents<root>(d[0], d[1], eps[0], eps[1], a_.form, voxels);
+    }
     // A strip is computed once more as a whole: extremes are rare, and come together.
-    if (!in_range) {
+    if (!in_range || !a_.eps_in_range) {
+      constexpr T smaller = Images::kExtremeScale;
+      differences<Phase, true>(r, d);
       NEC_UNROLL
-      for (int m = 0; m < 2; ++m) images_.template differences<true>(a_, cells_, m, slot, d[m]);
-      NEC_UNROLL
-      for (int i = 0; i < kStrip; ++i) {
-        voxels[i] = extreme_voxel_cotangents<kFormed>(
-            is_additive(a_.formula), a_.form, d[0][i], d[1][i], images_.kExtremeScale * eps[0].v[i],
-            images_.kExtremeScale * eps[1].v[i], images_.kExtremeScale);
+      for (int i = 0; i < N; ++i) {
+        voxels[i] = extreme_voxel_cotangents<kGeneral>(a_.additive, a_.form, d[0][i], d[1][i],
+                                                       smaller * eps[0].v[i], smaller * eps[1].v[i],
+                                                       smaller);
       }
     }
-
-    if (at_.writes.contain(step_)) reduce(z, voxels, weight);
-    if constexpr (G > 0)
-      along_z[0] = publish_cotangents(slot, 0, weight, voxels, &VoxelCotangents<Dim, T>::by_d);
-    if constexpr (G > 1)
-      along_z[1] = publish_cotangents(slot, 1, weight, voxels, &VoxelCotangents<Dim, T>::by_e);
   }
 
-  // Computes the voxels by the formula of the problem, which is F or a later one. A formula that
-  // the variant is never asked for is no part of its code.
-  template <Formula F>
-  NEC_DEVICE bool cotangents_of(const Vec<Dim, T> (&d)[2][kStrip], const Strip<T> (&eps)[2],
-                                VoxelCotangents<Dim, T> (&voxels)[kStrip]) const {
-    constexpr bool is_last = F == (kFormed ? Formula::any_root : Formula::quadrature);
-    if constexpr (has_any_form(F) ? kFormed : kSquared) {
-      if (is_last || a_.formula == F)
-        return voxel_cotangents<F>(d[0], d[1], eps[0], eps[1], a_.form, voxels);
-    }
-    if constexpr (is_last) {
-      return false;
-    } else {
-      constexpr auto next = static_cast<Formula>(static_cast<int>(F) + 1);
-      return cotangents_of<next>(d, eps, voxels);
+  template <int Phase, bool Again>
+  NEC_DEVICE void differences(int r, Vec<Dim, T> (&d)[2][N]) const {
+    NEC_UNROLL
+    for (int m = 0; m < 2; ++m) {
+      images_.template differences<Phase, Again>(at_, slot_, m, r, d[m]);
+      if constexpr (kWeighted) {
+        NEC_UNROLL
+        for (Vec<Dim, T>& voxel : d[m]) {
+          NEC_UNROLL
+          for (int k = 0; k < Dim - 1; ++k) voxel.v[k] *= a_.axis_scale[k];
+        }
+      }
     }
   }
 
   // Adds the voxels that are the thread's to the sum, and writes what is asked for of each.
-  NEC_DEVICE void reduce(int z, const VoxelCotangents<Dim, T> (&voxels)[kStrip],
-                         const Strip<T>& weight) {
+  NEC_DEVICE void reduce(int z, int r, const VoxelCotangents<Dim, T> (&voxels)[N],
+                         const Strip<T>& weight, const Strip<T>& values) {
     T sum = 0;
     NEC_UNROLL
-    for (int i = 0; i < kStrip; ++i) {
-      const bool counts = kPlain || (at_.x + i >= a_.window.lo[2] && at_.x + i < a_.window.hi[2]);
-      if (counts) sum += weight.v[i] * voxels[i].value;
-    }
+    for (const T value : values.v) sum += value;
     sum_ += double(sum);
-    if constexpr (kGeneral && G == 0) {
+    if constexpr (kGeneral) {
       if (a_.loss_map) {
-        store_map(a_.loss_map, z,
+        store_map(a_.loss_map, z, r,
                   [&](int i) { return a_.loss.voxel(a_.weight * weight.v[i], voxels[i].value); });
       }
       NEC_UNROLL
-      for (int m = 0; m < (kFormed ? 2 : 0); ++m) {
+      for (int m = 0; m < 2; ++m) {
         if (!a_.by_eps[m]) continue;
         const T scale = T(a_.gradient_scale) * a_.eps_scale;
-        store_map(a_.by_eps[m], z,
+        store_map(a_.by_eps[m], z, r,
                   [&](int i) { return scale * weight.v[i] * voxels[i].by_eps[m]; });
       }
     }
@@ -237,44 +237,44 @@ class March {
 
   // Writes a value for each voxel of the strip that is the thread's.
   template <typename F>
-  NEC_DEVICE void store_map(const Array& map, int z, const F& value_at) const {
+  NEC_DEVICE void store_map(const Array& map, int z, int r, const F& value_at) const {
     Strip<T> strip;
     NEC_UNROLL
-    for (int i = 0; i < kStrip; ++i) strip.v[i] = value_at(i);
-    store_strip(map, at_.row(map, z), at_.x, a_.window.lo[2], a_.window.hi[2], strip);
+    for (int i = 0; i < N; ++i) strip.v[i] = value_at(i);
+    char* const row = at_.row_of(map, z, r);
+    with_image_type<T>(map.dtype, [&](auto element) {
+      store_strip_of<decltype(element)>(map, row, at_.x, at_.low(), at_.high(), strip);
+    });
   }
 
-  // Puts the cotangents of an image into shared memory and returns their component along z.
-  NEC_DEVICE Strip<T> publish_cotangents(int slot, int g, const Strip<T>& weight,
-                                         const VoxelCotangents<Dim, T> (&voxels)[kStrip],
-                                         Vec<Dim, T> VoxelCotangents<Dim, T>::* derivative) {
-    Strip<T> along_z;
+  // Where a strip ends with the row, or a part of it is not summed: the cotangents go on, and the
+  // values do not count.
+  NEC_DEVICE void mend(VoxelCotangents<Dim, T> (&voxels)[N], Strip<T>& values) const {
+    NEC_UNROLL
+    for (int i = 0; i < N; ++i) {
+      if (at_.x + i < at_.low() || at_.x + i >= at_.high()) values.v[i] = 0;
+      if (i == 0 || at_.x + i != a_.width) continue;
+      NEC_UNROLL
+      for (int m = 0; m < 2; ++m) {
+        voxels[i].by[m] = voxels[i == 0 ? 0 : i - 1].by[m];
+        voxels[i].by[m].v[Dim - 1] *= T(S::continuation[1]);
+      }
+    }
+  }
+
+  // Takes the cotangents of gradient g in row r apart into their components.
+  NEC_DEVICE void publish(int z, int g, int r, const VoxelCotangents<Dim, T> (&voxels)[N]) {
+    Strip<T> parts[Dim];
     NEC_UNROLL
     for (int axis = 0; axis < Dim; ++axis) {
-      const bool along_x = axis == Dim - 1;
-      Strip<T> strip;
       NEC_UNROLL
-      for (int i = 0; i < kStrip; ++i) {
-        strip.v[i] = (voxels[i].*derivative).v[axis];
-        if (kGeneral) strip.v[i] *= weight.v[i];
-        if (!kPlain && !along_x) strip.v[i] *= a_.axis_scale[axis];
+      for (int i = 0; i < N; ++i) {
+        T& part = parts[axis].v[i];
+        part = voxels[i].by[g].v[axis];
+        if (kWeighted && axis < Dim - 1) part *= a_.axis_scale[axis];
       }
-      // On axes a difference along z has no neighbours in this plane: it stays with the thread.
-      if (axis == 0) along_z = strip;
-      if (S::on_axes && axis == 0) continue;
-      if constexpr (!kPlain) {  // the row may end within the strip
-        NEC_UNROLL
-        for (int i = 1; i < kStrip; ++i) {
-          if (at_.x + i == a_.width)
-            strip.v[i] = (along_x ? T(S::continuation[1]) : T(1)) * strip.v[i - 1];
-        }
-      }
-      const int plane = Planes::cotangents(slot, g, axis);
-      if (!S::on_axes || !along_x) cells_.put_strip(plane, strip);
-      if (!S::on_axes || along_x) cells_.put_edges(plane, strip);
-      if (along_x) gradients_.keep_along_x(g, strip);
     }
-    return along_z;
+    gradients_.put(at_, z, g, r, parts);
   }
 };
 

@@ -27,13 +27,16 @@ struct Scale {
     T scale = scalar(a.upstream);
     if (a.factor) scale *= scalar(a.factor);
     if (scale == 1) return;  // as it is after loss.backward()
+    constexpr int N = Strip<T>::size;
     const Array& array = a.gradient.array;
-    const int size = a.gradient.size[kAxes - 1];
-    a.gradient.for_each_strip(Strip<T>::size, [&](char* row, int x) {
-      Strip<T> strip = load_strip<T>(array, row, x, size);
-      NEC_UNROLL
-      for (int i = 0; i < Strip<T>::size; ++i) strip.v[i] *= scale;
-      store_strip(array, row, x, 0, size, strip);
+    with_image_type<T>(array.dtype, [&](auto element) {
+      using S = decltype(element);
+      a.gradient.template for_each_strip<S, N>([&](const auto& packed, char* row, int x) {
+        Strip<T> strip = convert<T>(packed);
+        NEC_UNROLL
+        for (T& value : strip.v) value *= scale;
+        store_strip_of<S>(array, row, x, 0, a.gradient.size[kAxes - 1], strip);
+      });
     });
   }
 };

@@ -154,10 +154,13 @@ struct Case {
   DType map_dtype = DType::float32;
   int gradients = 2;
   bool loss_map = false, by_eps = false, isotropic = false;
-  Box window{};  // empty: everything
+  bool always_wide = false;  // float64 arithmetic, as for an eps that float32 cannot hold
+  Box window{};              // empty: everything
 
   Box part() const { return window.hi[0] ? window : Box{{0, 0, 0}, {size[2], size[3], size[4]}}; }
-  bool wide() const { return dtype[0] == DType::float64 || dtype[1] == DType::float64; }
+  bool has_float64() const { return dtype[0] == DType::float64 || dtype[1] == DType::float64; }
+  bool wide() const { return always_wide || has_float64(); }
+  DType map_type() const { return has_float64() ? DType::float64 : DType::float32; }
   std::string name() const {
     char text[300];
     std::snprintf(
@@ -207,9 +210,8 @@ struct Run {
     }
     add_map(c.mask_size, c.map_dtype, 0, 2, mask, p.mask);
     add_map(c.upstream_size, DType::float32, -1, 1, upstream, p.upstream);
-    const DType type = p.wide ? DType::float64 : DType::float32;
     const auto add_output = [&](Strided& buffer, View& view) {
-      buffer = Strided(type, Layout::contiguous, c.size, c.size);
+      buffer = Strided(c.map_type(), Layout::contiguous, c.size, c.size);
       view = buffer.view();
     };
     if (c.loss_map) add_output(loss_map, p.loss_map);

@@ -62,6 +62,22 @@ inline void test_options() {
           }
 }
 
+// float64 arithmetic on images and outputs of other types.
+inline void test_wide() {
+  for (const int dim : {2, 3})
+    for (const DType input : kTypes)
+      for (const DType target : kTypes)
+        for (const int gradients : {0, 1, 2}) {
+          Case c = case_of(dim, {2, 2, 5, 6, 8});
+          c.dtype[0] = input;
+          c.dtype[1] = target;
+          c.always_wide = true;
+          c.gradients = gradients;
+          c.loss_map = c.by_eps = gradients == 0;
+          check_case(c);
+        }
+}
+
 inline void test_sizes() {
   for (const Operator op : kAllOperators)
     for (const int64_t z : {1, 2, 3, 5})
@@ -198,6 +214,7 @@ inline void test_values() {
 
 inline void test_everywhere() {
   test_options();
+  test_wide();
   test_sizes();
   test_types_and_layouts();
   test_maps();

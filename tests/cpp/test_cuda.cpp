@@ -155,6 +155,28 @@ void test_tiles() {
         }
 }
 
+// Every way by which images and mask get into shared memory, and gradients out of it.
+void test_copies() {
+  Run random{Case()};
+  const DType maps[] = {DType::uint8, DType::float32, DType::float16, DType::float64};
+  int number = 0;
+  for (const Size& size : {Size{2, 1, 5, 9, 40}, Size{1, 2, 4, 7, 16}, Size{1, 2, 9, 1, 24}})
+    for (const DType input : kTypes)
+      for (const DType target : kTypes)
+        for (const Layout layout : kLayouts)
+          for (const DType map : maps) {
+            Case c = case_of(size[3] == 1 ? 2 : 3, size);
+            c.op = kAllOperators[size_t(++number) % kAllOperators.size()];
+            c.dtype[0] = input;
+            c.dtype[1] = target;
+            c.layout[number % 2] = layout;
+            c.map_dtype = map;
+            if (number % 5) c.mask_size = number % 5 == 1 ? Size{1, 1, 1, 1, size[4]} : size;
+            if (number % 7 == 0) c.window = random_box(random, size);
+            check_case(c);
+          }
+}
+
 }  // namespace
 
 int main() {
@@ -164,6 +186,7 @@ int main() {
   for (const int bytes : {64 * 1024, 24 * 1024}) {
     fake_device.shared_bytes = bytes;
     test_tiles();
+    test_copies();
     test_loss();
   }
   test_leftovers();

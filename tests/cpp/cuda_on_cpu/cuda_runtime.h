@@ -7,7 +7,9 @@
 // that a barrier that is missing shows in the results. The thread sanitizer, which knows fibers,
 // sees them as threads with barriers and nothing else between them. Shared memory is allocated for
 // each launch with the size that it asks for, for the address sanitizer, and is full of NaN before
-// each block. What csrc/math has for a GPU alone, approximate square roots say, is not in use here.
+// each block. A copy that does not wait overwrites its destination with NaN at once, and brings its
+// bytes when it is waited for and not before. What csrc/math has for a GPU alone, approximate
+// square roots say, is not in use here.
 #pragma once
 
 #include <ucontext.h>
@@ -19,6 +21,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <vector>
 
 // What the thread sanitizer has to be told of fibers.
 #if defined(__SANITIZE_THREAD__)
@@ -111,10 +114,20 @@ cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
 
 namespace cuda_on_cpu {
 
+// A copy that is on its way.
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+  int group;  // of its thread
+};
+
 struct Fiber {
   void* thread = nullptr;  // as the thread sanitizer knows it
   ucontext_t context;
   std::unique_ptr<char[]> stack;
+  std::vector<Copy> copies;
+  int group = 0;  // of the copies to come
 };
 
 // The launch that runs, and the fibers, which all launches share.
@@ -191,6 +204,26 @@ inline void __syncwarp() {}  // orders nothing that the kernels rely on
 
 namespace nec::cuda {
 inline void* shared_memory() { return cuda_on_cpu::shared_memory; }
+
+template <int Bytes>
+void copy_async(void* shared, const void* global) {
+  if (reinterpret_cast<size_t>(shared) % Bytes || reinterpret_cast<size_t>(global) % Bytes) {
+    std::puts("a copy is not aligned to its size");
+    std::abort();
+  }
+  std::memset(shared, 0xff, Bytes);
+  cuda_on_cpu::Fiber& self = cuda_on_cpu::fibers[threadIdx.x];
+  self.copies.push_back({shared, global, Bytes, self.group});
+}
+inline void commit_copies() { ++cuda_on_cpu::fibers[threadIdx.x].group; }
+template <int Pending>
+void wait_for_copies() {
+  cuda_on_cpu::Fiber& self = cuda_on_cpu::fibers[threadIdx.x];
+  auto copy = self.copies.begin();
+  for (; copy != self.copies.end() && copy->group < self.group - Pending; ++copy)
+    std::memcpy(copy->to, copy->from, copy->bytes);
+  self.copies.erase(self.copies.begin(), copy);
+}
 }  // namespace nec::cuda
 
 template <typename Arguments>
@@ -212,6 +245,10 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
       }
       __syncthreads();
       kernel(arguments);
+      if (!cuda_on_cpu::fibers[threadIdx.x].copies.empty()) {
+        std::puts("a thread has ended before its copies");
+        std::abort();
+      }
     }
   };
   cuda_on_cpu::run_grid();
