@@ -74,7 +74,7 @@ gpu-report: ## Build, test, check and measure on a GPU with the packages of PYTH
 	$(PYTHON) -m benchmarks.gpu_report $(or $(OUT),out/gpu)
 
 registers: $(VENV)/.test ## Build the CUDA kernels for every architecture and write docs/registers.md; ARGS="--architectures 9.0": for one, and print
-	$(call say,CUDA kernels: 5 min and for one architecture 2)
+	$(call say,CUDA kernels: 8 min and for one architecture 2)
 	$(BIN)/python -m benchmarks.registers $(or $(ARGS),--out docs/registers.md)
 
 lint: $(VENV)/.dev $(VENV)/.extension ## Check style and types
