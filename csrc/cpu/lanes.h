@@ -52,22 +52,18 @@ struct Lanes {
   friend NEC_INLINE Lanes choose(Mask which, Lanes a, Lanes b) { return which ? a.v : b.v; }
 };
 
-// What one iteration of a row loop computes: a register, or one number of a wider type A.
+// The unit in which a row loop computes: a register, or one number of a wider type A.
 template <typename T, typename A>
 using Number = std::conditional_t<std::is_same_v<T, A>, Lanes<T>, A>;
 
 template <typename N>
-struct NumberSize {
-  static constexpr int value = 1;
-};
+constexpr int kNumbers = 1;  // in it
 template <typename T>
-struct NumberSize<Lanes<T>> {
-  static constexpr int value = Lanes<T>::size;
-};
+constexpr int kNumbers<Lanes<T>> = Lanes<T>::size;
 
 template <typename N, typename T>
 NEC_INLINE N load(const T* from) {
-  if constexpr (NumberSize<N>::value > 1) {
+  if constexpr (kNumbers<N> > 1) {
     return {*reinterpret_cast<const typename Registers<T>::Unaligned*>(from)};
   } else {
     return N(*from);

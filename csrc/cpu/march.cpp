@@ -64,9 +64,7 @@ March<T>::March(const Problem& problem, const Piece& piece)
     r.by_eps[k] = by_eps_ + k * rows_.pitch;
     for (int c = 0; c < 3; ++c) r.columns[k][c] = by_eps_ + (2 + 3 * k + c) * rows_.pitch;
   }
-  for (int c = 0; c < 3; ++c) {
-    adjoint_arguments_.columns[c] = r.columns[0][c];
-  }
+  std::copy_n(r.columns[0], 3, adjoint_arguments_.columns);
   for (int k = 0; k < 3; ++k) r.axis_scale[k] = T(units.axis_scale[k]);
 }
 

@@ -111,7 +111,7 @@ bool cotangent_row(const CotangentRow<T>& r) {
   }
   Truth<N> in_range = N(A(0)) < N(A(1));
   N sum = A(0);
-  for (int64_t x = 0; x < r.length; x += NumberSize<N>::value) {
+  for (int64_t x = 0; x < r.length; x += kNumbers<N>) {
     const auto gradient = [&](const RowPointers<T, 3>& rows, int image) NEC_INLINE_LAMBDA {
       Vec<Dim, N> g;
       if constexpr (has_columns) {
@@ -207,7 +207,7 @@ void adjoint_row(const AdjointRow<T>& r) {
   }
 }
 
-// Of a row of which only a part counts. Summed in double, in a fixed number of running sums: the
+// Sums a row of which only a part counts, in double and in a fixed number of running sums: the
 // order depends on the instruction set and on nothing else.
 template <typename T>
 double weighted_sum(const T* values, const T* weight, int64_t n) {

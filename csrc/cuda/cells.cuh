@@ -33,7 +33,7 @@ class Cells : public Place<T, Dim, R> {
   // Components of the cotangents that are looked at along y, or all around; and along x.
   static constexpr int kStripParts = S::on_axes ? Dim - 2 : Dim;
   static constexpr int kEdgeParts = S::on_axes ? 1 : Dim;
-  static constexpr int kFieldStrips = 2 * G * kStripParts * R;
+  static constexpr int kCotangentStrips = 2 * G * kStripParts * R;
   static constexpr int kEdges = 2 * G * kEdgeParts * R * 2;
   static constexpr int kEdgePitch = kEdges == 0 ? 0 : kEdges | 1;
   static constexpr int N = Strip<T>::size, kStripBytes = sizeof(Strip<T>);
@@ -43,7 +43,7 @@ class Cells : public Place<T, Dim, R> {
   static constexpr int kHaloRows = Dim == 2 ? 0 : R == 1 ? 2 : 1;
 
   static constexpr CellSizes sizes(bool masked, bool staged) {
-    return {kFieldStrips + (staged ? 2 * G * R : 0), (masked ? 3 : 2) * R,
+    return {kCotangentStrips + (staged ? 2 * G * R : 0), (masked ? 3 : 2) * R,
             kEdgePitch * int(sizeof(T))};
   }
 
@@ -92,9 +92,10 @@ class Cells : public Place<T, Dim, R> {
     return reinterpret_cast<T*>(first + e / N * a.pitch) + e % N;
   }
 
-  // Of gradient g by component `axis`, in row r of the plane z.
+  // Puts the cotangents of gradient g by component `axis`, in row r of plane z, where others see
+  // them.
   NEC_DEVICE void put_strip(int z, int g, int axis, int r, const Strip<T>& strip) const {
-    *field(cell_, z, g, axis, r) = strip;
+    *cotangents(cell_, z, g, axis, r) = strip;
   }
   NEC_DEVICE void put_edges(int z, int g, int axis, int r, const Strip<T>& strip) const {
     T* const to = edges(edges_, z, g, axis, r);
@@ -103,27 +104,28 @@ class Cells : public Place<T, Dim, R> {
   }
   // A row r of gradient g in plane z that is to be written from here.
   NEC_DEVICE Strip<T>* staged(int z, int g, int r) const {
-    return reinterpret_cast<Strip<T>*>(cell_) + kFieldStrips + ((z & 1) * G + g) * R + r;
+    return reinterpret_cast<Strip<T>*>(cell_) + kCotangentStrips + ((z & 1) * G + g) * R + r;
   }
-  // Of the row above the thread's (-1), of its own, and of that below (R); where there is none, of
-  // the nearest.
-  NEC_DEVICE Strip<T> field_strip(int z, int g, int axis, int r) const {
-    return r < 0    ? *field(above_, z, g, axis, 0)
-           : r >= R ? *field(below_, z, g, axis, 0)
-                    : *field(cell_, z, g, axis, r);
+  // The cotangents of the row above the thread's (-1), of its own, and of the one below (R); where
+  // there is none, those of the nearest.
+  NEC_DEVICE Strip<T> cotangent_strip(int z, int g, int axis, int r) const {
+    return r < 0    ? *cotangents(above_, z, g, axis, 0)
+           : r >= R ? *cotangents(below_, z, g, axis, 0)
+                    : *cotangents(cell_, z, g, axis, r);
   }
-  // The voxel before row r, and the one after it; of the rows above and below where R is 1.
-  NEC_DEVICE T field_left(int z, int g, int axis, int r) const {
+  // The cotangent before row r, and the one after it; also of the rows above and below where R
+  // is 1.
+  NEC_DEVICE T cotangent_left(int z, int g, int axis, int r) const {
     return *edges(left_edges_ + edges_to(r), z, g, axis, R == 1 ? 0 : r);
   }
-  NEC_DEVICE T field_right(int z, int g, int axis, int r) const {
+  NEC_DEVICE T cotangent_right(int z, int g, int axis, int r) const {
     return *edges(right_edges_ + edges_to(r), z, g, axis, R == 1 ? 0 : r);
   }
 
  private:
   NEC_DEVICE int edges_to(int r) const { return r < 0 ? edges_up_ : r >= R ? edges_down_ : 0; }
 
-  static NEC_DEVICE Strip<T>* field(char* cell, int z, int g, int axis, int r) {
+  static NEC_DEVICE Strip<T>* cotangents(char* cell, int z, int g, int axis, int r) {
     constexpr int kPlane = G * kStripParts * R * kStripBytes;
     const int index = (g * kStripParts + (S::on_axes ? 0 : axis)) * R + r;
     return reinterpret_cast<Strip<T>*>(cell + (z & 1) * kPlane) + index;

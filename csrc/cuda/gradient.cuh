@@ -85,7 +85,7 @@ class RunningGradients {
       complete(at, z, g, r, own, parts[0]);
       if (r + 1 < R) carried_[g][R - 1] += parts[1];
       if (R > 1 && S::lower < 0) {
-        // Of the rows of a thread the image may have the first alone.
+        // The image may end with the first row of a thread.
         if (r > 0 && at.y + r < at.a.height) running_[g][0] -= parts[1];
         if (r == 0 && at.y == at.a.height - 1) running_[g][0] -= T(S::continuation[1]) * parts[1];
       }
@@ -127,17 +127,17 @@ class RunningGradients {
   }
 
  private:
-  // What the threads around contribute to the gradient of their plane.
+  // Adds what the threads around contribute to the gradient of their plane.
   NEC_DEVICE void add_neighbours(const Cells& at, int z, int g) {
     constexpr bool both = S::lower < 0;
     NEC_UNROLL
     for (int r = 0; r < R; ++r) {
-      running_[g][r].v[0] += beyond_x_[0] * at.field_left(z, g, Dim - 1, r);
-      if (both) running_[g][r].v[N - 1] -= beyond_x_[1] * at.field_right(z, g, Dim - 1, r);
+      running_[g][r].v[0] += beyond_x_[0] * at.cotangent_left(z, g, Dim - 1, r);
+      if (both) running_[g][r].v[N - 1] -= beyond_x_[1] * at.cotangent_right(z, g, Dim - 1, r);
     }
     if constexpr (Dim == 3) {
-      running_[g][0] += beyond_y_[0] * at.field_strip(z, g, 1, -1);
-      if (both) running_[g][R - 1] -= beyond_y_[1] * at.field_strip(z, g, 1, R);
+      running_[g][0] += beyond_y_[0] * at.cotangent_strip(z, g, 1, -1);
+      if (both) running_[g][R - 1] -= beyond_y_[1] * at.cotangent_strip(z, g, 1, R);
     }
   }
 
@@ -153,11 +153,11 @@ class RunningGradients {
       for (int dy = -kRows; dy <= kRows; ++dy) {
         T(&row)[N + 2] = w[axis][dy + 1];
         const T y = along_y && dy != 0 ? beyond_y_[dy < 0 ? 0 : 1] : T(1);
-        const Strip<T> strip = y * at.field_strip(z, g, axis, dy);
+        const Strip<T> strip = y * at.cotangent_strip(z, g, axis, dy);
         NEC_UNROLL
         for (int i = 0; i < N; ++i) row[i + 1] = strip.v[i];
-        row[0] = (along_x ? beyond_x_[0] : y) * at.field_left(z, g, axis, dy);
-        row[N + 1] = (along_x ? beyond_x_[1] : y) * at.field_right(z, g, axis, dy);
+        row[0] = (along_x ? beyond_x_[0] : y) * at.cotangent_left(z, g, axis, dy);
+        row[N + 1] = (along_x ? beyond_x_[1] : y) * at.cotangent_right(z, g, axis, dy);
       }
     }
     NEC_UNROLL

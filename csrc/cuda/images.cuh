@@ -148,8 +148,8 @@ class SobelImages {
     }
   };
 
-  // Of what is differenced along z, the last two planes; of what is smoothed, [axis], as much as is
-  // known for the plane after the one at hand and for the next.
+  // Keeps the last two planes of the component that is differenced along z, and of those that are
+  // smoothed, [axis], as much as is known for the plane after the one at hand and for the next.
   struct Voxel {
     Vec<Dim, T> d;  // of the plane at hand
     T before, here, known[Dim], begun[Dim];

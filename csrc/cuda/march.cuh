@@ -100,7 +100,7 @@ class March {
     }
   }
 
-  // What is left after the last step.
+  // Writes the gradients that the last step has staged.
   NEC_DEVICE void finish() {
     ring_.finish();
     if constexpr (G > 0) {

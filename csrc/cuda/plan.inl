@@ -142,7 +142,7 @@ SweepArguments<typename M::T> make_sweep_arguments(const Problem& p, const Tilin
   a.tiling = tiling;
   a.pitch = cell.pitch(tiling.slots) * int(sizeof(Strip<T>));
   a.row_bytes = tiling.strips * a.pitch;
-  a.first_slot = cell.field_strips * int(sizeof(Strip<T>));
+  a.first_slot = cell.cotangent_strips * int(sizeof(Strip<T>));
   a.slot_bytes = cell.slot_strips * int(sizeof(Strip<T>));
   a.last_slot = a.first_slot + (tiling.slots - 1) * a.slot_bytes;
   a.channels = int(p.size[1]);

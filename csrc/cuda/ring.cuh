@@ -100,7 +100,8 @@ class Ring {
  private:
   static constexpr int kSources = Masked ? 3 : 2;
 
-  // Of the thread's strip in row r, -1 to R, or of x = 0 there, in a plane of an array.
+  // The bytes from the start of a plane of an array to the thread's strip in row r, -1 to R, or to
+  // x = 0 there.
   NEC_DEVICE int64_t offset(const Cells& at, const Source& source, int r) const {
     const int y = minimum(maximum(at.y + r, 0), a_.height - 1);
     const int x = source.strip_bytes > 0 ? minimum(at.x, a_.width - N) : 0;

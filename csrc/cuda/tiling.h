@@ -5,7 +5,7 @@
 //
 // A thread owns a strip, 16 bytes of a row, in one or two rows. A block of `rows` times `strips`
 // threads sweeps a piece along z, which is a tile of the plane and a chunk of planes of one image.
-// Of two tiles, each computes `margin` rows, or one strip, for the other one's sake. Where the
+// Each of two tiles computes `margin` rows, or one strip, for the other one's sake. Where the
 // image ends nothing of that is needed. In 2D, where a plane is a single row, every row of a block
 // is a piece of its own.
 #pragma once
@@ -19,14 +19,14 @@
 
 namespace nec::cuda {
 
-// What a thread has in shared memory (cells.cuh).
+// The size of a thread's cell in shared memory (cells.cuh).
 struct CellSizes {
-  int field_strips;  // 16 bytes each: of cotangents,
-  int slot_strips;   // and of a plane in the ring
+  int cotangent_strips;  // 16 bytes each: of cotangents,
+  int slot_strips;       // and of a plane in the ring
   int edge_bytes;
 
   // From one cell to the next, in strips: odd, so that the threads of a warp meet in no bank.
-  NEC_INLINE int pitch(int slots) const { return (field_strips + slots * slot_strips) | 1; }
+  NEC_INLINE int pitch(int slots) const { return (cotangent_strips + slots * slot_strips) | 1; }
   NEC_INLINE int64_t bytes(int slots) const { return 16 * int64_t(pitch(slots)) + edge_bytes; }
 };
 

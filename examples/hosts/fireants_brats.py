@@ -50,7 +50,7 @@ TITLES = "mean, mm", "median, mm", "95 %, mm", "CPU, s"
 
 @dataclass(frozen=True)
 class Settings:
-    """What was searched for: the loss's own parameter and the optimization."""
+    """The settings that are searched for: the loss's own parameter and the optimization."""
 
     loss: str
     detail: float  # eta of NGF, the bins of MI, the width of CC's window in voxels
@@ -65,7 +65,7 @@ GREEDY = [
     Settings("CC", 3, 0.5, (6.0, 0.5)),
     Settings("MI", 16, 0.5, (6.0, 2.0)),
 ]
-# What is searched, from the first value of each on.
+# The search tries these, from the first value of each on.
 DETAILS = {"NGF": (0.5, 0.2, 1.0, 2.0), "CC": (3, 5, 7), "MI": (16, 32)}
 RATES = {"affine": (3e-2, 1e-2, 1e-1), "greedy": (0.5, 0.25, 0.1)}
 SMOOTH = {"affine": (None,), "greedy": ((1.0, 0.5), (6.0, 0.5), (6.0, 2.0), (3.0, 3.0))}
