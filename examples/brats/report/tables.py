@@ -35,6 +35,11 @@ from .metrics import (
     wilcoxon_p,
 )
 
+# Runs whose data differ in these options alone have the same test images.
+TRAINING_ONLY = {
+    name: getattr(DataOptions(), name)
+    for name in ("cache", "patch", "subjects", "training_slices", "paired_t1")
+}
 TITLES = {
     "psnr": "PSNR (dB)",
     "ssim": "SSIM",
@@ -102,12 +107,12 @@ def evaluate(
                 "tell them apart as NAME=RUN"
             )
         seen[key] = str(folder)
-        same = replace(trained.data, cache=None, patch=0)
+        same = replace(trained.data, **TRAINING_ONLY)
         if data_options is None:
             data_options = same
             options = replace(trained.metrics, **(changes or {}))
             data = load_data(trained.data)
-            for free, fake in free_predictions(data.source, data.test).items():
+            for free, fake in free_predictions(data.pairs, data.test).items():
                 rows += _labelled(free, None, score(fake, data.test, options))
         if same != data_options:
             names = ", ".join(
