@@ -177,6 +177,8 @@ def test_resumed_is_uninterrupted(system: str, tmp_path: Path) -> None:
     changes = {"steps": 6, "validate_every": 4, "ema": 0.9, "pool": 3, "augment": "jitter"}
     if system == "nec":
         changes |= {**VOLUMES, "accumulate": 2, "batch": 1, "workers": 2, "amp": "fp16"}
+        changes |= {"delay": "auto", "delay_steps": (0, 3), "discriminator_norm": "spectral"}
+        changes |= {"discriminator_augment": "translation"}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     make_trainer(whole, system, **changes).fit()
     for number, step in ((signal.SIGINT, 2), (signal.SIGTERM, 5)):

@@ -47,6 +47,7 @@ TITLES = {
     "ssim_brain": "SSIM brain",
     "correlation": "correlation",
     "faith": "faith",
+    "false_edges": "false edges",
     "csf_inverted": "CSF inverted",
     "csf_ratio": "CSF ratio",
     "tumour_ratio": "tumour ratio",
@@ -55,7 +56,8 @@ LEGEND = """\
 A cell is mean ± standard deviation over the images, or the median (least to greatest) of the means
 of several seeds. Histogram matching: {histogram}, then a Gaussian of {blur:g} {blur_unit}; SSIM
 with a {ssim_window} window. Correlation: Pearson's in the brain. Faith: the share of the T1's edges
-that is in the synthetic image."""
+that is in the synthetic image. False edges: the share of the brain's flat pixels, without an edge
+of T1 or true T2 nearby, where the synthetic image has an edge."""
 LEGEND_TISSUES = """\
  CSF{tumour} ratio: contrast to white matter as a share of the true one; CSF
 inverted: images in which CSF is brighter than white matter, as in T2.{how}"""
