@@ -69,7 +69,9 @@ struct PieceRows {
 template <typename T>
 class Images {
  public:
-  static int64_t scratch_rows(const PieceRows<T>& rows) { return 2 * (kRing * rows.plane_rows + 1); }
+  static int64_t scratch_rows(const PieceRows<T>& rows) {
+    return 2 * (kRing * rows.plane_rows + 1);
+  }
 
   Images(const PieceRows<T>& rows, T* scratch);
 
@@ -101,8 +103,8 @@ class Images {
 
   const PieceRows<T>& rows_;
   const int64_t depth_, height_;  // of the array
-  T* const middle_;   // [image], the row that is staged where others are read in place
-  T* const scratch_;  // [image][z % kRing][y + 1 - around.lo[1]], rows
+  T* const middle_;               // [image], the row that is staged where others are read in place
+  T* const scratch_;              // [image][z % kRing][y + 1 - around.lo[1]], rows
   int64_t staged_[2];  // x that are read: one voxel more on each side, where the array has it
   Source sources_[2];
   const T* planes_[2][3];  // [image][dz + 1], around the plane that is swept

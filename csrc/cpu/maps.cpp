@@ -73,7 +73,7 @@ void Maps<T>::load_weight(int64_t z, int64_t y) {
   }
   if (p.upstream) {
     rows_.load(p.upstream, z, y, upstream_);
-    T *__restrict weight = weight_, *__restrict upstream = upstream_;
+    T* __restrict weight = weight_, * __restrict upstream = upstream_;
     for (int64_t x = 0; x < span; ++x) weight[x] *= upstream[x];
   }
   rows_.fill_between(weight_, T(0));
