@@ -70,7 +70,7 @@ SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
             "two scales of the discriminator": {"discriminator_scales": 2},
             "four layers of the discriminator": {"discriminator_layers": 4},
             "spectral norm": {"discriminator_norm": "spectral"},
-            "R1": {"lambda_r1": 1},
+            "R1": {"lambda_r1": 10},
             "translation": {"discriminator_augment": "translation"},
             "translation and cutout": {"discriminator_augment": "translation+cutout"},
             "EMA": {"ema": 0.999},

@@ -199,7 +199,7 @@ def test_search_logs_a_line_and_a_curve(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(search, "train_all", train_here)
     monkeypatch.setattr(search, "PRESET", "cpu")
     monkeypatch.setattr(search, "STEPS", TINY)
-    monkeypatch.setitem(search.SETTINGS, "tiny", ("nec", {"delay": "auto", "delay_steps": (0, 2)}))
+    monkeypatch.setitem(search.SETTINGS, "tiny", ("nec", {**search.AUTO, "delay_steps": (0, 2)}))
     words = ["--only", "tiny", "--seed", "5", "lambda_ngf=2", "--out", str(tmp_path)]
     for _ in range(2):  # the second time it is there already
         assert search.main(words) == 0
@@ -208,9 +208,9 @@ def test_search_logs_a_line_and_a_curve(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(free) == 3
     curve = read_csv(tmp_path / "curves" / "tiny-lambda_ngf-2-5.csv")
     assert [row["step"] for row in curve] == ["0", "2", "4"]
-    assert curve[0]["ngf_weight"] == "0.0"
+    assert curve[0]["ngf_weight"] == "0"
     assert (line["name"], line["seed"]) == ("tiny lambda_ngf=2", "5")
-    assert line["options"] == "delay=auto delay_steps=0,2 lambda_ngf=2"
+    assert line["options"] == "delay=auto ramp=0.0 delay_steps=0,2 lambda_ngf=2"
     assert (line["images"], line["subjects"], line["seen"]) == ("4", "4", "8")
     assert line["onset"] == "3"  # the first step that has the loss, as steps count from 1
     best = next(row for row in curve if row["step"] == line["best_step"])

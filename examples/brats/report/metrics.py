@@ -100,7 +100,7 @@ def score(fake: Images, images: ImageSet, options: MetricOptions | None = None) 
             row |= _similarity(matched, real, brain, options)
             row["correlation"] = correlation(synthetic[brain], real[brain])
             row["faith"] = faithfulness(fake[k], images.t1[k])
-            row["false_edges"] = false_edges(matched, images.t1[k][0].numpy(), real, brain)
+            row["false_edges"] = false_edges(fake[k], images.t1[k], images.t2[k], images.brain[k])
             row |= contrasts(matched, real, tissue_masks(images, k))
         rows.append(row)
     return rows
@@ -180,22 +180,22 @@ def faithfulness(fake: Tensor, source: Tensor) -> float:
     return shared / whole if whole else 0.0
 
 
-def false_edges(fake: Array, source: Array, real: Array, brain: Mask) -> float | None:
+def false_edges(fake: Tensor, source: Tensor, real: Tensor, brain: Tensor) -> float | None:
     """Compute in which share of the brain's flat pixels the synthetic image has an edge.
 
     An edge is a pixel whose gradient, by Sobel's operator, is longer than ``EDGE``. A pixel is flat
     if neither T1 nor true T2 has an edge there or at a neighbour, diagonal ones included. So the
     share is 0 for the source and for the truth, and an edge that is a pixel off its place is no
-    false one. It is None if the brain has no flat pixel.
+    false one. It is None if the brain has no flat pixel. All images are ``(1, ...)``, the synthetic
+    one as the generator made it.
     """
 
-    def edges(image: Array) -> Mask:
-        image = torch.from_numpy(image)[None, None]
-        squares = nec_ext.ngf_field(image, EDGE, "quadrature", "sobel").square().sum(2)
-        return squares[0, 0].numpy() > 0.5  # where the gradient is as long as eps
+    def edges(image: Tensor) -> Mask:
+        field = nec_ext.ngf_field(image[None].float(), EDGE, "quadrature", "sobel")
+        return field.square().sum(2)[0, 0].numpy() > 0.5  # where the gradient is as long as eps
 
-    known = binary_dilation(edges(source) | edges(real), np.ones((3,) * brain.ndim))
-    flat = brain & ~known
+    known = edges(source) | edges(real)
+    flat = brain[0].numpy() & ~binary_dilation(known, np.ones((3,) * known.ndim))
     return float(edges(fake)[flat].mean()) if flat.any() else None
 
 
