@@ -37,7 +37,7 @@ def show(panels, **options):
     """Show the middle slice of some volumes side by side."""
     figure, axes = plt.subplots(1, len(panels), figsize=(2.2 * len(panels), 2.9))
     for ax, (title, volume) in zip(axes, panels.items(), strict=True):
-        ax.imshow(volume.detach()[0, 0, :, :, middle].T.flip(0), "gray", **options)
+        ax.imshow(volume.detach()[0, 0, :, :, middle].T.flip(0, 1), "gray", **options)
         ax.set(title=title, xticks=[], yticks=[])
     figure.tight_layout()
     plt.show()
@@ -57,7 +57,7 @@ options = {"eps": 0.15, "spacing": spacing}
 aligned = nec_ext.ngf_loss(t2, t1, **options, reduction="none")
 apart = nec_ext.ngf_loss(t2.roll(3, dims=2), t1, **options, reduction="none")
 titles = f"aligned: {aligned.mean():.4f}", f"apart: {apart.mean():.4f}"
-show(dict(zip(titles, (aligned, apart), strict=True)), vmin=0.7, vmax=1)
+show(dict(zip(titles, (aligned, apart), strict=True)), vmin=0.8, vmax=1)
 
 # %% [markdown]
 # ## eps by eye
@@ -115,7 +115,7 @@ before, after = error(torch.eye(3, 4)[None]), error(matrix.detach())
 print(f"mean error: {before:.2f} mm before, {after:.2f} mm after")
 moved = warp(moving, matrix)
 maps = (nec_ext.ngf_loss(image, t2, **options, reduction="none") for image in (moving, moved))
-show(dict(zip(("loss before", "loss after"), maps, strict=True)), vmin=0.7, vmax=1)
+show(dict(zip(("loss before", "loss after"), maps, strict=True)), vmin=0.8, vmax=1)
 
 # %% [markdown]
 # ## Beside plain PyTorch

@@ -56,7 +56,7 @@ def ngf_loss(
         target: the source image, of the same shape and on the same device; its dtype may differ.
         eps: noise level, in intensity per unit of spacing: gradients well below it do not count as
             edges. A positive float, or a tensor broadcastable to the images: per sample, per
-            channel or per voxel. The default is the paper's, for images scaled to [-1, 1].
+            channel or per voxel. The default, 0.15, is the paper's, for images in [-1, 1].
         target_eps: the same for ``target``. Default: as ``eps``.
         eps_mode: ``"additive"``, ``"quadrature"`` or ``"augmented"``.
         operator: ``"central"`` differences, ``"forward"`` differences, or ``"sobel"``: central

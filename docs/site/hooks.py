@@ -87,10 +87,11 @@ def _add_notebook(files: Files, config: MkDocsConfig, name: str) -> None:
 
 
 class Roles(griffe.Extension):
-    """Turn the roles of docstrings, as in ``:func:`nec_ext.ngf_loss```, into links."""
+    """Turn the roles of docstrings into links, and let one example be code as several are."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Replace the roles in the docstring of an object."""
+        """Replace what the docstring of an object writes in another way than mkdocstrings."""
         if obj.docstring:
             role, link = r":func:`(?:nec_ext\.)?([\w.]+)`", r"[`nec_ext.\1`][nec_ext.\1]"
-            obj.docstring.value = re.sub(role, link, obj.docstring.value)
+            text = re.sub(role, link, obj.docstring.value)
+            obj.docstring.value = text.replace("\nExample:\n", "\nExamples:\n")
