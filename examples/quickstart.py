@@ -35,9 +35,10 @@ middle = t1.shape[-1] // 2
 
 def show(panels, **options):
     """Show the middle slice of some volumes side by side."""
-    figure, axes = plt.subplots(1, len(panels), figsize=(2.2 * len(panels), 2.9))
+    figure, axes = plt.subplots(1, len(panels), figsize=(2.2 * len(panels), 2.9), dpi=70)
     for ax, (title, volume) in zip(axes, panels.items(), strict=True):
-        ax.imshow(volume.detach()[0, 0, :, :, middle].T.flip(0, 1), "gray", **options)
+        image = volume.detach().numpy()[0, 0, ::-1, ::-1, middle].T
+        ax.imshow(image, "gray", **options)
         ax.set(title=title, xticks=[], yticks=[])
     figure.tight_layout()
     plt.show()
@@ -104,12 +105,12 @@ def error(matrix):
 moving = warp(t1, true)
 matrix = torch.eye(3, 4)[None].requires_grad_()
 optimizer = torch.optim.Adam([matrix], lr=0.005)
-for _ in (bar := tqdm(range(50))):
+for _ in (bar := tqdm(range(50), mininterval=1)):
     optimizer.zero_grad()
     loss = nec_ext.ngf_loss(warp(moving, matrix), t2, **options)
     loss.backward()
     optimizer.step()
-    bar.set_postfix(loss=f"{loss.item():.4f}")
+    bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
 
 before, after = error(torch.eye(3, 4)[None]), error(matrix.detach())
 print(f"mean error: {before:.2f} mm before, {after:.2f} mm after")
