@@ -170,11 +170,11 @@ double March<T>::march_plane(int64_t z) {
   const bool counts = z >= box.lo[0] && z < box.hi[0];
   point_at_plane(z);
   std::fill_n(sums_, kLanes, 0.0);
-  images_.stage_row(z + 1, around.lo[1] - 1);
-  images_.stage_row(z + 1, around.lo[1]);
+  images_.prepare_row(z + 1, around.lo[1] - 1);
+  images_.prepare_row(z + 1, around.lo[1]);
   for (int64_t y = around.lo[1]; y <= around.hi[1]; ++y) {
     if (y < around.hi[1]) {
-      images_.stage_row(z + 1, y + 1);
+      images_.prepare_row(z + 1, y + 1);
       const bool is_summed = counts && in_box(y);
       cotangent_arguments_.sums = is_summed && whole_rows_ ? sums_ : not_summed_;
       compute_cotangents(z, y);
@@ -197,7 +197,7 @@ void March<T>::run(double* partials) {
 
   const Box &box = piece_.box, &around = rows_.around;
   for (int64_t z = std::max<int64_t>(around.lo[0] - 1, 0); z <= around.lo[0]; ++z) {
-    for (int64_t y = around.lo[1] - 1; y <= around.hi[1]; ++y) images_.stage_row(z, y);
+    for (int64_t y = around.lo[1] - 1; y <= around.hi[1]; ++y) images_.prepare_row(z, y);
   }
   for (int64_t z = around.lo[0]; z < around.hi[0]; ++z) {
     const double sum = march_plane(z);

@@ -12,6 +12,7 @@
 #include "../math/convert.h"
 #include "../math/ngf.h"
 #include "../math/stencil.h"
+#include "../math/voxel.h"
 #include "lanes.h"
 
 namespace nec::cpu {
@@ -39,6 +40,36 @@ void store_row(const T* __restrict src, int64_t n, void* dst_, int64_t stride) {
   } else {
     for (int64_t i = 0; i < n; ++i) store_as(src[i], dst[i * stride]);
   }
+}
+
+// -------------------------------------------------------------------------------------------------
+// Maps
+// -------------------------------------------------------------------------------------------------
+
+template <typename N, typename T>
+NEC_INLINE Truth<N> scale_eps_at(T* eps, T scale) {
+  const N scaled = checked_eps(load<N>(eps) * N(scale));
+  store(scaled, eps);
+  return eps_in_range(scaled);
+}
+
+template <typename T>
+bool scale_eps_row(T* eps, int64_t n, T scale) {
+  using N = Lanes<T>;
+  Truth<N> in_range = N(T(0)) < N(T(1));
+  int64_t x = 0;
+  for (; x + N::size <= n; x += N::size) in_range = in_range & scale_eps_at<N>(eps + x, scale);
+  bool rest_in_range = true;
+  for (; x < n; ++x) rest_in_range &= scale_eps_at<T>(eps + x, scale);
+  return all(in_range) && rest_in_range;
+}
+
+template <typename T>
+void check_mask_row(T* mask, int64_t n) {
+  using N = Lanes<T>;
+  int64_t x = 0;
+  for (; x + N::size <= n; x += N::size) store(checked_mask(load<N>(mask + x)), mask + x);
+  for (; x < n; ++x) mask[x] = checked_mask(mask[x]);
 }
 
 // -------------------------------------------------------------------------------------------------
@@ -266,6 +297,8 @@ RowKernels<T> make_row_kernels() {
                    load_row<T, BFloat16>, load_row<T, uint8_t>},
                   {store_row<T, double>, store_row<T, float>, store_row<T, Half>,
                    store_row<T, BFloat16>, nullptr},
+                  scale_eps_row<T>,
+                  check_mask_row<T>,
                   {},
                   {},
                   weighted_sum<T>};
