@@ -24,7 +24,7 @@ CPP_FILES = $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo paper registration test test-all cpp-test mutants bench bench-check gpu-report registers lint format sanitize clean
+.PHONY: help demo paper registration test test-all cpp-test mutants bench bench-check gpu-report registers docs lint format sanitize clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -77,6 +77,10 @@ registers: $(VENV)/.test ## Build the CUDA kernels for every architecture and wr
 	$(call say,CUDA kernels: 8 min and for one architecture 2)
 	$(BIN)/python -m benchmarks.registers $(or $(ARGS),--out docs/registers.md)
 
+docs: $(VENV)/.docs ## Build the documentation site, out/site; a warning or a broken link is an error
+	$(call say,Site: 10 s)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 lint: $(VENV)/.dev $(VENV)/.extension ## Check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -122,7 +126,8 @@ $(VENV)/.build: requirements/build.txt $(VENV)/.torch
 $(VENV)/.demo: requirements/demo.txt $(VENV)/.build
 $(VENV)/.test: requirements/test.txt $(VENV)/.demo
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.test
-$(VENV)/.build $(VENV)/.demo $(VENV)/.test $(VENV)/.dev:
+$(VENV)/.docs: requirements/docs.txt $(VENV)/.dev
+$(VENV)/.build $(VENV)/.demo $(VENV)/.test $(VENV)/.dev $(VENV)/.docs:
 	$(call say,Packages of $<: up to 20 s and their download)
 	$(PIP) -r $<
 	touch $@

@@ -1,50 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Write pages of results: ``python -m benchmarks.report RESULTS.json [README.md]``.
+"""Write pages of results: ``python -m benchmarks.report RESULTS.json ... [README.md]``.
 
-The command writes the page of a results file with its plots, and the short section of a README.
+The command writes the page of each results file with its plots, and the short table of all of them
+into a README.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 import textwrap
 from pathlib import Path
 
 from .console import run_command
-from .rows import (
-    Results,
-    Row,
-    case,
-    digits,
-    duration,
-    load,
-    machine_name,
-    mark,
-    median,
-    percent,
-    ratio,
-    rows_of,
-    share,
-    training_rows,
-    versions,
-    voxels,
-)
-from .sections import (
-    PER_VOXEL,
-    fastest_column,
-    head,
-    largest,
-    memory_column,
-    sections,
-    shares,
-    table,
-    time_column,
-)
+from .rows import Results, Row, digits, duration, load, mark, median, percent, ratio, share, voxels
+from .sections import head, largest, sections
 
-__all__ = ["insert", "row_lines", "section", "tables", "write_page"]
+__all__ = ["insert", "row_lines", "tables", "write_page"]
 
 WIDTH = 110
 BEGIN, END = "<!-- {}: begin -->", "<!-- {}: end -->"
@@ -127,59 +100,6 @@ def _page(results: Results, plots: dict[str, str], folder: str) -> str:
 # --- The README -----------------------------------------------------------------------------------
 
 
-def section(path: Path, root: Path) -> str:
-    """Return the short form of a results file: the most important figures, and one plot.
-
-    Args:
-        path: the file; its page has been written.
-        root: the folder that links start from.
-    """
-    results = load(path)
-    source = Path(os.path.relpath(path, root)).as_posix()
-    stem = source.removesuffix(".json")
-    plot = path.with_suffix("") / "size.png"
-    time = time_column(results) if results["device"] == "cuda" else PER_VOXEL
-    steps = [row for row in rows_of(results, "test_step") if row["dtype"] == "float32"]
-    forwards = [row for row in rows_of(results, "test_forward") if row["dtype"] == "float32"]
-    trainings = [row for row in training_rows(results) if "eager" in row["ms"]]
-    peaks = [
-        memory_column("fused", "peak", "peak memory"),
-        memory_column("eager", "peak", "peak memory of eager"),
-    ]
-    parts = [
-        f"{machine_name(results)}, {versions(results)}; float32, central differences. The times of "
-        "the other calls are multiples of the fused loss's time; of several formulations the "
-        "fastest counts. A ± is followed by the spread of a time, where it exceeds 10 %. "
-        f"Memory is in volumes above the two images. The source is `{source}`, and "
-        f"[its page]({stem}.md) has all measurements.",
-        table(
-            steps,
-            ("loss and gradient", case),
-            time,
-            *map(fastest_column, ("torch.compile", "eager", "torch.add")),
-            *peaks,
-        ),
-        table(
-            forwards,
-            ("loss alone", case),
-            time,
-            *map(fastest_column, ("torch.compile", "eager", "two torch.sum")),
-            *peaks,
-        ),
-        table(
-            trainings,
-            ("training step", case),
-            ("with the eager loss", lambda row: duration(median(row, "eager"))),
-            ("share of the eager loss", lambda row: percent(share(row, "eager"))),
-            ("with the fused loss", lambda row: duration(median(row, "fused"))),
-            ("share of the fused loss", lambda row: percent(share(row, "fused"))),
-        ),
-        shares(trainings),
-        f"![Time per voxel over the edge of a cube]({stem}/size.png)" if plot.exists() else "",
-    ]
-    return "\n\n".join(filter(None, parts))
-
-
 def insert(page: str, text: str, name: str) -> str:
     """Replace the text between the two marks of a name, and return the new page."""
     begin, end = BEGIN.format(name), END.format(name)
@@ -192,16 +112,19 @@ def insert(page: str, text: str, name: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=Path, metavar="RESULTS.json")
-    parser.add_argument("readme", type=Path, nargs="?", metavar="README.md")
-    arguments = parser.parse_args()
-    if arguments.readme and not arguments.readme.is_file():
-        raise SystemExit(f"{arguments.readme} is not a file.")
-    print(f"written: {write_page(arguments.results)}")
-    if arguments.readme:
-        name = "gpu results" if load(arguments.results)["device"] == "cuda" else "results"
-        text = section(arguments.results, arguments.readme.parent)
-        arguments.readme.write_text(insert(arguments.readme.read_text(), text, name))
+    parser.add_argument("files", type=Path, nargs="+", metavar="RESULTS.json ... [README.md]")
+    *paths, readme = parser.parse_args().files
+    if readme.suffix == ".json":
+        paths, readme = [*paths, readme], None
+    elif not readme.is_file():
+        raise SystemExit(f"{readme} is not a file.")
+    for path in paths:
+        print(f"written: {write_page(path)}")
+    if readme:
+        from .summary import summary  # which needs matplotlib
+
+        text = summary(paths, readme.parent)
+        readme.write_text(insert(readme.read_text(), text, "results"))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from .rows import (
     Row,
     case,
     digits,
-    fastest,
     machine_name,
     mark,
     median,
@@ -78,15 +77,6 @@ def ratio_column(call: str) -> Column:
         return digits(ratio(row, call)) + mark(row, call) if call in row["ms"] else ""
 
     return in_code(call), cell
-
-
-def fastest_column(peer: str) -> Column:
-    """Make a column of times of a peer's fastest formulation."""
-
-    def cell(row: Row) -> str:
-        return ratio_column(fastest(row, peer))[1](row)
-
-    return in_code(peer), cell
 
 
 def ratio_columns(rows: Sequence[Row], besides: str = "fused") -> list[Column]:

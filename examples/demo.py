@@ -35,7 +35,7 @@ from .common import nifti
 from .common.eager import eager_ngf_loss
 from .common.measure import LossFunction, forward_only, loss_and_gradient, median_times, peak_memory
 from .common.phantom import brain_phantom
-from .demo_figure import draw
+from .demo_figure import draw, draw_summary
 
 EPS = 0.15  # intensity per mm, as in the paper
 PERCENTILES = 1.0, 99.9
@@ -238,9 +238,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     (options.out / "result.json").write_text(json.dumps(facts, indent=2) + "\n")
     loss_map = nec_ext.ngf_loss(pair.t2, pair.t1, eps=EPS, spacing=pair.spacing, reduction="none")
-    figure = options.out / "ngf.png"
-    draw(figure, pair.t1, pair.t2, loss_map, pair.spacing, EPS)
-    print(f"\nfigure: {figure}")
+    print()
+    for name, drawn in (("ngf", draw), ("summary", draw_summary)):
+        figure = options.out / f"{name}.png"
+        drawn(figure, pair.t1, pair.t2, loss_map, pair.spacing, EPS)
+        print(f"figure: {figure}")
     fused = rows[0]
     if not (fused.loss_error <= LOSS_TOLERANCE and fused.gradient_error <= GRADIENT_TOLERANCE):
         print("error: the fused loss differs from its reference", file=sys.stderr)

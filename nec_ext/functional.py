@@ -32,14 +32,15 @@ def ngf_loss(
     reduction: str = "mean",
     form: str = "squared",
 ) -> Tensor:
-    r"""Compute the normalized gradient field loss, and its gradient in the same sweep.
+    """Compute the normalized gradient field loss, and its gradient in the same sweep.
 
-    At every voxel the loss is :math:`1 - \langle n(I), n(J) \rangle^2 / 2`, in [1/2, 1]: it is
-    small where the edges of both images run in parallel or opposite directions, whatever their
-    contrast, equation (3) of [1]_. With ``d`` the spatial gradient of an image,
+    At every voxel the loss is ``1 - <n(I), n(J)>^2 / 2``, in [1/2, 1]: it is small where the edges
+    of both images run in parallel or opposite directions, whatever their contrast, equation (3) of
+    the paper (1). With ``d`` the spatial gradient of an image,
 
-    * ``"additive"``: ``n(I) = d / (|d| + eps)``, equation (4) of [1]_,
-    * ``"quadrature"``: ``n(I) = d / sqrt(|d|^2 + eps^2)``, [2]_ and the code of [1]_,
+    * ``"additive"``: ``n(I) = d / (|d| + eps)``, equation (4) of the paper,
+    * ``"quadrature"``: ``n(I) = d / sqrt(|d|^2 + eps^2)``, the field of Haber and Modersitzki (2)
+      and of the paper's code,
     * ``"augmented"``: ``n(I) = (d, eps) / sqrt(|d|^2 + eps^2)``, with eps as one more component:
       flat regions of both images agree, and an edge that the other image lacks costs something.
 
@@ -55,7 +56,7 @@ def ngf_loss(
         target: the source image, of the same shape and on the same device; its dtype may differ.
         eps: noise level, in intensity per unit of spacing: gradients well below it do not count as
             edges. A positive float, or a tensor broadcastable to the images: per sample, per
-            channel or per voxel. The default is the paper's, for images scaled to [-1, 1].
+            channel or per voxel. The default, 0.15, is the paper's, for images in [-1, 1].
         target_eps: the same for ``target``. Default: as ``eps``.
         eps_mode: ``"additive"``, ``"quadrature"`` or ``"augmented"``.
         operator: ``"central"`` differences, ``"forward"`` differences, or ``"sobel"``: central
@@ -94,9 +95,9 @@ def ngf_loss(
         >>> nec_ext.ngf_loss(generated, source, eps=0.15, spacing=(1.0, 0.9, 0.9)).backward()
 
     References:
-        .. [1] V. Jaouen, P.-H. Conze, D. Visvikis, "One-sided unsupervised medical image synthesis
-           with normalized edge consistency", ISBI 2024, doi 10.1109/ISBI56570.2024.10635150.
-        .. [2] E. Haber, J. Modersitzki, "Intensity gradient based registration and fusion of
+        1. V. Jaouen, P.-H. Conze, D. Visvikis, "One-sided unsupervised medical image synthesis with
+           normalized edge consistency", ISBI 2024, doi 10.1109/ISBI56570.2024.10635150.
+        2. E. Haber, J. Modersitzki, "Intensity gradient based registration and fusion of
            multi-modal images", MICCAI 2006.
     """
     input, target, options = parse_options(

@@ -30,6 +30,7 @@ def row(name: str, shape: tuple[int, ...] = (1, 1, 10, 10, 10), **more: Any) -> 
     ms = {"fused": quartiles(2), "torch.compile": quartiles(10.5)}
     ms |= {"eager": quartiles(40.28, 0.15), "torch.add": quartiles(0.5)}
     memory = {"fused": {"peak": 1.0, "saved": 1.0}, "eager": {"peak": 15.0, "saved": 12.0}}
+    memory["torch.compile"] = {"peak": 6.1, "saved": 2.0}
     facts = {"name": name, "goals": [], "shape": list(shape), "dtype": "float32"}
     return {**facts, "ms": ms, "memory": memory, **more}
 
@@ -56,7 +57,7 @@ def every_row() -> list[dict[str, Any]]:
     sums = {"fused": quartiles(1), "two torch.sum": quartiles(0.5)}
     option = {"fused": quartiles(2), "fused, plain": quartiles(1)}
     return [
-        row("test_step[cube]", goals=[missed]),
+        row("test_step[3D 256x256x256]", goals=[missed]),
         row("test_forward[cube]", ms=sums),
         *(row(f"test_size[{n}]", (1, 1, n, n, n)) for n in (16, 32, 64)),
         *(row(f"test_batch[{n}-device]", (n, 1, 256, 256), clock="device") for n in (1, 4)),
@@ -87,17 +88,29 @@ def test_readme(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         run(monkeypatch, report.main, path, readme)
     before, after = "before\n<!-- results: begin -->", "<!-- results: end -->\nafter\n"
     readme.write_text(f"{before}\nold\n{after}")
-    run(monkeypatch, report.main, path, readme)
+    gpu = path.with_name("gpu.json")
+    eager = {**row("")["ms"], "eager": quartiles(3000), "eager, fields": quartiles(10)}
+    step = row("test_step[3D 256x256x256]", ms=eager)
+    step["memory"]["eager, fields"] = {"peak": 18.2, "saved": 1.0}
+    facts = {"device": "cuda", "gpu": "Some GPU", "nvidia_smi": {}, "torch_cuda": "13.0"}
+    gpu.write_text(json.dumps({**CPU, **facts, "rows": [step]}))
+    run(monkeypatch, report.main, path, gpu, readme)
     text = readme.read_text()
     assert text.startswith(before) and text.endswith(after) and "old" not in text
-    assert "| registration | 100 ms | 30 % | 71.0 ms | 1.4 % |" in text
+    assert "**5 to 20 times faster than eager PyTorch, 5 times faster than `torch.compile`" in text
+    assert "| Some CPU, 2 threads | 40.3 ms | 10.5 ms | **2.00 ms** | 500 us |" in text
+    assert "| Some GPU | 10.0 ms | 10.5 ms | **2.00 ms** | 500 us |" in text
+    assert "| memory | volumes beside the images | 18 | 6.1 | **1** | - |" in text
+    assert "A step of registration takes 71.0 ms in place of 100 ms" in text
+    assert "less than 2 % of a step of U-Net:" in text
+    assert (readme.parent / "summary.png").stat().st_size > 1000
 
 
 def test_page_and_plots(path: Path) -> None:
     text = report.write_page(path).read_text()
-    assert "| cube | 2.00 | 2000 | 5.25 | 20.1 ± 15 % | 0.250 |" in text
-    assert "| step[cube] | eager / fused >= 50 | 20.1 | **missed** |" in text
-    assert "| cube | 1.00 | 1.00 | 15.00 | 12.00 |" in text  # memory
+    assert "| 3D 256x256x256 | 2.00 | 2000 | 5.25 | 20.1 ± 15 % | 0.250 |" in text
+    assert "| step[3D 256x256x256] | eager / fused >= 50 | 20.1 | **missed** |" in text
+    assert "| 3D 256x256x256 | 1.00 | 1.00 | 15.00 | 12.00 |" in text  # memory
     assert "| eager | 272 | 1.80 | 8.00 |" in text  # of the largest cubes
     assert "| sobel | 2.00 | 2000 | 2.00 |" in text  # twice the plain loss
     assert "| U-Net | fused | 199 | 1 % | < 0.1 % | 0.45 % (within the spread) | 5.00 |" in text
@@ -125,12 +138,12 @@ def test_check(
     code, (_, *flagged, _) = compared(new)
     assert code == 1
     assert [re.split(r"  +", line) for line in flagged] == [
-        ["test_step[cube]", "peak memory, volumes", "1.00", "1.20", "20 %"],
-        ["test_step[cube]", "torch.compile / fused", "5.25", "4.20", "-20 %", "7 %"],
+        ["test_step[3D 256x256x256]", "peak memory, volumes", "1.00", "1.20", "20 %"],
+        ["test_step[3D 256x256x256]", "torch.compile / fused", "5.25", "4.20", "-20 %", "7 %"],
         ["test_forward[cube]", "two torch.sum / fused", "0.500", "0.400", "-20 %", "1 %"],
     ]
 
     code, (last,) = compared({**old, "threads": 4, "rows": old["rows"][1:]})
     assert code == 0
-    assert "in one file only: test_step[cube]" in last
+    assert "in one file only: test_step[3D 256x256x256]" in last
     assert "WARNING, measured with different threads 2 and 4" in last
