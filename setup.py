@@ -4,6 +4,7 @@
 
 Environment:
     CXX: the compiler, if it is not the c++ or g++ or clang++ on the path.
+    NEC_EXT_BUILD=0: leave the extension out; the package then computes by its reference, slowly.
     NEC_EXT_CUDA=0: leave the CUDA kernels out. FORCE_CUDA=1: build them beside a torch without CUDA
         too, and fail where no CUDA toolkit is found.
     CUDA_HOME: the toolkit, if it is not the one of the nvcc on the path or in /usr/local/cuda.
@@ -115,7 +116,8 @@ def find_compiler() -> tuple[str, list[str]]:
     sys.exit(
         f"nec_ext needs a C++ compiler, and {wanted or 'c++, g++ or clang++'} cannot be run: "
         "install one (apt install g++, dnf install gcc-c++, conda install cxx-compiler, "
-        "xcode-select --install), or set CXX to the one that you have"
+        "xcode-select --install), or set CXX to the one that you have; a wheel needs none, and "
+        "NEC_EXT_BUILD=0 installs the slow reference alone"
     )
 
 
@@ -232,7 +234,8 @@ class Build(BuildExtension):
         super().run()
 
 
-toolkit = find_toolkit()
+is_built = os.environ.get("NEC_EXT_BUILD") != "0"
+toolkit = find_toolkit() if is_built else None
 sources = set(glob("csrc/**/*.cpp", recursive=True))
 extension = CppExtension(
     "nec_ext._C",
@@ -247,4 +250,8 @@ if toolkit:
     # CUDAExtension would refuse a torch without CUDA.
     add_cuda(extension, toolkit)
 
-setuptools.setup(version=find_version(), ext_modules=[extension], cmdclass={"build_ext": Build})
+setuptools.setup(
+    version=find_version(),
+    ext_modules=[extension] if is_built else [],
+    cmdclass={"build_ext": Build},
+)
