@@ -24,7 +24,7 @@ CPP_FILES = $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo paper registration test test-all cpp-test mutants bench bench-check gpu-report registers lint format sanitize clean
+.PHONY: help demo paper registration test test-all cpp-test mutants bench bench-check gpu-report registers wheels lint format sanitize clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -77,6 +77,17 @@ registers: $(VENV)/.test ## Build the CUDA kernels for every architecture and wr
 	$(call say,CUDA kernels: 8 min and for one architecture 2)
 	$(BIN)/python -m benchmarks.registers $(or $(ARGS),--out docs/registers.md)
 
+# Both have one name, and the index has room for one: the second, which runs beside a torch without CUDA too.
+wheels: $(VENV)/.wheels ## Build and check the wheels of this Python for Linux: dist/cpu, and dist/cuda with the kernels of all GPUs
+	$(call say,Wheels: 10 min)
+	rm -rf dist/cpu dist/cuda dist/built
+	for kind in cpu cuda; do \
+	  case $$kind in cpu) export NEC_EXT_CUDA=0;; cuda) export NEC_EXT_CUDA=1 FORCE_CUDA=1;; esac; \
+	  $(BIN)/python -m build --wheel --no-isolation --outdir dist/built/$$kind && \
+	  $(BIN)/auditwheel repair --exclude libc10.so --exclude 'libtorch*.so' -w dist/$$kind dist/built/$$kind/*.whl || exit 1; \
+	done
+	.ci/check-wheels dist/cpu/*.whl dist/cuda/*.whl
+
 lint: $(VENV)/.dev $(VENV)/.extension ## Check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -122,7 +133,8 @@ $(VENV)/.build: requirements/build.txt $(VENV)/.torch
 $(VENV)/.demo: requirements/demo.txt $(VENV)/.build
 $(VENV)/.test: requirements/test.txt $(VENV)/.demo
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.test
-$(VENV)/.build $(VENV)/.demo $(VENV)/.test $(VENV)/.dev:
+$(VENV)/.wheels: requirements/wheels.txt $(VENV)/.test
+$(VENV)/.build $(VENV)/.demo $(VENV)/.test $(VENV)/.dev $(VENV)/.wheels:
 	$(call say,Packages of $<: up to 20 s and their download)
 	$(PIP) -r $<
 	touch $@
