@@ -80,12 +80,7 @@ registers: $(VENV)/.test ## Build the CUDA kernels for every architecture and wr
 # Both have one name, and the index has room for one: the second, which runs beside a torch without CUDA too.
 wheels: $(VENV)/.wheels ## Build and check the wheels of this Python for Linux: dist/cpu, and dist/cuda with the kernels of all GPUs
 	$(call say,Wheels: 10 min)
-	rm -rf dist/cpu dist/cuda dist/built
-	for kind in cpu cuda; do \
-	  case $$kind in cpu) export NEC_EXT_CUDA=0;; cuda) export NEC_EXT_CUDA=1 FORCE_CUDA=1;; esac; \
-	  $(BIN)/python -m build --wheel --no-isolation --outdir dist/built/$$kind && \
-	  $(BIN)/auditwheel repair --exclude libc10.so --exclude 'libtorch*.so' -w dist/$$kind dist/built/$$kind/*.whl || exit 1; \
-	done
+	.ci/make-wheels
 	.ci/check-wheels dist/cpu/*.whl dist/cuda/*.whl
 
 lint: $(VENV)/.dev $(VENV)/.extension ## Check style and types
