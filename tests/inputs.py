@@ -122,9 +122,9 @@ LAYOUTS = [
     *(
         Case(f"{layout.__name__}_{len(shape) - 2}d", shape, layout=layout)
         for layout in (strided, cropped, transposed, channels_last, expanded)
-        for shape in ((2, 3, 9, 17), (2, 3, 5, 6, 16))
+        for shape in ((2, 3, 9, 17), (2, 3, 5, 6, 48))
     ),
-    Case("cropped_target_3d", (2, 2, 5, 6, 16), target_layout=cropped),
+    Case("cropped_target_3d", (2, 2, 5, 6, 48), target_layout=cropped),
     Case("two_layouts_2d", (2, 3, 9, 7), layout=transposed, target_layout=channels_last),
     Case("two_layouts_3d", (2, 3, 5, 6, 7), layout=strided, target_layout=transposed),
 ]

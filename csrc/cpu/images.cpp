@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "../math/stencil.h"
+
 namespace nec::cpu {
 namespace {
 
@@ -70,73 +72,107 @@ double PieceRows<T>::weighted_sum(T* values, const T* weight) const {
 
 template <typename T>
 Images<T>::Images(const PieceRows<T>& rows, T* scratch)
-    : rows_(rows), depth_(rows.problem.size[2]), height_(rows.problem.size[3]), scratch_(scratch) {
+    : rows_(rows),
+      depth_(rows.problem.size[2]),
+      height_(rows.problem.size[3]),
+      middle_(scratch),
+      scratch_(scratch + 2 * rows.pitch) {
   const Box& around = rows.around;
   staged_[0] = around.lo[2] > 0 ? -1 : 0;
   staged_[1] = around.hi[2] < rows.problem.size[4] ? rows.width + 1 : rows.width;
   for (int image = 0; image < 2; ++image) {
     const View& view = rows.problem.image[image];
     const int64_t bytes = element_bytes(view.dtype);
+    const bool in_place = can_read_in_place(view);
     sources_[image] = {rows.kernels.load[int(view.dtype)],
                        rows.address(view, 0, 0, around.lo[2] + staged_[0]),
                        rows.image_stride(view),
                        view.stride[2] * bytes,
                        view.stride[3] * bytes,
                        view.stride[4],
-                       view.stride[4] == 1 ? (staged_[1] - staged_[0]) * bytes : 0};
+                       view.stride[4] == 1 ? (staged_[1] - staged_[0]) * bytes : 0,
+                       in_place,
+                       in_place ? view.stride[3] : rows.pitch,
+                       in_place ? 0 : around.lo[1] - 1};
   }
 }
 
+// A row of whole vectors, so that no lane beyond its end meets a number of another row.
 template <typename T>
-T* Images<T>::plane(int image, int64_t z) const {
-  const int slot = int(std::clamp<int64_t>(z, 0, depth_ - 1) % kRing);
-  return scratch_ + (image * kRing + slot) * rows_.plane_rows * rows_.pitch;
+bool Images<T>::can_read_in_place(const View& view) const {
+  const bool on_axes =
+      with_stencil(rows_.problem.op, [](auto stencil) { return decltype(stencil)::on_axes; });
+  const bool whole_rows = staged_[0] == 0 && staged_[1] == rows_.problem.size[4];
+  return on_axes && whole_rows && rows_.piece.images == 1 && rows_.length == rows_.width &&
+         view.dtype == (sizeof(T) == 8 ? DType::float64 : DType::float32) && view.stride[4] == 1;
 }
 
 template <typename T>
-int64_t Images<T>::row_in_plane(int64_t y) const {
-  return (std::clamp<int64_t>(y, 0, height_ - 1) - rows_.around.lo[1] + 1) * rows_.pitch;
+T* Images<T>::staged_plane(int image, int64_t z) const {
+  return scratch_ + (image * kRing + int(z % kRing)) * rows_.plane_rows * rows_.pitch;
+}
+
+template <typename T>
+int64_t Images<T>::row_in_plane(const Source& s, int64_t y) const {
+  return (std::clamp<int64_t>(y, 0, height_ - 1) - s.first_row) * s.pitch;
 }
 
 template <typename T>
 void Images<T>::point_at_plane(int64_t z) {
-  for (int image = 0; image < 2; ++image)
-    for (int dz = -1; dz <= 1; ++dz) planes_[image][dz + 1] = plane(image, z + dz);
-}
-
-template <typename T>
-void Images<T>::point_at_row(int64_t y, const T* (&input)[3][3], const T* (&target)[3][3]) const {
-  for (int dy = 0; dy < 3; ++dy) {
-    const int64_t row = row_in_plane(y + dy - 1);
+  for (int image = 0; image < 2; ++image) {
+    const Source& s = sources_[image];
     for (int dz = 0; dz < 3; ++dz) {
-      input[dz][dy] = planes_[0][dz] + row;
-      target[dz][dy] = planes_[1][dz] + row;
+      const int64_t at = std::clamp<int64_t>(z + dz - 1, 0, depth_ - 1);
+      planes_[image][dz] = s.in_place ? reinterpret_cast<const T*>(s.origin + at * s.plane)
+                                      : staged_plane(image, at);
     }
   }
 }
 
 template <typename T>
-void Images<T>::stage_row(int64_t z, int64_t y) {
-  const int64_t width = rows_.width;
+void Images<T>::point_at_row(int64_t y, const T* (&input)[3][3], const T* (&target)[3][3]) {
+  for (int image = 0; image < 2; ++image) {
+    const Source& s = sources_[image];
+    auto& rows = image == 0 ? input : target;
+    for (int dy = 0; dy < 3; ++dy) {
+      const int64_t row = row_in_plane(s, y + dy - 1);
+      for (int dz = 0; dz < 3; ++dz) rows[dz][dy] = planes_[image][dz] + row;
+    }
+    if (s.in_place) {
+      T* staged = middle_ + image * rows_.pitch;
+      stage(s, reinterpret_cast<const char*>(rows[1][1]), staged);
+      rows[1][1] = staged;
+    }
+  }
+}
+
+template <typename T>
+void Images<T>::prepare_row(int64_t z, int64_t y) {
   if (z >= depth_ || y < 0 || y >= height_) return;
   for (int image = 0; image < 2; ++image) {
     const Source& s = sources_[image];
     const char* from = s.origin + z * s.plane + y * s.row;
-    T* row = plane(image, z) + row_in_plane(y);
-    for (int64_t left = rows_.piece.images;; row += rows_.image_pitch, from += s.image) {
-      if (z + 1 < depth_) {
-        // The row that follows at this place, a plane later: it arrives while this one is computed.
-        const char* next = from + s.plane;
+    if (z + 1 < depth_) {
+      // The row that follows at this place, a plane later: it arrives while this one is computed.
+      const char* next = from + s.plane;
+      for (int64_t left = rows_.piece.images; left > 0; --left, next += s.image)
         for (int64_t k = 0; k < s.prefetched; k += kCacheLine) __builtin_prefetch(next + k, 0, 2);
-      }
-      s.load(from, s.element, staged_[1] - staged_[0], row + staged_[0]);
-      if (staged_[0] == 0) row[-1] = row[0];
-      if (--left == 0) break;
-      if (staged_[1] == width) row[width] = row[width - 1];
     }
-    // The last value continues the border, and gives the unused lanes something finite.
-    std::fill(row + staged_[1], row + (rows_.length - rows_.span) + width + 1, row[staged_[1] - 1]);
+    if (!s.in_place) stage(s, from, staged_plane(image, z) + row_in_plane(s, y));
   }
+}
+
+template <typename T>
+void Images<T>::stage(const Source& s, const char* from, T* row) const {
+  const int64_t width = rows_.width;
+  for (int64_t left = rows_.piece.images;; row += rows_.image_pitch, from += s.image) {
+    s.load(from, s.element, staged_[1] - staged_[0], row + staged_[0]);
+    if (staged_[0] == 0) row[-1] = row[0];
+    if (--left == 0) break;
+    if (staged_[1] == width) row[width] = row[width - 1];
+  }
+  // The last value continues the border, and gives the unused lanes something finite.
+  std::fill(row + staged_[1], row + (rows_.length - rows_.span) + width + 1, row[staged_[1] - 1]);
 }
 
 template struct PieceRows<float>;

@@ -62,24 +62,27 @@ struct PieceRows {
 // The planes of both images that a stencil sees, staged row by row: converted to T, the border
 // replicated along x. Rows beyond the array are those of the border, which is how replication costs
 // nothing along z and y.
+//
+// Where a row in memory is already what a row of scratch memory would be but for the border, rows
+// are read in place, and only the one along which a difference is taken is staged. This halves the
+// traffic to the second-level cache.
 template <typename T>
 class Images {
  public:
-  static int64_t scratch_rows(const PieceRows<T>& rows) { return 2 * kRing * rows.plane_rows; }
+  static int64_t scratch_rows(const PieceRows<T>& rows) {
+    return 2 * (kRing * rows.plane_rows + 1);
+  }
 
   Images(const PieceRows<T>& rows, T* scratch);
 
-  // Reads a row that is in the array; others need no reading.
-  void stage_row(int64_t z, int64_t y);
+  // Makes a row ready that is in the array; others need nothing.
+  void prepare_row(int64_t z, int64_t y);
   // From here on `row` counts planes from plane z.
   void point_at_plane(int64_t z);
   // Rows y - 1, y and y + 1 of the planes around, [dz + 1][dy + 1], as CotangentRow has them.
-  void point_at_row(int64_t y, const T* (&input)[3][3], const T* (&target)[3][3]) const;
+  void point_at_row(int64_t y, const T* (&input)[3][3], const T* (&target)[3][3]);
 
  private:
-  T* plane(int image, int64_t z) const;
-  int64_t row_in_plane(int64_t y) const;
-
   // An image in memory, for what every row asks: where row 0 of plane 0 is, and strides in bytes.
   struct Source {
     typename RowKernels<T>::Load load;
@@ -87,10 +90,20 @@ class Images {
     int64_t image, plane, row;
     int64_t element;     // in elements
     int64_t prefetched;  // bytes of a row
+    // The planes that a stencil sees, in memory or staged.
+    bool in_place;
+    int64_t pitch;      // elements from one row to the next
+    int64_t first_row;  // y of the first row
   };
+
+  bool can_read_in_place(const View& view) const;
+  T* staged_plane(int image, int64_t z) const;
+  int64_t row_in_plane(const Source& source, int64_t y) const;
+  void stage(const Source& source, const char* from, T* row) const;
 
   const PieceRows<T>& rows_;
   const int64_t depth_, height_;  // of the array
+  T* const middle_;               // [image], the row that is staged where others are read in place
   T* const scratch_;              // [image][z % kRing][y + 1 - around.lo[1]], rows
   int64_t staged_[2];  // x that are read: one voxel more on each side, where the array has it
   Source sources_[2];

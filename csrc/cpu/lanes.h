@@ -44,6 +44,9 @@ struct Lanes {
   friend NEC_INLINE Lanes& operator*=(Lanes& a, Lanes b) { return a = a * b; }
   friend NEC_INLINE Mask operator<(Lanes a, Lanes b) { return a.v < b.v; }
   friend NEC_INLINE Mask operator>(Lanes a, Lanes b) { return a.v > b.v; }
+  friend NEC_INLINE Mask operator>=(Lanes a, Lanes b) { return a.v >= b.v; }
+  friend NEC_INLINE Mask operator<=(Lanes a, Lanes b) { return a.v <= b.v; }
+  friend NEC_INLINE Mask operator==(Lanes a, Lanes b) { return a.v == b.v; }
   // Instead of a branch (common.h).
   friend NEC_INLINE Lanes choose(Mask which, Lanes a, Lanes b) { return which ? a.v : b.v; }
 };

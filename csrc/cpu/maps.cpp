@@ -5,9 +5,6 @@
 
 #include <algorithm>
 
-#include "../math/ngf.h"
-#include "../math/voxel.h"
-
 namespace nec::cpu {
 
 template <typename T>
@@ -19,13 +16,19 @@ Maps<T>::Maps(const PieceRows<T>& rows, T* scratch) : rows_(rows) {
     *row = scratch;
     scratch += rows.pitch;
   }
+  // One map for both images, as it is where only eps is given, is read once.
+  const View* map = p.eps_map;
+  shared_eps_ = map[0].data == map[1].data && map[0].dtype == map[1].dtype &&
+                std::equal(map[0].stride, map[0].stride + kAxes, map[1].stride) &&
+                p.eps[0] == p.eps[1];
+  if (shared_eps_) eps_[1] = eps_[0];
 }
 
 template <typename T>
 void Maps<T>::load_constant(T eps_scale) {
   const Problem& p = rows_.problem;
   eps_scale_ = eps_scale;
-  for (int image = 0; image < 2; ++image) {
+  for (int image = 0; image < 2 - shared_eps_; ++image) {
     if (!p.eps_map[image].varies_in_space()) constant_in_range_ &= load_eps(image, 0, 0);
   }
   if (!p.mask && !p.upstream) load_weight(0, 0);
@@ -35,7 +38,7 @@ template <typename T>
 bool Maps<T>::load_varying(int64_t z, int64_t y) {
   const Problem& p = rows_.problem;
   bool in_range = constant_in_range_;
-  for (int image = 0; image < 2; ++image) {
+  for (int image = 0; image < 2 - shared_eps_; ++image) {
     if (p.eps_map[image].varies_in_space()) in_range &= load_eps(image, z, y);
   }
   if (p.mask || p.upstream) load_weight(z, y);
@@ -52,13 +55,8 @@ bool Maps<T>::load_eps(int image, int64_t z, int64_t y) {
     std::fill(row, row + rows_.span, T(rows_.problem.eps[image]));
   }
   bool in_range = true;
-  for (int64_t i = 0; i < rows_.piece.images; ++i) {
-    T* eps = row + i * rows_.image_pitch;
-    for (int64_t x = 0; x < rows_.width; ++x) {
-      eps[x] = checked_eps(eps[x] * eps_scale_);
-      in_range &= eps_in_range(eps[x]);
-    }
-  }
+  for (int64_t i = 0; i < rows_.piece.images; ++i)
+    in_range &= rows_.kernels.scale_eps(row + i * rows_.image_pitch, rows_.width, eps_scale_);
   rows_.fill_between(row, T(1));
   return in_range;
 }
@@ -69,13 +67,14 @@ void Maps<T>::load_weight(int64_t z, int64_t y) {
   const int64_t span = rows_.span;
   if (p.mask) {
     rows_.load(p.mask, z, y, weight_);
-    for (int64_t x = 0; x < span; ++x) weight_[x] = checked_mask(weight_[x]);
+    if (p.mask.dtype != DType::uint8) rows_.kernels.check_mask(weight_, span);
   } else {
     std::fill(weight_, weight_ + span, T(1));
   }
   if (p.upstream) {
     rows_.load(p.upstream, z, y, upstream_);
-    for (int64_t x = 0; x < span; ++x) weight_[x] *= upstream_[x];
+    T* __restrict weight = weight_, * __restrict upstream = upstream_;
+    for (int64_t x = 0; x < span; ++x) weight[x] *= upstream[x];
   }
   rows_.fill_between(weight_, T(0));
 }

@@ -33,6 +33,7 @@ class Maps {
   T eps_scale_ = 1;
   bool constant_in_range_ = true;
   bool varies_;                      // something has to be loaded for every row
+  bool shared_eps_;                  // both images have the same
   T *eps_[2], *weight_, *upstream_;  // a row each
 };
 

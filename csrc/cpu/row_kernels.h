@@ -66,8 +66,14 @@ struct RowKernels {
   using Adjoint = void (*)(const AdjointRow<T>&);
   using WeightedSum = double (*)(const T* values, const T* weight, int64_t n);
 
+  // Rows of eps and of a mask (math/voxel.h). False where an eps is outside of Range<T>.
+  using ScaleEps = bool (*)(T* eps, int64_t n, T scale);
+  using CheckMask = void (*)(T* mask, int64_t n);
+
   Load load[kDTypes];
-  Store store[kDTypes];                                          // uint8 has none
+  Store store[kDTypes];  // uint8 has none
+  ScaleEps scale_eps;
+  CheckMask check_mask;
   Cotangent cotangent[2][kOperators][kFormulas][kGradients][2];  // [dim - 2] ... [isotropic]
   Adjoint adjoint[2][kOperators];
   WeightedSum weighted_sum;

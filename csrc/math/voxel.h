@@ -18,13 +18,14 @@ NEC_INLINE T not_a_number() {
 // An eps has to be positive and finite.
 template <typename T>
 NEC_INLINE T checked_eps(T eps) {
-  return eps > 0 && eps - eps == 0 ? eps : not_a_number<T>();
+  const T finite = choose(eps - eps == T(0), eps, not_a_number<T>());
+  return choose(eps > T(0), finite, not_a_number<T>());
 }
 
 // A weight of a mask must not be negative.
 template <typename T>
 NEC_INLINE T checked_mask(T weight) {
-  return weight >= 0 ? weight : not_a_number<T>();
+  return choose(weight >= T(0), weight, not_a_number<T>());
 }
 
 // d loss / d (sum over voxels). `voxels` is their number, or the sum of the mask. A mean over none

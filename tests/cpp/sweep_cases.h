@@ -81,7 +81,7 @@ inline void test_wide() {
 inline void test_sizes() {
   for (const Operator op : kAllOperators)
     for (const int64_t z : {1, 2, 3, 5})
-      for (const int64_t x : {1, 2, 15, 16, 17, 33})
+      for (const int64_t x : {1, 2, 15, 16, 17, 32, 33})
         for (const int64_t y : {0, 1, 2, 5}) {  // 0: 2D
           Case c = case_of(y ? 3 : 2, {1, 1, z, y, x});
           c.op = op;
@@ -95,7 +95,7 @@ inline void test_types_and_layouts() {
       for (const DType target : kTypes)
         for (const Layout layout : kLayouts)
           for (const Layout target_layout : kLayouts) {
-            Case c = case_of(dim);
+            Case c = case_of(dim, dim == 2 ? Size{2, 2, 5, 1, 7} : Size{1, 1, 5, 6, 16});
             c.dtype[0] = input;
             c.dtype[1] = target;
             c.layout[0] = layout;
@@ -144,9 +144,14 @@ inline void test_windows() {
   Run random{Case()};
   for (int repeat = 0; repeat < 100; ++repeat) {
     for (const int dim : {2, 3}) {
-      Case c = case_of(dim, {1, 2, 7, 6, 20});
+      const bool whole_rows = repeat % 5 == 0;  // of whole vectors, which the CPU reads in place
+      Case c = case_of(dim, whole_rows ? Size{1, 1, 7, 6, 16} : Size{1, 2, 7, 6, 20});
       c.op = kAllOperators[size_t(repeat) % kAllOperators.size()];
       c.window = random_box(random, c.size);
+      if (whole_rows) {
+        c.window.lo[2] = 0;
+        c.window.hi[2] = 16;
+      }
       if (repeat % 2) c.mask_size = {1, 1, 1, c.size[3], c.size[4]};
       c.loss_map = repeat % 4 == 0;
       if (c.loss_map) c.gradients = 0;

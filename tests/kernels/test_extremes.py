@@ -142,12 +142,13 @@ def test_bad_voxel_shows(
 
 
 @pytest.mark.parametrize("bad", [*BAD, 1e25])
-def test_a_bad_image_leaves_the_others_alone(bad: float) -> None:
-    """They lie beside it in a row."""
-    images = Case("rows", (20, 1, 4, 5, 6)).images()
-    expected = evaluate(nec_ext.ngf_loss, *images, reduction="none")
+@pytest.mark.parametrize("length, reduction", [(6, "none"), (55, "sample")])
+def test_a_bad_image_leaves_the_others_alone(bad: float, length: int, reduction: str) -> None:
+    """They lie beside it in a row, or their rows end where its rows begin."""
+    images = Case("rows", (20, 1, 4, 5, length)).images()
+    expected = evaluate(nec_ext.ngf_loss, *images, reduction=reduction)
     images[0][7] = bad
-    found = evaluate(nec_ext.ngf_loss, *images, reduction="none")
+    found = evaluate(nec_ext.ngf_loss, *images, reduction=reduction)
     others = torch.arange(20) != 7
     assert_result_close(
         Result(*(tensor[others] for tensor in found)),
