@@ -110,9 +110,9 @@ NEC_INLINE Lanes<T> reciprocal(Lanes<T> x) {
 }
 
 #if defined(__x86_64__)
-// By builtins, as clang-cl may hide the intrinsics of an instruction set that a file as a whole is
-// not compiled for. The processor's estimate with a step of Newton's method, which doubles its digits: the one
-// divider of a core has the roots to do. Wrong by no more than two units in the last place.
+// The processor's estimate with a step of Newton's method, which doubles its digits: the one
+// divider of a core has the roots to do. Wrong by no more than two units in the last place. By
+// builtins, because clang-cl hides intrinsics of what a file as a whole is not compiled for.
 NEC_INLINE Lanes<float> reciprocal(Lanes<float> x) {
 #if NEC_LANE_BYTES == 64
   const Lanes<float> y = __builtin_ia32_rcp14ps512_mask(x.v, x.v, -1);
