@@ -24,7 +24,7 @@ CPP_FILES = $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo paper registration test test-all cpp-test mutants bench bench-check gpu-report registers docs lint format sanitize clean
+.PHONY: help demo paper registration test test-all cpp-test mutants bench bench-check gpu-report registers docs wheels lint format sanitize clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -81,6 +81,12 @@ docs: $(VENV)/.docs ## Build the documentation site, out/site; a warning or a br
 	$(call say,Site: 10 s)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
+# Both have one name, and the index has room for one: the second, which runs beside a torch without CUDA too.
+wheels: $(VENV)/.wheels ## Build and check the wheels of this Python for Linux: dist/cpu, and dist/cuda with the kernels of all GPUs
+	$(call say,Wheels: 10 min)
+	.ci/make-wheels
+	.ci/check-wheels dist/cpu/*.whl dist/cuda/*.whl
+
 lint: $(VENV)/.dev $(VENV)/.extension ## Check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -127,7 +133,8 @@ $(VENV)/.demo: requirements/demo.txt $(VENV)/.build
 $(VENV)/.test: requirements/test.txt $(VENV)/.demo
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.test
 $(VENV)/.docs: requirements/docs.txt $(VENV)/.dev
-$(VENV)/.build $(VENV)/.demo $(VENV)/.test $(VENV)/.dev $(VENV)/.docs:
+$(VENV)/.wheels: requirements/wheels.txt $(VENV)/.test
+$(VENV)/.build $(VENV)/.demo $(VENV)/.test $(VENV)/.dev $(VENV)/.docs $(VENV)/.wheels:
 	$(call say,Packages of $<: up to 20 s and their download)
 	$(PIP) -r $<
 	touch $@

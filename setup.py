@@ -3,7 +3,8 @@
 """Builds nec_ext._C and names the version. Everything else is declared in pyproject.toml.
 
 Environment:
-    CXX: the compiler, if it is not the c++ or g++ or clang++ on the path.
+    CXX: the compiler, if it is not the c++ or g++ or clang++ on the path, or on Windows clang-cl.
+    NEC_EXT_BUILD=0: leave the extension out; the package then computes by its reference, slowly.
     NEC_EXT_CUDA=0: leave the CUDA kernels out. FORCE_CUDA=1: build them beside a torch without CUDA
         too, and fail where no CUDA toolkit is found.
     CUDA_HOME: the toolkit, if it is not the one of the nvcc on the path or in /usr/local/cuda.
@@ -40,6 +41,7 @@ if torch.__version__ < (2, 10):
 from torch.utils import cpp_extension
 from torch.utils.cpp_extension import BuildExtension, CppExtension
 
+WINDOWS = sys.platform == "win32"
 VERSION = "0.2.0"  # the next one that is released, or the one of this commit's tag
 ROOT = Path(__file__).resolve().parent
 # Errno and traps for square roots would keep the compiler from vectorizing the loops. -ffast-math,
@@ -66,6 +68,7 @@ ARCHITECTURES = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
 # The stable ABI of torch 2.10: a library built with any later torch runs with every torch from
 # there on.
 TORCH_2_10 = "-DTORCH_TARGET_VERSION=0x020a000000000000"
+WITHOUT_COMPILER = "a wheel needs none, and NEC_EXT_BUILD=0 installs the slow reference alone"
 EXTRA = os.environ.get("NEC_EXT_CXX_FLAGS", "").split()
 
 
@@ -102,6 +105,14 @@ def find_version() -> str:
 def find_compiler() -> tuple[str, list[str]]:
     """Find the C++ compiler; return it with the flags that it knows."""
     wanted = os.environ.get("CXX")
+    if WINDOWS:
+        if not shutil.which(wanted or "clang-cl"):
+            sys.exit(
+                f"on Windows nec_ext is compiled by clang-cl, and {wanted or 'clang-cl'} is not on "
+                "the path: add C++ Clang tools to Visual Studio's C++ tools, and start in its "
+                f"command prompt; {WITHOUT_COMPILER}"
+            )
+        return wanted or "clang-cl", [f"/clang:{flag}" for flag in (*FLAGS, *CLANG_X86_FLAGS)]
     for compiler in [wanted] if wanted else ["c++", "g++", "clang++"]:
         command = [*shlex.split(compiler), "-dM", "-E", "-x", "c++", os.devnull]
         try:
@@ -115,14 +126,14 @@ def find_compiler() -> tuple[str, list[str]]:
     sys.exit(
         f"nec_ext needs a C++ compiler, and {wanted or 'c++, g++ or clang++'} cannot be run: "
         "install one (apt install g++, dnf install gcc-c++, conda install cxx-compiler, "
-        "xcode-select --install), or set CXX to the one that you have"
+        f"xcode-select --install), or set CXX to the one that you have; {WITHOUT_COMPILER}"
     )
 
 
 def find_toolkit() -> str | None:
     """Find the CUDA toolkit; None where there is none or the kernels are not wanted."""
     forced = os.environ.get("FORCE_CUDA") == "1"
-    if os.environ.get("NEC_EXT_CUDA") == "0" or torch.version.hip:
+    if os.environ.get("NEC_EXT_CUDA") == "0" or torch.version.hip or WINDOWS:
         return None
     if not torch.version.cuda and not forced:
         return None
@@ -210,8 +221,10 @@ class Build(BuildExtension):
     """Chooses compiler and flags, and says what takes long: pip reads this file more than once."""
 
     def __init__(self, *args, **options):
-        # torch's build falls back by itself, with two lines about itself.
-        super().__init__(*args, **options, use_ninja=cpp_extension.is_ninja_available())
+        # torch's build falls back by itself, with two lines about itself. On Windows its ninja
+        # knows no compiler but cl, which has no vector types.
+        use_ninja = cpp_extension.is_ninja_available() and not WINDOWS
+        super().__init__(*args, **options, use_ninja=use_ninja)
 
     def run(self):
         """Build the extension."""
@@ -219,7 +232,7 @@ class Build(BuildExtension):
         os.environ["CXX"], flags = find_compiler()
         for extension in self.extensions:
             extension.extra_compile_args["cxx"] = [*flags, TORCH_2_10, *EXTRA]
-        if not self.use_ninja:
+        if not self.use_ninja and not WINDOWS:
             print("nec_ext: one file is compiled at a time; faster after  pip install ninja")
         if toolkit:
             architectures = os.environ["TORCH_CUDA_ARCH_LIST"]
@@ -231,8 +244,16 @@ class Build(BuildExtension):
         sys.stdout.flush()
         super().run()
 
+    def build_extensions(self):
+        """Build it, on Windows with Visual Studio's headers and linker and its other compiler."""
+        if WINDOWS:
+            self.compiler.initialize()
+            self.compiler.cc = os.environ["CXX"]
+        super().build_extensions()
 
-toolkit = find_toolkit()
+
+is_built = os.environ.get("NEC_EXT_BUILD") != "0"
+toolkit = find_toolkit() if is_built else None
 sources = set(glob("csrc/**/*.cpp", recursive=True))
 extension = CppExtension(
     "nec_ext._C",
@@ -247,4 +268,8 @@ if toolkit:
     # CUDAExtension would refuse a torch without CUDA.
     add_cuda(extension, toolkit)
 
-setuptools.setup(version=find_version(), ext_modules=[extension], cmdclass={"build_ext": Build})
+setuptools.setup(
+    version=find_version(),
+    ext_modules=[extension] if is_built else [],
+    cmdclass={"build_ext": Build},
+)

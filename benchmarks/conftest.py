@@ -87,7 +87,7 @@ def clocks(request: pytest.FixtureRequest) -> dict[str, Meter]:
 
 
 def _device(config: pytest.Config) -> str:
-    usable = nec_ext._ops.HAS_CUDA and torch.cuda.is_available()
+    usable = "cuda" in nec_ext._ops.FUSED_DEVICES and torch.cuda.is_available()
     return config.getoption("--device") or ("cuda" if usable else "cpu")
 
 

@@ -17,10 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _direct_calls as _direct_calls
 from . import _ops, reference
 from ._arguments import CHOICES, Gradients, Maps, Options, Wanted, has_values
 from ._torch import eager_apply, is_batched, is_eager, is_recording
+
+if _ops.extension is not None:
+    from . import _direct_calls as _direct_calls
+    from . import _fake_kernels as _fake_kernels
 
 HALF_DTYPES = (torch.float16, torch.bfloat16)
 

@@ -11,6 +11,7 @@ import torch
 from ._ops import extension
 
 __version__ = version("nec_ext")
+_OF_EXTENSION = ("compiler", "cuda", "cuda_architectures", "cpu_capabilities", "cpu_capability")
 
 
 def build_info() -> dict[str, str | None]:
@@ -19,7 +20,8 @@ def build_info() -> dict[str, str | None]:
     Returns:
         ``version`` of nec_ext, ``commit`` of a build from a checkout, ``torch`` in use,
         ``compiler``, ``cuda`` and ``cuda_architectures`` of the kernels (None without),
-        ``cpu_capabilities`` compiled and ``cpu_capability`` chosen.
+        ``cpu_capabilities`` compiled and ``cpu_capability`` chosen. All but the first three are
+        None where nec_ext was installed without its extension.
     """
     return {
         "version": __version__,
@@ -27,7 +29,6 @@ def build_info() -> dict[str, str | None]:
         # be compiled again after each commit.
         "commit": __version__.partition("+")[2].removeprefix("g") or None,
         "torch": torch.__version__,
-        "cuda": None,
-        "cuda_architectures": None,
-        **extension.build_info(),
+        **dict.fromkeys(_OF_EXTENSION),
+        **({} if extension is None else extension.build_info()),
     }

@@ -12,6 +12,10 @@ import torch
 from . import _ops
 
 _warned: set[str] = set()  # types of device
+_LEFT_OUT = (
+    "nec_ext was installed without its extension (NEC_EXT_BUILD=0): "
+    "install a wheel, or build it with a C++ compiler"
+)
 
 
 def reason_without_kernels(kind: str, *, is_rocm: bool, fused: frozenset[str]) -> str | None:
@@ -30,6 +34,8 @@ def reason_without_kernels(kind: str, *, is_rocm: bool, fused: frozenset[str]) -
 
 def reason_here(kind: str) -> str | None:
     """Say why this build has no kernels for a type of device; None if it has them."""
+    if _ops.extension is None:
+        return _LEFT_OUT
     is_rocm = torch.version.hip is not None
     return reason_without_kernels(kind, is_rocm=is_rocm, fused=_ops.FUSED_DEVICES)
 

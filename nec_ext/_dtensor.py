@@ -126,6 +126,7 @@ def _backward_results(arguments: dict[str, Any], images: Any) -> list[Any]:
     return [images if w else Replicate() for w in wanted]
 
 
-_shardings(_ops.ngf_forward, 0, _forward_results)
-_shardings(_ops.ngf_backward, 1, _backward_results)
-_shardings(_ops.ngf_eps_backward, 1, _backward_results)
+if _ops.extension is not None:
+    _shardings(_ops.ngf_forward, 0, _forward_results)
+    _shardings(_ops.ngf_backward, 1, _backward_results)
+    _shardings(_ops.ngf_eps_backward, 1, _backward_results)

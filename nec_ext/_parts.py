@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import _ops
+from . import _ops, reference
 from ._arguments import Options, check_option
-from ._devices import reason_here
+from ._devices import warn_of_reference
 
 # Planes on each side of a part that its gradient depends on: a voxel appears in the losses of the
 # next plane, whose differences reach one plane further.
@@ -38,10 +38,10 @@ def check_scalar_reduction(reduction: str) -> None:
 
 
 def check_device(name: str, device: torch.device) -> None:
-    """Raise ValueError for a device without kernels: the reference has no parts."""
-    reason = "it has no values" if device.type == "meta" else reason_here(device.type)
-    if reason is not None:
-        raise ValueError(f"{name} must be a CPU or a CUDA GPU, got {device}: {reason}")
+    """Raise ValueError for a device that cannot add up a volume; warn of one without kernels."""
+    if device.type in ("meta", "mps"):
+        raise ValueError(f"{name} must be one that has values in float64, got {device}")
+    warn_of_reference(device.type)
 
 
 def cut(tensors: Tensors, dim: int, begin: int, end: int) -> list[Tensor | None]:
@@ -67,7 +67,37 @@ def sums(
     The op writes the gradients of these planes into ``gradients``. The tensors must hold two more
     planes on each side on which the volume goes on.
     """
+    if tensors[0].device.type not in _ops.FUSED_DEVICES:  # type: ignore[union-attr]
+        values = _values_by_reference(tensors, o, dim, begin, end, gradients, of_mask)
+        values = values.double().transpose(0, dim).flatten(1).sum(1)
+        return values if per_plane else values.sum(0, keepdim=True)
     result: Tensor = _ops.call(
         _ops.ngf_sums_, *tensors, *o.numbers(), dim, begin, end, per_plane, of_mask, *gradients
     )
     return result
+
+
+def _values_by_reference(
+    tensors: Tensors, o: Options, dim: int, begin: int, end: int, gradients: Tensors, of_mask: bool
+) -> Tensor:
+    """Return ``mask * value`` or the mask for each voxel of the planes; write their gradients."""
+    input, target, eps, target_eps, mask = tensors
+    assert input is not None and target is not None
+    weights = torch.ones_like(input) if mask is None else mask.broadcast_to(input.shape)
+    weights = weights.narrow(dim, begin, end - begin)
+    if of_mask:
+        return weights
+    unweighted = o.with_tensors((eps, target_eps, mask))._replace(reduction="none", weight=1.0)
+    pairs = list(zip((input, target), gradients, strict=True))
+    images = [image.detach().requires_grad_(g is not None) for image, g in pairs]
+    with torch.enable_grad():
+        losses = reference.loss_from_options(images[0], images[1], unweighted)
+    leaves = [image for image in images if image.requires_grad]
+    if leaves:
+        found = torch.autograd.grad(losses, leaves, torch.full_like(losses, o.weight))
+        written = (g for g in gradients if g is not None)
+        for gradient, values in zip(written, found, strict=True):
+            gradient.copy_(values.narrow(dim, begin, end - begin))
+    base, scale = o.base_and_scale
+    losses = losses.detach().narrow(dim, begin, end - begin)
+    return (base * weights.double() - losses) / scale

@@ -139,7 +139,7 @@ def ngf_loss(
             )
         gradients.append(gradient)
         taken.append(gradient)
-    place = input.device if device is None else _parse_device(device)
+    place = _parse_device(input.device if device is None else device)
     volume = _Volume(sources, gradients, options, place)
     parts = volume.tiles(tiles, max_memory)
 
@@ -286,9 +286,9 @@ def _parse_device(device: Any) -> torch.device:
         place = torch.device(device)
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"device must be the name of a device, got {shown(device)}") from None
-    check_device("device", place)
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device must be a GPU that is there, got {place}")
+    check_device("device", place)
     return place
 
 

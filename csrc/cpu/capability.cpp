@@ -7,6 +7,11 @@
 #include <stdexcept>
 #include <string>
 
+#if NEC_X86_64_LEVELS && defined(_WIN32)
+#define NOMINMAX
+#include <windows.h>
+#endif
+
 namespace nec::cpu {
 namespace {
 
@@ -17,19 +22,27 @@ struct Capability {
   RowKernels<double> (*double_rows)(double);
 };
 
+#if NEC_X86_64_LEVELS && defined(_WIN32)  // where __builtin_cpu_supports has no library
+bool has_v3() { return IsProcessorFeaturePresent(PF_AVX2_INSTRUCTIONS_AVAILABLE); }
+bool has_v4() { return IsProcessorFeaturePresent(PF_AVX512F_INSTRUCTIONS_AVAILABLE); }
+#elif NEC_X86_64_LEVELS
+bool has_v3() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("bmi2");
+}
+bool has_v4() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl");
+}
+#endif
+
 // Worst first. `runs_here` asks for the members of each level that the others come with.
 const Capability kCapabilities[] = {
     {"baseline", true, row_kernels_baseline, row_kernels_baseline},
 #if NEC_X86_64_LEVELS
-    {"x86-64-v3",
-     __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("bmi2"),
-     row_kernels_x86_64_v3, row_kernels_x86_64_v3},
-    {"x86-64-v4",
-     __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl"),
-     row_kernels_x86_64_v4, row_kernels_x86_64_v4},
+    {"x86-64-v3", has_v3(), row_kernels_x86_64_v3, row_kernels_x86_64_v3},
+    {"x86-64-v4", has_v4(), row_kernels_x86_64_v4, row_kernels_x86_64_v4},
 #endif
 };
 

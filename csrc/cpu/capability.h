@@ -7,9 +7,7 @@
 
 #include "row_kernels.h"
 
-// gcc and clang compile functions for another instruction set by a pragma; other compilers get the
-// baseline.
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__x86_64__)
 #define NEC_X86_64_LEVELS 1
 #else
 #define NEC_X86_64_LEVELS 0

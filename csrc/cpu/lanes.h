@@ -7,10 +7,6 @@
 // alone and in an unnamed namespace, because each instruction set has registers of its own size,
 // NEC_LANE_BYTES.
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 namespace nec::cpu {
 namespace {
 
@@ -115,14 +111,15 @@ NEC_INLINE Lanes<T> reciprocal(Lanes<T> x) {
 
 #if defined(__x86_64__)
 // The processor's estimate with a step of Newton's method, which doubles its digits: the one
-// divider of a core has the roots to do. Wrong by no more than two units in the last place.
+// divider of a core has the roots to do. Wrong by no more than two units in the last place. By
+// builtins, because clang-cl hides intrinsics of what a file as a whole is not compiled for.
 NEC_INLINE Lanes<float> reciprocal(Lanes<float> x) {
 #if NEC_LANE_BYTES == 64
-  const Lanes<float> y = _mm512_maskz_rcp14_ps(-1, x.v);
+  const Lanes<float> y = __builtin_ia32_rcp14ps512_mask(x.v, x.v, -1);
 #elif NEC_LANE_BYTES == 32
-  const Lanes<float> y = _mm256_rcp_ps(x.v);
+  const Lanes<float> y = __builtin_ia32_rcpps256(x.v);
 #else
-  const Lanes<float> y = _mm_rcp_ps(x.v);
+  const Lanes<float> y = __builtin_ia32_rcpps(x.v);
 #endif
   return y + y * (Lanes<float>(1) - x * y);
 }

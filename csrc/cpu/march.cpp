@@ -69,9 +69,9 @@ March<T>::March(const Problem& problem, const Piece& piece)
 }
 
 template <typename T>
-T* March<T>::cotangent_row(int gradient, int axis, int64_t y) const {
+T* March<T>::cotangents(int gradient, int64_t y) const {
   y = std::clamp<int64_t>(y, 0, p_.size[3] - 1);
-  return cotangents_ + ((gradient * p_.dim + axis) * kRing + int(y % kRing)) * rows_.pitch;
+  return cotangents_ + (gradient * kRing + int(y % kRing)) * p_.dim * rows_.pitch;
 }
 
 template <typename T>
@@ -96,9 +96,10 @@ template <typename T>
 void March<T>::compute_cotangents(int64_t z, int64_t y) {
   CotangentRow<T>& r = cotangent_arguments_;
   images_.point_at_row(y, r.input, r.target);
+  T *const input = cotangents(0, y), *const target = cotangents(1, y);
   for (int axis = 0; axis < p_.dim; ++axis) {
-    r.cotangent_input[axis] = cotangent_row(0, axis, y);
-    r.cotangent_target[axis] = cotangent_row(1, axis, y);
+    r.cotangent_input[axis] = input + axis * rows_.pitch;
+    r.cotangent_target[axis] = target + axis * rows_.pitch;
   }
   if (!maps_.load_row(z, y) || !cotangent_kernel_(r)) wide_kernel_(r);
   for (int axis = 0; axis < p_.dim; ++axis) {
@@ -141,8 +142,10 @@ void March<T>::compute_adjoint(int64_t z, int64_t y) {
   r.sign_y[0] = taps_.beyond(0, y == 0);
   r.sign_y[1] = taps_.beyond(1, y + 1 == p_.size[3]);
   for (int g = 0; g < gradients_; ++g) {
-    for (int axis = 0; axis < p_.dim; ++axis)
-      for (int dy = 0; dy < 3; ++dy) r.cotangent[axis][dy] = cotangent_row(g, axis, y + dy - 1);
+    for (int dy = 0; dy < 3; ++dy) {
+      const T* const rows = cotangents(g, y + dy - 1);
+      for (int axis = 0; axis < p_.dim; ++axis) r.cotangent[axis][dy] = rows + axis * rows_.pitch;
+    }
     r.carried = gradient_row(g, 0, y);
     r.running = gradient_row(g, 1, y);
     // The first plane of cotangents may complete a plane that is not in the box: to be thrown away.

@@ -38,7 +38,7 @@ class March {
 
   int64_t gradient_rows() const { return gradients_ * 2 * rows_.plane_rows; }
   int64_t cotangent_rows() const { return gradients_ * p_.dim * kRing; }
-  T* cotangent_row(int gradient, int axis, int64_t y) const;
+  T* cotangents(int gradient, int64_t y) const;               // a row for each axis
   T* gradient_row(int gradient, int which, int64_t y) const;  // 0: carried, 1: running
 
   const Problem& p_;
@@ -49,7 +49,7 @@ class March {
   T* const scratch_;  // rows, in the order of the members below
   Images<T> images_;
   T* const gradients_under_way_;  // [gradient][carried, running][y - around.lo[1]], rows
-  T* const cotangents_;           // [gradient][axis][y % kRing], rows
+  T* const cotangents_;           // [gradient][y % kRing][axis], rows
   Maps<T> maps_;
   T *const value_, *const output_;  // a row each
   T* const by_eps_;                 // [image], rows

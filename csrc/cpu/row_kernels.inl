@@ -106,6 +106,16 @@ NEC_INLINE typename S::template Column<Lanes<T>> column_at(T* const (&columns)[3
           Dim == 3 ? load<N>(columns[2] + x) : N(0)};
 }
 
+// Named components, because gcc keeps no array in registers from one round of a loop to the next.
+template <int Dim, typename N>
+NEC_INLINE Vec<Dim, N> make_vector(N z, N y, N x) {
+  if constexpr (Dim == 2) {
+    return {z, x};
+  } else {
+    return {z, y, x};
+  }
+}
+
 // `A` is the type of the arithmetic: T, or a wider one for the rare row that needs it. Where all
 // axes have the same spacing, no difference needs a factor: t depends on the ratio of differences
 // to eps alone, so eps takes it.
@@ -140,28 +150,43 @@ bool cotangent_row(const CotangentRow<T>& r) {
     fill(input, 0);
     fill(target, 1);
   }
+  const auto gradient = [&](const RowPointers<T, 3>& rows, int image, int64_t x) NEC_INLINE_LAMBDA {
+    Vec<Dim, N> g;
+    if constexpr (has_columns) {
+      const auto& columns = r.columns[image];
+      g = S::template across<Dim, N>(column_at<Dim, S>(columns, x - 1),
+                                     column_at<Dim, S>(columns, x),
+                                     column_at<Dim, S>(columns, x + 1));
+    } else {
+      g = S::template gradient<Dim, N>([&](int dz, int dy, int dx) NEC_INLINE_LAMBDA {
+        return load<N>(rows.row[dz + 1][dy + 1] + x + dx);
+      });
+    }
+    if constexpr (!Isotropic) {
+      for (int k = 0; k < Dim - 1; ++k) g.v[k] *= axis_scale[k];
+    }
+    return g;
+  };
+  // Voxels are begun before those before them are finished: while a processor waits for the roots
+  // of the latter, it has the former to do.
+  N d_z, d_y, d_x, e_z, e_y, e_x;
+  Products<N> begun;
+  const auto begin = [&](int64_t x) NEC_INLINE_LAMBDA {
+    const Vec<Dim, N> d = gradient(input, 0, x), e = gradient(target, 1, x);
+    const N eps_d = load<N>(eps_input + x), eps_e = load<N>(eps_target + x);
+    begun = make_products<is_additive(F)>(d, e, eps_d, eps_e);
+    d_z = d.v[0], d_y = d.v[Dim / 2], d_x = d.v[Dim - 1];
+    e_z = e.v[0], e_y = e.v[Dim / 2], e_x = e.v[Dim - 1];
+  };
   Truth<N> in_range = N(A(0)) < N(A(1));
   N sum = A(0);
+  begin(0);
   for (int64_t x = 0; x < r.length; x += kNumbers<N>) {
-    const auto gradient = [&](const RowPointers<T, 3>& rows, int image) NEC_INLINE_LAMBDA {
-      Vec<Dim, N> g;
-      if constexpr (has_columns) {
-        const auto& columns = r.columns[image];
-        g = S::template across<Dim, N>(column_at<Dim, S>(columns, x - 1),
-                                       column_at<Dim, S>(columns, x),
-                                       column_at<Dim, S>(columns, x + 1));
-      } else {
-        g = S::template gradient<Dim, N>([&](int dz, int dy, int dx) NEC_INLINE_LAMBDA {
-          return load<N>(rows.row[dz + 1][dy + 1] + x + dx);
-        });
-      }
-      if constexpr (!Isotropic) {
-        for (int k = 0; k < Dim - 1; ++k) g.v[k] *= axis_scale[k];
-      }
-      return g;
-    };
-    const Vec<Dim, N> d = gradient(input, 0), e = gradient(target, 1);
-    const Term<N> term = ngf_term<F>(d, e, load<N>(eps_input + x), load<N>(eps_target + x), form);
+    const Vec<Dim, N> d = make_vector<Dim>(d_z, d_y, d_x), e = make_vector<Dim>(e_z, e_y, e_x);
+    const Products<N> products = begun;
+    begin(x + kNumbers<N> < r.length ? x + kNumbers<N> : x);
+    const N eps_d = load<N>(eps_input + x), eps_e = load<N>(eps_target + x);
+    const Term<N> term = ngf_term<F>(d, e, products, eps_d, eps_e, form);
     in_range = in_range & term.in_range;
     store(term.value, value + x);
     const N w = load<N>(weight + x);

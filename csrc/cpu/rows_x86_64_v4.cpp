@@ -8,8 +8,6 @@
 #include "capability.h"
 
 #if NEC_X86_64_LEVELS
-#include <immintrin.h>
-
 #include <cfloat>
 #include <cstdint>
 #include <type_traits>

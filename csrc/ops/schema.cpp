@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright (c) 2026 The nec_ext authors
 //
-// The ops of nec_ext, as torch knows them. nec_ext/_ops.py has their fake kernels.
+// The ops of nec_ext, as torch knows them. nec_ext/_fake_kernels.py has their fake kernels.
 
 #include <torch/csrc/stable/library.h>
 

@@ -23,6 +23,7 @@ from .data.options import DataOptions
 from .presets import PAPER, PRESETS
 from .report.metrics import MetricOptions
 from .values import (
+    Correlation,
     Count,
     Decay,
     Index,
@@ -67,6 +68,11 @@ class Options:
     discriminator_scales: Count = 3
     discriminator_layers: Annotated[int, Rule("a whole number of at least 2", lambda n: n >= 2)] = 3
     discriminator_channels: Count = 64
+    # Spectral normalization of the weights takes the place of instance normalization.
+    discriminator_norm: Literal["instance", "spectral", "none"] = "instance"
+    discriminator_augment: Literal[
+        "none", "translation", "translation+cutout", "brightness+translation+cutout"
+    ] = "none"  # of what the discriminator sees, real and fake
     initialization: Literal["default", "normal", "xavier"] = "default"
 
     # Objectives.
@@ -74,10 +80,15 @@ class Options:
     lambda_gan: Weight = 1.0
     lambda_discriminator: Weight = 0.5  # weight of its real and of its fake term
     lambda_ngf: Weight = 1.0  # NEC; 0 leaves the adversarial term alone
-    delay: Share = 0.0  # in which lambda_ngf is 0
+    lambda_r1: Weight = 0.0  # gradient penalty of the discriminator at real images
+    delay: Share | Literal["auto"] = 0.0  # in which lambda_ngf is 0; auto: until the contrast turns
+    delay_steps: tuple[Index, Index] = (500, 20000)  # the least and the most of delay=auto
+    delay_correlation: Correlation = 0.0  # with the source, below which the contrast has turned
     ramp: Share = 0.0  # after the delay, in which lambda_ngf grows from 0
     eps: Positive = 0.15
-    eps_mode: Literal["additive", "quadrature"] = "quadrature"  # "additive": eq. (4) as printed
+    eps_mode: Literal["additive", "quadrature", "augmented"] = "quadrature"  # eq. (4): additive
+    form: Literal["squared", "signed", "absolute", "cross"] = "squared"  # eq. (3): squared
+    ngf_scales: Count = 1  # of the NGF loss: the images, their copies of half the size, ...
     operator: Literal["central", "forward", "sobel"] = "sobel"
     loss_backend: Literal["fused", "eager", "compiled"] = "fused"
     lambda_l1: Weight = 100.0  # Pix2Pix, and NEC while it warms up
@@ -120,6 +131,10 @@ class Options:
                 "the ResNet is for slices: generator=resnet needs data.dimensions=2, "
                 "and volumes generator=unet"
             )
+        if self.form == "cross" and self.eps_mode == "augmented":
+            raise ValueError("form=cross needs eps_mode=additive or quadrature")
+        if self.delay_steps[0] > self.delay_steps[1]:
+            raise ValueError(f"delay_steps must ascend, got {as_text(self.delay_steps)}")
         if self.system == "cut":
             self._check_cut()
 

@@ -111,7 +111,9 @@ def draw(
         return {f"{system}\n{psnr[system, name]:.1f} dB": fake for system, fake in fakes.items()}
 
     index = {name: k for k, name in enumerate(images.names)}
-    figures.fields(folder / "fields.png", images, index[case], options.operator, options.eps_mode)
+    # The length of an augmented field is 1 everywhere; its spatial part is the quadrature's field.
+    eps_mode = "quadrature" if options.eps_mode == "augmented" else options.eps_mode
+    figures.fields(folder / "fields.png", images, index[case], options.operator, eps_mode)
     figures.side_by_side(folder / "systems.png", images, with_psnr(case), index[case])
     figures.side_by_side(folder / "worst.png", images, with_psnr(worst), index[worst])
     figures.psnr_distribution(folder / "psnr.png", rows)

@@ -22,6 +22,7 @@ Index = Annotated[int, Rule("a whole number of at least 0", lambda n: n >= 0)]
 Positive = Annotated[float, Rule("a positive number", lambda x: 0 < x < float("inf"))]
 Weight = Annotated[float, Rule("a number of at least 0", lambda x: 0 <= x < float("inf"))]
 Share = Annotated[float, Rule("a number in [0, 1]", lambda x: 0 <= x <= 1)]
+Correlation = Annotated[float, Rule("a number in [-1, 1]", lambda x: -1 <= x <= 1)]
 Decay = Annotated[float, Rule("a number in [0, 1)", lambda x: 0 <= x < 1)]
 
 
@@ -42,7 +43,14 @@ def parse_value(kind: object, text: str) -> object:
             raise ValueError
         return value
     if origin in (types.UnionType, typing.Union):
-        return None if text == "none" else parse_value(parts[0], text)
+        if text == "none" and types.NoneType in parts:
+            return None  # and not the text "none"
+        for part in parts:
+            try:
+                return parse_value(part, text)
+            except ValueError:
+                continue
+        raise ValueError
     if origin is tuple:
         texts = text.split(",")
         if parts[-1] is not Ellipsis and len(texts) != len(parts):
@@ -63,11 +71,16 @@ def describe(kind: object) -> str:
     if origin is Annotated:
         return str(parts[1].text)
     if origin in (types.UnionType, typing.Union):
-        return f"{describe(parts[0])} or none"
+        return " or ".join(map(describe, parts))
     if origin is tuple:
         count = "" if parts[-1] is Ellipsis else f"{len(parts)} "
         return f"{count}values separated by commas, each {describe(parts[0])}"
     if origin is Literal:
-        return f"one of {', '.join(map(str, parts))}"
-    names = {int: "a whole number", float: "a number", bool: "true or false"}
+        return f"{'one of ' * (len(parts) > 1)}{', '.join(map(str, parts))}"
+    names = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        types.NoneType: "none",
+    }
     return names.get(kind, "text")  # type: ignore[call-overload]

@@ -68,7 +68,8 @@ def random_data() -> Data:
         names = [f"random-{seed}-{k}" for k in range(count)]
         return ImageSet(names, t1, t2, t1 > -1, None, 1.0)
 
-    return Data(*(images(count, 10 * k) for k, count in enumerate((6, 5, 2, 2))))
+    groups = [images(count, 10 * k) for k, count in enumerate((6, 5, 2, 2))]
+    return Data(*groups, groups[0])
 
 
 def random_volumes() -> Data:
@@ -86,7 +87,8 @@ def random_volumes() -> Data:
         names = [f"random-{seed}-{k}" for k in range(count)]
         return ImageSet(names, *map(list, zip(*volumes, strict=True)), None, 1.0)
 
-    return Data(*(images(count, 10 * k) for k, count in enumerate((4, 3, 2, 2))))
+    groups = [images(count, 10 * k) for k, count in enumerate((4, 3, 2, 2))]
+    return Data(*groups, groups[0])
 
 
 def make_trainer(

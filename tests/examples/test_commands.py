@@ -11,7 +11,7 @@ import pytest
 from brats_runs import SYSTEMS, read_csv
 from helpers import ROOT
 
-from examples.brats import paper, swap
+from examples.brats import paper, search, swap
 from examples.brats.options import Options, change, make_options, parse
 from examples.brats.presets import PRESETS
 from examples.brats.train.__main__ import main
@@ -57,6 +57,10 @@ SENTENCES = (
     (main, ["nec", "lamda_ngf=1"], "there is no option 'lamda_ngf': did you mean lambda_ngf or"),
     (main, ["nec", "eps=nan"], "eps must be a positive number, got 'nan'"),
     (main, ["nec", "--loss-backend", "slow"], "loss_backend must be one of fused, eager, compiled"),
+    (main, ["nec", "delay=soon"], "delay must be a number in [0, 1] or auto, got 'soon'"),
+    (main, ["nec", "delay_steps=9,3"], "delay_steps must ascend, got 9,3"),
+    (main, ["nec", "form=cross", "eps_mode=augmented"], "form=cross needs eps_mode=additive or"),
+    (search.main, ["--only", "luck"], "there is no setting 'luck': --list names them all"),
     (main, ["nec", "unet_channels=8"], "unet_channels must name the channels of two levels"),
     (main, ["--resume", "x", "epochs=3"], "a run goes on to a step: give steps in place of epochs"),
     (main, ["nec", "--config", "nowhere.json"], "nowhere.json cannot be read as JSON: "),

@@ -19,7 +19,7 @@ from brats_runs import NAMES, assert_equal, by_hand, data_options, random_volume
 from covering import covering
 from torch import Tensor
 
-from examples.brats.data import sources, split
+from examples.brats.data import sources
 from examples.brats.data.images import Data, ImageSet, load_data, training_pairs
 from examples.brats.data.options import DataOptions
 from examples.brats.data.sampling import Patches, read_ahead
@@ -139,7 +139,7 @@ def test_split_from_a_file(root: Path, tmp_path: Path) -> None:
     path.write_text(json.dumps(groups | {"test": {"n": 1, "ids": NAMES[3:4]}}))
     data = load_data(data_options(root, split=str(path)))
     found = [images.names for images in vars(data).values()]
-    assert found == [NAMES[4:], NAMES[:2], NAMES[2:3], NAMES[3:4]]
+    assert found == [NAMES[4:], NAMES[:2], NAMES[2:3], NAMES[3:4], NAMES[4:]]
     for test, message in (
         ({"test": NAMES[:1]}, f"the split names subject {NAMES[0]} twice"),
         ({"test": ["BraTS-GLI-99999-000"]}, "has no subject BraTS-GLI-99999-000"),
@@ -151,9 +151,90 @@ def test_split_from_a_file(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_patient_in_training_and_elsewhere_is_worth_a_warning(root: Path) -> None:
-    (root / NAMES[4]).rename(root / "BraTS-GLI-00020-001")
+    for path in root.glob(f"{NAMES[4]}/*"):
+        path.rename(path.with_name(path.name.replace(NAMES[4], "BraTS-GLI-00020-001")))
     with pytest.warns(UserWarning, match="BraTS-GLI-00020 is in training and in val"):
-        split.split_subjects(data_options(root))
+        load_data(data_options(root))
+
+
+@pytest.fixture
+def mixed(root: Path) -> tuple[Path, dict[str, list[str]]]:
+    """Subjects of volumes, others of slices, T1 alone among them; return them and their split."""
+    for kind, numbers in (("t1n", (1, 2, 3, 5)), ("t2w", (1, 2, 3, 5))):
+        for k in numbers:
+            save(root / f"some/where/sub-{kind}_s{k:03d}.nii.gz", volume(50 + k)[:, :, k : k + 1])
+    save(root / "t1/alone-t1n_s080.nii.gz", volume(60)[:, :, 2:3])
+    save(root / "t1/sub-t1n_s002.nii.gz", volume(61)[:, :, 2:3])  # some/where comes first
+    split = {"train_t1": [NAMES[0], "alone"], "train_t2": [NAMES[1], "sub"], "val": NAMES[2:3]}
+    return root, split | {"test": NAMES[3:4], "train_paired": ["sub"]}
+
+
+def write_split(path: Path, split: dict[str, list[str]]) -> str:
+    path.write_text(json.dumps(split))
+    return str(path)
+
+
+def test_slices_in_files_mix_with_volumes(mixed: tuple[Path, Any], tmp_path: Path) -> None:
+    root, split = mixed
+    choice = {"slices": "1:4", "split": write_split(tmp_path / "split.json", split)}
+    data = load_data(data_options(root, **choice))
+    whole = [[f"{name}_s{k:03d}" for k in (1, 2, 3)] for name in NAMES]
+    slices = [f"sub_s{k:03d}" for k in (1, 2, 3, 5)]
+    assert data.source.names == [*whole[0], "alone_s080"]
+    assert data.target.names == [*whole[1], *slices]
+    assert data.pairs.names == slices
+    assert data.pairs.subjects == ["sub"] * 4
+    assert (len(data.source.t2), len(data.target.t1)) == (0, 0)
+    for images, k, raw in (
+        (data.source.t1, 3, volume(60)[:, :, 2]),
+        (data.target.t2, 5, volume(53)[:, :, 3]),
+        (data.pairs.t1, 1, volume(52)[:, :, 2]),
+    ):
+        np.testing.assert_allclose(images[k, 0], by_hand(raw, raw), atol=1e-6)
+    paired = training_pairs(data, True, batch_size=4, seed=0)
+    source, target = paired.batch(0)
+    assert {len(paired.source), len(paired.target)} == {4}
+    numbers = [next(k for k, t1 in enumerate(data.pairs.t1) if torch.equal(t1, s)) for s in source]
+    assert torch.equal(data.pairs.t2[numbers], target)
+
+    few = load_data(data_options(root, training_slices=1, paired_t1=True, **choice))
+    assert few.source.names == [f"{NAMES[0]}_s002", "alone_s080", "sub_s003"]
+    assert few.target.names == [f"{NAMES[1]}_s002", "sub_s003"]
+    assert few.test.names == whole[3]  # of which every slice counts
+    one, both = (load_data(data_options(root, subjects=n, **choice)) for n in (1, 2))
+    assert set(one.source.subjects) < set(both.source.subjects) == {NAMES[0], "alone"}
+    assert one.validation.names == whole[2]
+
+
+def test_slices_that_do_not_fit(mixed: tuple[Path, Any], tmp_path: Path) -> None:
+    root, split = mixed
+    path = root / "some/where/sub-t2w_s003.nii.gz"
+    larger = files("some/where/sub-t2w_s001.nii.gz", voxels=volume(1, (20, 20, 1)))
+    for damage, groups, changes, message in (
+        (None, {"train_paired": ["alone"]}, {}, "alone has slice 80 in one contrast only"),
+        (None, {"train_t2": ["alone"], "train_t1": NAMES[:1]}, {}, "alone has no alone-t2w.nii.gz"),
+        (None, {"test": ["sub"]}, {}, "the split names subject sub twice"),
+        (None, {}, {"dimensions": 3}, "alone has no alone-t1n.nii.gz"),
+        (None, {}, {"percentile_scope": "volume"}, "s080.nii.gz is one slice: percentile_scope"),
+        (
+            lambda _: save(path, volume(1)),
+            {},
+            {},
+            "sub-t2w_s003.nii.gz has 6 slices: its name",
+        ),
+        (lambda _: path.unlink(), {}, {}, "sub has slice 3 in one contrast only"),
+        (
+            larger,
+            {"train_paired": NAMES[4:]},
+            {},
+            "sub-t2w_s001.nii.gz has .* the first subject",
+        ),
+    ):
+        if damage:
+            damage(root)
+        written = write_split(tmp_path / "split.json", split | groups)
+        with pytest.raises(DataError, match=message):
+            load_data(data_options(root, split=written, **changes))
 
 
 def truncated(root: Path) -> None:
@@ -196,6 +277,8 @@ def test_options_are_refused(root: Path) -> None:
         ({"lower": 99.0}, "percentiles must be"),
         ({"dimensions": 3, "crop": 8}, "crop is for slices"),
         ({"data": None}, "split divides the subjects of data"),
+        ({"subjects": -1}, "subjects must not be negative"),
+        ({"paired_t1": True}, "paired_t1 needs a split with a group train_paired"),
     ):
         with pytest.raises(ValueError, match=message):
             load_data(data_options(root, **changes))
@@ -211,7 +294,7 @@ def numbered(n: int, size: int = 8) -> Data:
     rest = {"brain": count > -1, "labels": None, "spacing": 1.0}
     source = ImageSet(names, count, -count, **rest)
     target = ImageSet(names, 200 + count, 100 + count, **rest)
-    return Data(source, target, source, source)
+    return Data(source, target, source, source, source)
 
 
 @covering(world_size=[1, 2], paired=[False, True])
@@ -242,7 +325,7 @@ def test_an_epoch_sees_each_source_once(world_size: int, paired: bool) -> None:
 def test_augmentation_is_joint_for_pairs_and_not_otherwise(augment: str) -> None:
     ramp = torch.linspace(-1, 1, 16).reshape(1, 1, 16, 1) + torch.linspace(0, 0.1, 16)
     images = dataclasses.replace(numbered(1, 16).source, t1=ramp, t2=-ramp)
-    data = Data(images, images, images, images)
+    data = Data(images, images, images, images, images)
     paired = training_pairs(data, True, batch_size=8, seed=0).batch(0, augment)
     torch.testing.assert_close(paired[1], -paired[0])
     alone = training_pairs(data, False, batch_size=8, seed=0).batch(0, augment)

@@ -107,6 +107,25 @@ def test_correlation_and_faith() -> None:
         assert one(fake, group)["correlation"] == pytest.approx(0, abs=1e-6)
 
 
+def test_false_edges_are_far_from_those_of_t1_and_t2() -> None:
+    flat = np.zeros((1, 16, 16), np.float32)
+    t1, t2, fake = flat.copy(), flat.copy(), flat.copy()
+    t1[:, 4:] = 0.5  # an edge between the rows 3 and 4, so in both
+    t2[:, 8:] = 0.5  # and another one
+    fake[:, 5:] = 0.5  # a row off the T1's: in its neighbourhood
+    fake[:, 12:] = 1.0
+    # Rows 2 to 5 and 6 to 9 are near an edge. Of the other eight, 11 and 12 have one.
+    row = one(fake, images(t2, t1))
+    assert row["false_edges"] == pytest.approx(2 / 8)
+    half = np.zeros_like(flat, bool)
+    half[:, 12:] = True
+    assert one(fake, images(t2, t1, half))["false_edges"] == pytest.approx(1 / 4)
+    for same in (t1, t2):
+        assert one(same, images(t2, t1))["false_edges"] == 0
+    steep = np.arange(16, dtype=np.float32)[None, :, None] * 0.2 + flat
+    assert one(fake, images(steep, t1))["false_edges"] is None
+
+
 def test_contrasts_of_known_tissues() -> None:
     labels = np.full((2, 8, 8), GM, np.uint8)
     labels[:, 0], labels[:, 1] = CSF, WM

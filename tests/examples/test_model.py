@@ -18,6 +18,7 @@ from monai.losses import PatchAdversarialLoss
 from torch import Tensor, nn
 
 from examples.brats.data.options import DataOptions
+from examples.brats.model.augmentation import augmented
 from examples.brats.model.inference import synthesize
 from examples.brats.model.networks import ResNetGenerator, make_discriminator, make_generator
 from examples.brats.model.objectives import (
@@ -25,7 +26,9 @@ from examples.brats.model.objectives import (
     adversarial_loss,
     make_ngf_loss,
     patch_nce_loss,
+    r1_penalty,
 )
+from examples.brats.model.onset import Onset, inner_correlation
 from examples.brats.options import make_options
 
 
@@ -71,6 +74,86 @@ def test_adversarial_loss_is_that_of_monai(real: bool, criterion: tuple[str, str
     monai = PatchAdversarialLoss(criterion=criterion[1], no_activation_leastsq=True)
     expected = monai(scales, target_is_real=real, for_discriminator=True)
     torch.testing.assert_close(adversarial_loss(scales, real, criterion[0]), expected)
+
+
+def test_spectral_norm_bounds_every_layer_in_place_of_instance_norm() -> None:
+    options = small_options(discriminator_norm="spectral", discriminator_layers=4)
+    discriminator = make_discriminator(options)
+    convolutions = [one for one in discriminator.modules() if isinstance(one, nn.Conv2d)]
+    assert len(convolutions) == 4 * options.discriminator_scales
+    for _ in range(50):  # a step of the power method for each call
+        discriminator(random_images(1, 0))
+    for convolution in convolutions:
+        matrix = convolution.weight.flatten(1)
+        assert torch.linalg.matrix_norm(matrix, 2).item() == pytest.approx(1, abs=0.02)
+    for norm, count in (("spectral", 0), ("none", 0), ("instance", 4)):
+        network = make_discriminator(small_options(discriminator_norm=norm, discriminator_layers=4))
+        assert sum(isinstance(one, nn.InstanceNorm2d) for one in network.modules()) == count
+
+
+def test_r1_of_a_known_slope() -> None:
+    images, slope = random_images(3, 0).requires_grad_(), torch.tensor(0.7, requires_grad=True)
+    penalty = r1_penalty([slope * images, 2 * slope * images], images)
+    assert penalty.item() == pytest.approx((3 * 0.7) ** 2 / 2)
+    (gradient,) = torch.autograd.grad(0.3 * penalty, slope)
+    assert gradient.item() == pytest.approx(0.3 * 9 * 0.7)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (16, 24, 16)])
+def test_augmentation_of_the_discriminators_images(shape: tuple[int, ...]) -> None:
+    images = torch.rand(8, 1, *shape, requires_grad=True)
+    upstream = torch.randn(images.shape)
+    assert augmented(images, "none") is images
+    moved, cut, lit = (augmented(images, how) for how in ("translation", "cutout", "brightness"))
+    kept = (cut != -1).flatten(1).float().mean(1)
+    assert (kept >= 1 - 0.5 ** len(shape)).all() and (kept < 1).all()
+    assert torch.equal(cut[cut != -1], images[cut != -1])
+    change = (lit - images).flatten(1)
+    assert (change.std(1) < 1e-6).all() and 0.1 < change[:, 0].abs().max() <= 0.5
+    shares = (moved != -1).flatten(1).float().mean(1)
+    assert (shares >= (7 / 8) ** len(shape)).all() and shares.std() > 0
+    for image, before in zip(moved, images, strict=True):  # all that is left is where it was
+        values = image[image != -1]
+        assert torch.isin(values, before).all() and len(values.unique()) > 0.9 * len(values)
+    for changed in (moved, cut, lit):
+        (gradient,) = torch.autograd.grad((changed * upstream).sum(), images)
+        expected = upstream[changed != -1].sum()  # every pixel that is left has a weight of 1
+        torch.testing.assert_close(gradient.sum(), expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (16, 16, 16)])
+def test_correlation_in_the_head_without_its_rim(shape: tuple[int, ...]) -> None:
+    source, fake = torch.rand(2, 2, 1, *shape)
+    head = torch.zeros(shape, dtype=torch.bool)
+    head[tuple(slice(3, n - 2) for n in shape)] = True
+    inner = torch.zeros_like(head)
+    inner[tuple(slice(5, n - 4) for n in shape)] = True
+    fake = torch.where(head & ~inner, source, -0.5 * source + 0.3 * fake)
+    source[:, :, ~head] = -1
+    expected = [
+        np.corrcoef(a[0, inner].numpy(), b[0, inner].numpy())[0, 1]
+        for a, b in zip(fake, source, strict=True)
+    ]
+    assert inner_correlation(fake, source).item() == pytest.approx(np.mean(expected), abs=1e-5)
+    assert inner_correlation(0 * fake, source).item() == 0
+
+
+def test_onset_is_the_first_step_after_the_turn_within_bounds() -> None:
+    def first(correlations: list[float], **changes: object) -> float:
+        onset = Onset(small_options(delay="auto", **changes))
+        for step, value in enumerate(correlations):
+            onset.observe(step, torch.tensor(value))
+        return onset.step.item()
+
+    # From 1, the smoothed correlation is 0.98^k (1 + 1) - 1 after k steps of -1: below 0 from 35.
+    turned = math.ceil(math.log(0.5) / math.log(0.98))
+    assert first([-1.0] * 60, delay_steps=(0, 50)) == turned
+    assert first([-1.0] * 60, delay_steps=(40, 50)) == 40
+    assert first([1.0] * 60, delay_steps=(0, 50)) == 50
+    assert first([-1.0] * 40 + [1.0] * 100, delay_steps=(0, 1000)) == turned  # it does not go back
+    later = first([-1.0] * 90, delay_steps=(0, 1000), delay_correlation=-0.5)
+    assert later == math.ceil(math.log(0.25) / math.log(0.98))
+    assert first([-1.0] * 10 + [1.0] * 20, delay_steps=(0, 1000)) == math.inf
 
 
 def field(image: Tensor, eps: float) -> Tensor:

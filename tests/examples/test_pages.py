@@ -25,7 +25,7 @@ from brats_runs import (
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
-from examples.brats import acceptance, evaluate, paper, studies
+from examples.brats import acceptance, evaluate, paper, search, studies
 from examples.brats.data.images import load_data
 from examples.brats.data.options import DataOptions
 from examples.brats.report import tables
@@ -188,3 +188,39 @@ def test_acceptance_and_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert re.search(
         r"\| fused / eager loss on the same images, 2 steps \| \S+ \| <= 0.0001 \| met", page
     )
+
+
+def test_search_logs_a_line_and_a_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train_here(runs: list[Run], jobs: int) -> None:
+        for run in runs:
+            last = run.options.folder / "last.pt"
+            Trainer(run.options, load_data(run.options.data), resume=last.exists()).fit()
+
+    monkeypatch.setattr(search, "train_all", train_here)
+    monkeypatch.setattr(search, "PRESET", "cpu")
+    monkeypatch.setattr(search, "STEPS", TINY)
+    monkeypatch.setitem(search.SETTINGS, "tiny", ("nec", {**search.AUTO, "delay_steps": (0, 2)}))
+    words = ["--only", "tiny", "--seed", "5", "lambda_ngf=2", "--out", str(tmp_path)]
+    for _ in range(2):  # the second time it is there already
+        assert search.main(words) == 0
+    *free, line = read_csv(tmp_path / "log.csv")
+    assert [row["name"] for row in free][-1] == "best intensity map, 32 pixels"
+    assert len(free) == 3
+    curve = read_csv(tmp_path / "curves" / "tiny-lambda_ngf-2-5.csv")
+    assert [row["step"] for row in curve] == ["0", "2", "4"]
+    assert curve[0]["ngf_weight"] == "0"
+    assert (line["name"], line["seed"]) == ("tiny lambda_ngf=2", "5")
+    assert line["options"] == "delay=auto ramp=0.0 delay_steps=0,2 lambda_ngf=2"
+    assert (line["images"], line["subjects"], line["seen"]) == ("4", "4", "8")
+    assert line["onset"] == "3"  # the first step that has the loss, as steps count from 1
+    best = next(row for row in curve if row["step"] == line["best_step"])
+    assert line["psnr"] == best["psnr"]
+    test = load_data(DataOptions(size=32, phantom_sizes="4/4/2/3"))
+    mean = summary(
+        score(
+            test.validation.t1,
+            test.validation,
+            MetricOptions(blur_unit="px", ssim_window="gaussian"),
+        )
+    )
+    assert float(free[0]["psnr"]) == pytest.approx(mean["psnr"].mean, rel=1e-4)

@@ -58,6 +58,46 @@ def test_losses_of_nec_and_pix2pix() -> None:
         torch.testing.assert_close(losses["d_real"], d_real)
 
 
+def test_nec_waits_until_the_contrast_has_turned() -> None:
+    learner = make_learner(delay="auto", delay_steps=(0, 100), ramp=0.0, lambda_ngf=7, steps=9)
+    source, target = next(pairs())
+    losses = learner.learn(0, source, target)
+    assert -1 < losses["source_correlation"] < 1
+    onset, weights = learner.system.onset, learner.system.weights
+    expected = torch.lerp(torch.tensor(1.0), losses["source_correlation"], 0.02)
+    torch.testing.assert_close(onset.correlation, expected)
+    assert weights(1)["ngf"] == 0
+    onset.correlation.fill_(-1.0)
+    learner.learn(1, source, target)
+    assert (weights(1)["ngf"], weights(2)["ngf"]) == (0, 7)
+    other = make_learner(delay="auto", delay_steps=(0, 100), ramp=0.0, lambda_ngf=7, steps=9)
+    other.load(copy.deepcopy(learner.state()))
+    assert other.system.weights(2)["ngf"] == 7
+
+
+def test_options_of_the_discriminator_reach_it() -> None:
+    source, target = next(pairs())
+    plain = make_learner()
+    before = plain.learn(0, source, target)
+    for changes in (
+        {"discriminator_norm": "spectral"},
+        {"discriminator_augment": "brightness+translation+cutout"},
+        {"lambda_r1": 2.0},
+    ):
+        learner = make_learner(**changes)
+        losses = learner.learn(0, source, target)
+        if "lambda_r1" in changes:
+            discriminator = make_learner().system.discriminators["target"]
+            images = target.clone().requires_grad_()
+            (slope,) = torch.autograd.grad(sum(one.sum() for one in discriminator(images)), images)
+            torch.testing.assert_close(losses["r1"], slope.square().mean() / 2)
+            assert losses["d_real"] == before["d_real"]
+        else:
+            assert losses["d_real"] != before["d_real"]
+        old, new = (weights(one.system.discriminators) for one in (plain, learner))
+        assert all(not torch.equal(old[n], new[n]) for n in old.keys() & new if old[n].dim() > 1)
+
+
 def test_cyclegans_cycles_and_identities() -> None:
     learner = make_learner("cyclegan")
     source, target = next(pairs())

@@ -177,6 +177,8 @@ def test_resumed_is_uninterrupted(system: str, tmp_path: Path) -> None:
     changes = {"steps": 6, "validate_every": 4, "ema": 0.9, "pool": 3, "augment": "jitter"}
     if system == "nec":
         changes |= {**VOLUMES, "accumulate": 2, "batch": 1, "workers": 2, "amp": "fp16"}
+        changes |= {"delay": "auto", "delay_steps": (0, 3), "discriminator_norm": "spectral"}
+        changes |= {"discriminator_augment": "translation"}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     make_trainer(whole, system, **changes).fit()
     for number, step in ((signal.SIGINT, 2), (signal.SIGTERM, 5)):
@@ -315,7 +317,8 @@ with joined("cpu") as process:
     assert any_process(process.rank == 1) and not any_process(False)
     for system in ("nec", "cyclegan"):
         out = f"{sys.argv[1]}/{system}"
-        options = small_options(system, out=out, batch=1, steps=2, pool=2, augment="none")
+        changes = dict(batch=1, steps=2, pool=2, augment="none", delay="auto")
+        options = small_options(system, out=out, **changes)
         trainer = Trainer(options, random_data(), process)
         trainer.fit()
         torch.save(trainer.learner.system.state_dict(), f"{out}/rank{process.rank}.pt")
@@ -337,8 +340,12 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
         run, alone = tmp_path / system, tmp_path / f"{system}-alone"
         first, second = (torch.load(run / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
         assert_equal(first, second)
-        trainer = make_trainer(alone, system, batch=2, steps=2, pool=4, augment="none")
+        changes = {"batch": 2, "steps": 2, "pool": 4, "augment": "none", "delay": "auto"}
+        trainer = make_trainer(alone, system, **changes)
         trainer.fit()
+        if system == "nec":
+            together = trainer.learner.system.onset.correlation
+            torch.testing.assert_close(first["onset.correlation"], together)
         for name, weight in trainer.learner.system.state_dict().items():
             if weight.dim() > 1:  # most biases have no gradient but rounding errors
                 torch.testing.assert_close(first[name], weight, rtol=1e-3, atol=1e-5)

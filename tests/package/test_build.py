@@ -6,6 +6,7 @@ import os
 import runpy
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,6 +64,7 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Any:
         command.extensions = [extension]
         return SimpleNamespace(
             build=command.run,
+            command=command,
             extension=extension,
             has_kernels=any(source.endswith(".cu") for source in extension.sources),
             architectures=os.environ.get("TORCH_CUDA_ARCH_LIST"),
@@ -118,8 +120,28 @@ def test_architectures(
 def test_compiler_that_is_missing(configure: Any, tmp_path: Path) -> None:
     for environment in ({"CXX": "no-such-compiler"}, {"CXX": "", "PATH": tmp_path}):
         built = configure(**environment)  # an sdist needs none
-        with pytest.raises(SystemExit, match=r"nec_ext needs a C\+\+ compiler.*set CXX"):
+        with pytest.raises(
+            SystemExit, match=r"nec_ext needs a C\+\+ compiler.*set CXX.*NEC_EXT_BUILD=0"
+        ):
             built.build()
+
+
+def test_windows_is_compiled_by_clang(configure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not by cl, which torch's own build would take."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(BuildExtension, "build_extensions", lambda self: None)
+    monkeypatch.setattr(shutil, "which", {"clang-cl": "clang-cl.exe"}.get)
+    built = configure(CUDA_HOME=os.devnull)
+    built.build()
+    built.command.compiler = compiler = SimpleNamespace(initialize=lambda: None, cc="cl")
+    built.command.build_extensions()
+    assert compiler.cc == "clang-cl" and not built.command.use_ninja
+    flags = built.extension.extra_compile_args["cxx"]
+    assert {"/clang:-O3", "/clang:-fno-math-errno"} < set(flags)
+    with pytest.raises(
+        SystemExit, match=r"compiled by clang-cl.*C\+\+ Clang tools.*NEC_EXT_BUILD=0"
+    ):
+        configure(CXX="no-such-compiler").build()
 
 
 def test_torch_that_is_too_old(configure: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from tiles import SHAPE, WAYS, Slices, copy_tiles, options_of, stored, tiled_res
 from torch import Tensor
 
 import nec_ext
-from nec_ext import _reading, tiled
+from nec_ext import _devices, _ops, _reading, tiled
 
 CASES = [
     Case("tiled_2d", (2, 2, 40, 21)),
@@ -99,6 +99,24 @@ def test_half_types(dtypes: tuple[torch.dtype, torch.dtype], way: str) -> None:
     # The gradient need not be a half, which a mean over many voxels needs.
     wide = tiled_result(*images, dtype=torch.float32, tiles=2, **options)
     assert_result_close(wide, expected)
+
+
+@covering(formula=FORMULAS, wanted=WANTED, case=CASES[:2], reduction=["mean", "sum"])
+def test_without_kernels(
+    formula: dict[str, str],
+    wanted: str,
+    case: Case,
+    reduction: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = case.images(torch.float64)
+    options = {**options_of(case), **formula, "reduction": reduction}
+    expected = expected_result(*images, 1.0, wanted, **options)
+    monkeypatch.setattr(_ops, "FUSED_DEVICES", frozenset())
+    monkeypatch.setattr(_devices, "_warned", set())
+    with pytest.warns(RuntimeWarning, match="takes its reference"):
+        found = tiled_result(*images, wanted, tiles=3, **options)
+    assert_result_close(found, expected)
 
 
 def test_masks_of_zeros_and_small_weights(way: str) -> None:
@@ -194,7 +212,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("tiles must be at least 1, got 0", {"tiles": 0}),
     ("tiles and max_memory exclude each other", {"tiles": 1, "max_memory": 2**20}),
     ("max_memory must be at least", {"max_memory": 3}),
-    ("device must be a CPU or a CUDA GPU, got meta: it has no val", {"device": "meta"}),
+    ("device must be one that has values in float64, got meta", {"device": "meta"}),
     ("device must be a", {"device": "cuda:99"}),
     ("eps must be positive and finite", {"eps": torch.tensor(0.0)}),
     ("reduction must be 'mean' or 'sum'", {"reduction": "none"}),

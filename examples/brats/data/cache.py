@@ -24,8 +24,9 @@ from .options import DataOptions
 def path_of(options: DataOptions, name: str, facts: object) -> Path:
     """Make the path of a file from the options, ``facts`` and the code that makes the images."""
     key = asdict(options)
-    # These options change the images through the facts alone.
-    for other in ("cache", "split", "phantom_sizes", "patch"):
+    # Most of these options change the images through the facts alone.
+    facts_alone = "split", "subjects", "training_slices", "paired_t1", "phantom_sizes"
+    for other in ("cache", "patch", *facts_alone):
         del key[other]
     digest = hashlib.sha256(json.dumps([key, facts], sort_keys=True).encode())
     code = (Path(module.__file__) for module in (anatomy, nifti, phantom))

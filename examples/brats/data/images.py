@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""The images of four groups of subjects, from BraTS or the phantom, and pairs for training.
+"""The images of the groups of subjects, from BraTS or the phantom, and pairs for training.
 
-The folder of the data holds one folder per subject, ``<ID>/<ID>-t1n.nii.gz`` and
-``<ID>/<ID>-t2w.nii.gz`` as in BraTS 2023, or the names of older years. As in the paper, the
-training images are T1 of one group and T2 of another. Without a folder the brain phantom stands in.
+The folder of the data holds volumes, ``<ID>-t1n.nii.gz`` and ``<ID>-t2w.nii.gz`` as in BraTS 2023,
+or the names of older years, and slices, ``<ID>-t1n_s080.nii.gz``, in any folders. As in the paper,
+the training images are T1 of one group and T2 of another. Without a folder the brain phantom stands
+in.
 """
 
 from __future__ import annotations
@@ -13,19 +14,20 @@ import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from ...common.nifti import DataError
 from . import cache
+from .files import KINDS, Source, find_sources, find_subjects
 from .grid import Images, mask_on_grid, normalize
 from .options import DataOptions
 from .sampling import Patches, TrainingPairs
 from .sources import Sample, brats_slices, brats_volumes, phantom_samples
-from .split import find_files, parse_slices, split_subjects
+from .split import parse_slices, split_subjects
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class ImageSet:
 
     Attributes:
         names: the subject, or ``<subject>_s<slice>`` where several slices are taken.
-        t1, t2: float32 in [-1, 1], slices or volumes.
-        brain: bool, the same shapes: where either contrast is positive in raw intensities.
+        t1, t2: float32 in [-1, 1], slices or volumes; empty if the group was read without them.
+        brain: bool, the same shapes: where a contrast is positive in raw intensities.
         labels: uint8, the same shapes: position in ``phantom.TISSUES``; None for data.
         spacing: mm per pixel of this grid.
     """
@@ -58,16 +60,17 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Data:
-    """The images of the four groups.
+    """The images of all groups.
 
     Unpaired training takes the T1 of ``source`` and the T2 of ``target``. Paired training takes
-    both from ``source``.
+    both from ``pairs``, which is ``source`` unless the split has a group for it.
     """
 
     source: ImageSet
     target: ImageSet
     validation: ImageSet
     test: ImageSet
+    pairs: ImageSet
 
 
 def load_data(options: DataOptions) -> Data:
@@ -76,24 +79,42 @@ def load_data(options: DataOptions) -> Data:
     An image without contrast (an empty slice, or one that the percentiles leave constant) is
     refused; from a range of slices it is left out, with a warning while images are prepared.
     """
-    groups = split_subjects(options)
-    # All files are found before the first is read, so that a missing one is reported at once.
-    files = {name: find_files(options, subjects) for name, subjects in groups.items()}
+    subjects = find_subjects(options) if options.data is not None else {}
+    groups = split_subjects(options, subjects)
+    kinds: dict[str, Sequence[str]] = dict.fromkeys(groups, KINDS)
+    if "train_paired" in groups:  # the others are read in one contrast, and may lack the other
+        kinds |= {"train_t1": ("t1",), "train_t2": ("t2",)}
+        if options.paired_t1:
+            groups["train_t1"] = list(dict.fromkeys(groups["train_t1"] + groups["train_paired"]))
+    elif options.paired_t1:
+        raise DataError("paired_t1 needs a split with a group train_paired")
+    limits = {name: options.training_slices * name.startswith("train") for name in groups}
+    sources: dict[str, list[Source]] = {name: [] for name in groups}
+    if options.data is not None:
+        # All files are found before the first is read: a missing one is reported at once.
+        sources = {
+            name: find_sources(options, subjects, names, kinds[name], limits[name])
+            for name, names in groups.items()
+        }
     make = _image_set if options.dimensions == 2 else _volume_set
-    sets = [make(options, name, groups[name], files[name]) for name in groups]
-    if len({images.spacing for images in sets}) > 1:
+    sets = {
+        name: make(options, name, names, kinds[name], sources[name], limits[name])
+        for name, names in groups.items()
+    }
+    if len({images.spacing for images in sets.values()}) > 1:
         raise DataError(f"the pixel sizes of the groups of {options.data} differ")
-    return Data(*sets)
+    pairs = sets.pop("train_paired", sets["train_t1"])
+    return Data(*sets.values(), pairs)
 
 
 def training_pairs(
     data: Data, paired: bool, batch_size: int, seed: int, patch: int = 0
 ) -> TrainingPairs:
-    """Make pairs of the first group, or unpaired ones: T1 of the first, T2 of the second group.
+    """Make pairs of one group, or unpaired ones: T1 of the first, T2 of the second group.
 
     From volumes the pairs are crops of ``patch`` voxels along each side.
     """
-    source, target = data.source, data.source if paired else data.target
+    source, target = (data.pairs, data.pairs) if paired else (data.source, data.target)
     patches = Patches(patch, source.brain, target.brain) if isinstance(source.t1, list) else None
     return TrainingPairs(source.t1, target.t2, paired, batch_size, seed, patches)
 
@@ -104,20 +125,26 @@ def training_pairs(
 
 
 def _image_set(
-    options: DataOptions, name: str, subjects: Sequence[str], files: Sequence[Path]
+    options: DataOptions,
+    name: str,
+    subjects: Sequence[str],
+    kinds: Sequence[str],
+    sources: Sequence[Source],
+    limit: int,
 ) -> ImageSet:
     """Load one group from the cache, or prepare it."""
-    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    path = cache.path_of(options, name, [subjects, stats])
+    paths = [path for source in sources for path in source.paths]
+    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    path = cache.path_of(options, name, [subjects, kinds, limit, stats])
     known = cache.load(path)
     if known is None:
         if options.data is None:
             samples = phantom_samples(options, subjects)
         elif options.dimensions == 2:
-            samples = brats_slices(options, subjects, files)
+            samples = brats_slices(options, sources, limit)
         else:
-            samples = brats_volumes(options, subjects, files)
-        cache.save(vars(_prepare(options, name, samples)), path)
+            samples = brats_volumes(options, sources)
+        cache.save(vars(_prepare(options, name, kinds, samples)), path)
         known = cache.load(path)  # the pages of mapped files can be dropped from memory
     if known is None:
         raise DataError(f"{path} cannot be read back, choose another cache")
@@ -125,12 +152,17 @@ def _image_set(
 
 
 def _volume_set(
-    options: DataOptions, name: str, subjects: Sequence[str], files: Sequence[Path]
+    options: DataOptions,
+    name: str,
+    subjects: Sequence[str],
+    kinds: Sequence[str],
+    sources: Sequence[Source],
+    limit: int,
 ) -> ImageSet:
     """Load one group of volumes, each from a file of its own, from which crops can be read."""
     bar = tqdm(subjects, desc=f"preparing {name}", unit="volume", leave=False, disable=None)
     sets = [
-        _image_set(options, subject, [subject], files[2 * k : 2 * k + 2])
+        _image_set(options, subject, [subject], kinds, sources[k : k + 1], limit)
         for k, subject in enumerate(bar)
     ]
 
@@ -139,28 +171,34 @@ def _volume_set(
 
     return ImageSet(
         names=[image_set.names[0] for image_set in sets],
-        **{kind: volumes_of(kind) for kind in ("t1", "t2", "brain")},
+        **{kind: volumes_of(kind) if kind in kinds else [] for kind in KINDS},
+        brain=volumes_of("brain"),
         labels=None if sets[0].labels is None else volumes_of("labels"),
         spacing=sets[0].spacing,
     )
 
 
-def _prepare(options: DataOptions, name: str, samples: Iterable[Sample]) -> ImageSet:
+def _prepare(
+    options: DataOptions, name: str, kinds: Sequence[str], samples: Iterable[Sample]
+) -> ImageSet:
     """Normalize the samples on the training grid, and collect them in a set."""
     several = options.dimensions == 2 and len(parse_slices(options.slices)) > 1
-    images: dict[str, list[Tensor]] = {kind: [] for kind in ("t1", "t2", "brain", "labels")}
+    images: dict[str, list[Tensor]] = {kind: [] for kind in (*KINDS, "brain", "labels")}
     names, empty = [], []
     for sample in tqdm(samples, desc=f"preparing {name}", unit="image", leave=False, disable=None):
-        (t1, t2), grid = sample.raw, sample.grid
-        if not (t1.any() and t2.any() and all(low < high for low, high in sample.window)):
+        grid, windows = sample.grid, sample.window
+        if not all(
+            raw.any() and low < high for raw, (low, high) in zip(sample.raw, windows, strict=True)
+        ):
             if not several:
                 raise DataError(f"{sample.origin} has no contrast: it is empty or constant")
             empty.append(sample.origin)
             continue
         names.append(sample.name)
-        for kind, raw, window in zip(("t1", "t2"), sample.raw, sample.window, strict=True):
+        for kind, raw, window in zip(kinds, sample.raw, windows, strict=True):
             images[kind].append(normalize(raw, window, grid, options.anti_aliasing))
-        images["brain"].append(mask_on_grid((t1 > 0) | (t2 > 0), grid))
+        brain = np.any([raw > 0 for raw in sample.raw], axis=0)
+        images["brain"].append(mask_on_grid(brain, grid))
         if sample.labels is not None:
             images["labels"].append(torch.from_numpy(sample.labels[grid.box].copy())[None])
     if not names:
@@ -171,4 +209,5 @@ def _prepare(options: DataOptions, name: str, samples: Iterable[Sample]) -> Imag
             stacklevel=2,
         )
     stacks = {kind: torch.stack(parts) if parts else None for kind, parts in images.items()}
+    stacks |= {kind: torch.empty(0) for kind in KINDS if kind not in kinds}
     return ImageSet(names=names, spacing=sample.spacing, **stacks)

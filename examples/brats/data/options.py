@@ -14,11 +14,14 @@ from .split import parse_sizes, parse_slices
 class DataOptions:
     """The options of the images; the defaults are the paper's."""
 
-    data: str | None = None  # folder of subjects; None: the phantom
+    data: str | None = None  # folder of the files of all subjects; None: the phantom
     size: int = 256  # pixels along each side of slices and of the phantom
     crop: int = 0  # pixels along each side of the centre of a slice that is used; 0: all of it
-    slices: str = "80"  # axial, counted from 0: a number, start:stop or start:stop:step
+    slices: str = "80"  # axial, of volumes, from 0: a number, start:stop or start:stop:step
+    training_slices: int = 0  # of each training subject, evenly spread; 0: all
     split: str = "paper"  # or n1/n2/n3/n4 of the sorted subjects, or a JSON file of their names
+    subjects: int = 0  # of each training group, always the same ones; 0: all
+    paired_t1: bool = False  # the T1 of the split's train_paired belong to train_t1 too
     lower: float = 1.0  # percentile that becomes -1
     upper: float = 99.0  # percentile that becomes 1
     percentile_scope: Literal["slice", "volume"] = "slice"  # for slices only
@@ -40,8 +43,9 @@ class DataOptions:
     def __post_init__(self) -> None:
         if self.size < 8:
             raise ValueError(f"size must be at least 8, got {self.size}")
-        if self.crop < 0:
-            raise ValueError(f"crop must not be negative, got {self.crop}")
+        for name in ("crop", "training_slices", "subjects"):
+            if (value := getattr(self, name)) < 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
         if not 0 <= self.lower < self.upper <= 100:
             raise ValueError(
                 f"percentiles must be 0 <= lower < upper <= 100, got {self.lower}, {self.upper}"

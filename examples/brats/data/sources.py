@@ -5,23 +5,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from ...common.nifti import Array, DataError, read_pair
+from ...common.nifti import Array, DataError, Volume, read_pair, read_volume
 from ...common.phantom import brain_phantom
-from .grid import (
-    Grid,
-    Window,
-    brain_grid,
-    check_axial,
-    intensity_window,
-    slice_grid,
-)
+from .files import Source, spread
+from .grid import Grid, Window, brain_grid, check_axial, intensity_window, slice_grid
 from .options import DataOptions
 from .split import parse_slices
 
@@ -29,62 +22,74 @@ TONE = 3.0  # the exponent of the phantom's toned T1
 
 
 class Sample(NamedTuple):
-    """An image in both contrasts before normalization, raw ``(H, W)`` or ``(X, Y, Z)``."""
+    """An image before normalization, raw ``(H, W)`` or ``(X, Y, Z)``, in one contrast or both."""
 
     name: str
-    raw: tuple[Array, Array]
-    window: tuple[Window, Window]
+    raw: tuple[Array, ...]
+    window: tuple[Window, ...]
     labels: NDArray[np.uint8] | None
     grid: Grid
     spacing: float  # mm per pixel of the training grid
     origin: str  # for messages
 
 
+def _read(source: Source) -> tuple[tuple[Volume, ...], str]:
+    """Read the files of a source; return also their name for messages."""
+    first = source.paths[0]
+    if len(source.paths) == 2:
+        return read_pair(*source.paths), f"{first} or its T2"
+    return (read_volume(first),), str(first)
+
+
 def brats_slices(
-    options: DataOptions, subjects: Sequence[str], files: Sequence[Path]
+    options: DataOptions, sources: Sequence[Source], limit: int = 0
 ) -> Iterator[Sample]:
+    """Yield the slices of volumes, at most ``limit`` of each, and those in files of their own."""
     indices = parse_slices(options.slices)
+    chosen = spread(indices, limit)
     first = None
-    for subject, t1_path, t2_path in zip(subjects, files[::2], files[1::2], strict=True):
-        pair = read_pair(t1_path, t2_path)
-        check_axial(pair[0])
-        (width, _, depth), (step, *_) = pair[0].grid
+    for source in sources:
+        volumes, origin = _read(source)
+        path, is_slice = volumes[0].path, source.number is not None
+        check_axial(volumes[0])
+        (width, _, depth), (step, *_) = volumes[0].grid
         first = first or (width, step)
         if (width, step) != first:
             raise DataError(
-                f"{t1_path} has slices of {width}² pixels of {step:g} mm, "
+                f"{path} has slices of {width}² pixels of {step:g} mm, "
                 f"the first subject of {first[0]}² pixels of {first[1]:g} mm"
             )
-        if max(indices) >= depth:
-            raise DataError(f"{t1_path} has {depth} axial slices: there is no {max(indices)}")
+        if is_slice and depth > 1:
+            raise DataError(f"{path} has {depth} slices: its name promises one")
+        if not is_slice and max(chosen) >= depth:
+            raise DataError(f"{path} has {depth} axial slices: there is no {max(chosen)}")
         if options.crop > width:
-            raise DataError(f"{t1_path} has slices of {width}² pixels: crop={options.crop} is more")
+            raise DataError(f"{path} has slices of {width}² pixels: crop={options.crop} is more")
         grid = slice_grid((width, width), options)
         whole = None
         if options.percentile_scope == "volume":
-            whole = tuple(intensity_window(volume.voxels, options) for volume in pair)
-        for k in indices:
-            raw = tuple(volume.voxels[:, :, k] for volume in pair)
+            if is_slice:
+                raise DataError(f"{path} is one slice: percentile_scope=volume needs volumes")
+            whole = tuple(intensity_window(volume.voxels, options) for volume in volumes)
+        for k in (0,) if is_slice else chosen:
+            raw = tuple(volume.voxels[:, :, k] for volume in volumes)
             window = whole or tuple(intensity_window(image, options) for image in raw)
-            name = f"{subject}_s{k:03d}" if len(indices) > 1 else subject
+            number = k if source.number is None else source.number
+            one = not is_slice and len(indices) == 1
+            name = source.subject if one else f"{source.subject}_s{number:03d}"
             spacing = round(step * (options.crop or width) / options.size, 6)
-            yield Sample(
-                name, raw, window, None, grid, spacing, f"slice {k} of {t1_path} or its T2"
-            )
+            yield Sample(name, raw, window, None, grid, spacing, f"slice {number} of {origin}")
 
 
-def brats_volumes(
-    options: DataOptions, subjects: Sequence[str], files: Sequence[Path]
-) -> Iterator[Sample]:
-    for subject, t1_path, t2_path in zip(subjects, files[::2], files[1::2], strict=True):
-        t1, t2 = read_pair(t1_path, t2_path)
-        raw = t1.voxels, t2.voxels
+def brats_volumes(options: DataOptions, sources: Sequence[Source]) -> Iterator[Sample]:
+    for source in sources:
+        volumes, origin = _read(source)
+        raw = tuple(volume.voxels for volume in volumes)
         window = tuple(intensity_window(image, options) for image in raw)
-        brain = (t1.voxels > 0) | (t2.voxels > 0)
-        grid = brain_grid(brain, t1.grid[1], options.spacing)
-        yield Sample(
-            subject, raw, window, None, grid, options.spacing, f"the volume {t1_path} or its T2"
-        )
+        brain = np.any([image > 0 for image in raw], axis=0)
+        grid = brain_grid(brain, volumes[0].grid[1], options.spacing)
+        name, spacing = source.subject, options.spacing
+        yield Sample(name, raw, window, None, grid, spacing, f"the volume {origin}")
 
 
 def phantom_samples(options: DataOptions, subjects: Sequence[str]) -> Iterator[Sample]:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""The division of the subjects into four groups, and the files of each subject."""
+"""The division of the subjects into groups."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,39 +28,54 @@ PAPER_SHA256 = (
     "3b5069c9004344fa97f794af69beaeb439c2919d050e7fcf43c52a6adfa0099a",
     "e311dbe514ad25c558f029ab88e9cd07e506e39f7869c22f936486237e22002e",
 )
-OLDER_SUFFIXES = {
-    "-t1n.nii.gz": ("-t1.nii.gz", "_t1.nii.gz", "_t1.nii"),
-    "-t2w.nii.gz": ("-t2.nii.gz", "_t2.nii.gz", "_t2.nii"),
-}
 
 
-def split_subjects(options: DataOptions) -> dict[str, list[str]]:
-    """List the subjects of each group: their folder names, or the phantom's numbers."""
+def split_subjects(options: DataOptions, known: Collection[str] = ()) -> dict[str, list[str]]:
+    """List the subjects of each group: their names, or the phantom's numbers.
+
+    The groups are ``SETS`` and, if a file of the split has it, ``train_paired``.
+
+    Args:
+        options: the options of the images.
+        known: the names of all subjects; the phantom needs none.
+    """
     if options.data is None:
         sizes = parse_sizes("phantom_sizes", options.phantom_sizes)
-        return _divide([str(k) for k in range(sum(sizes))], sizes)
-    root = Path(options.data)
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder")
-    available = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if options.split.endswith(".json"):
+        groups = _divide([str(k) for k in range(sum(sizes))], sizes)
+    elif options.split.endswith(".json"):
         groups = _read_split(Path(options.split))
+        if missing := set(itertools.chain(*groups.values())) - set(known):
+            raise DataError(f"{options.data} has no subject {min(missing)}, which the split names")
+        _check_disjoint(groups)
     else:
         paper = options.split == "paper"
         sizes = PAPER_SIZES if paper else parse_sizes("split", options.split)
-        if len(available) < sum(sizes):
+        if len(known) < sum(sizes):
             raise DataError(
-                f"split={options.split} needs {sum(sizes)} subjects, {root} has {len(available)}"
+                f"split={options.split} needs {sum(sizes)} subjects, "
+                f"{options.data} has {len(known)}"
             )
-        groups = _divide(available, sizes)
+        groups = _divide(sorted(known), sizes)
         sums = (hashlib.sha256("\n".join(ids).encode()).hexdigest() for ids in groups.values())
         if paper and tuple(sums) != PAPER_SHA256:
-            warnings.warn(f"{root} does not have the paper's subjects", stacklevel=3)
-    missing = set(itertools.chain(*groups.values())) - set(available)
-    if missing:
-        raise DataError(f"{root} has no subject {min(missing)}, which the split names")
-    _check_disjoint(groups)
-    return groups
+            warnings.warn(f"{options.data} does not have the paper's subjects", stacklevel=3)
+        _check_disjoint(groups)
+    return {
+        name: _sample(group, options.subjects) if name.startswith("train") else group
+        for name, group in groups.items()
+    }
+
+
+def _sample(subjects: list[str], count: int) -> list[str]:
+    """Keep ``count`` subjects in their order, the same for every run; 0 or too many: all.
+
+    A hash of the name chooses, so that a smaller sample is part of a larger one, and a sample of a
+    list that is sorted by its sources has subjects of each.
+    """
+    if not 0 < count < len(subjects):
+        return subjects
+    ranked = sorted(subjects, key=lambda name: hashlib.sha256(name.encode()).digest())
+    return [name for name in subjects if name in set(ranked[:count])]
 
 
 def _divide(subjects: Sequence[str], sizes: Sequence[int]) -> dict[str, list[str]]:
@@ -72,7 +87,8 @@ def _read_split(path: Path) -> dict[str, list[str]]:
     """Read ``{"train_t1": [...], ...}``, each a list of subjects or ``{"ids": [...]}``."""
     try:
         content = json.loads(path.read_text())
-        groups = {name: content[name] for name in SETS}
+        names = (*SETS, "train_paired") if "train_paired" in content else SETS
+        groups = {name: content[name] for name in names}
         groups = {k: v["ids"] if isinstance(v, dict) else v for k, v in groups.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
@@ -84,36 +100,19 @@ def _read_split(path: Path) -> dict[str, list[str]]:
 
 
 def _check_disjoint(groups: dict[str, list[str]]) -> None:
-    """Refuse a subject that comes twice; warn if training and test share a patient."""
-    everyone = sorted(itertools.chain(*groups.values()))
-    twice = [a for a, b in itertools.pairwise(everyone) if a == b]
-    if twice:
-        raise DataError(f"the split names subject {twice[0]} twice")
+    """Refuse a subject that comes twice, unless in training; warn of one that the groups share."""
+    training = {name for key, names in groups.items() if key.startswith("train") for name in names}
+    lists = [*groups.values(), *([*training, *groups[name]] for name in ("val", "test"))]
+    for one in (*lists, [*groups["val"], *groups["test"]]):
+        if twice := next((a for a, b in itertools.pairwise(sorted(one)) if a == b), None):
+            raise DataError(f"the split names subject {twice} twice")
+    if shared := set(groups["train_t1"]) & set(groups["train_t2"]):
+        warnings.warn(f"{min(shared)} is in train_t1 and in train_t2", stacklevel=4)
     # A name is <patient>-<time point>, as in BraTS-GLI-00510-001.
-    patients = {
-        name: {re.sub(r"(-\d{5})-\d{3}$", r"\1", subject) for subject in subjects}
-        for name, subjects in groups.items()
-    }
-    training = patients["train_t1"] | patients["train_t2"]
-    for name in ("val", "test"):
-        if shared := training & patients[name]:
-            warnings.warn(f"patient {min(shared)} is in training and in {name}", stacklevel=4)
-
-
-def find_files(options: DataOptions, subjects: Sequence[str]) -> list[Path]:
-    """Find the T1 and T2 file of each subject, one after the other; the phantom has none."""
-    files: list[Path] = []
-    if options.data is None:
-        return files
-    for subject in subjects:
-        folder = Path(options.data) / subject
-        for suffix in (options.t1_suffix, options.t2_suffix):
-            names = [subject + end for end in (suffix, *OLDER_SUFFIXES.get(suffix, ()))]
-            path = next((folder / name for name in names if (folder / name).is_file()), None)
-            if path is None:
-                raise DataError(f"{folder} has no {names[0]}")
-            files.append(path)
-    return files
+    patients = {re.sub(r"(-\d{5})-\d{3}$", r"\1", name) for name in training}
+    for key in ("val", "test"):
+        if shared := patients & {re.sub(r"(-\d{5})-\d{3}$", r"\1", name) for name in groups[key]}:
+            warnings.warn(f"patient {min(shared)} is in training and in {key}", stacklevel=4)
 
 
 def parse_sizes(name: str, text: str) -> tuple[int, ...]:

@@ -56,10 +56,16 @@ def make_discriminator(options: Options) -> nn.Module:
         options.discriminator_scales,
         options.discriminator_layers,
         options.discriminator_channels,
+        "INSTANCE" if options.discriminator_norm == "instance" else None,
     )
     if options.antialias:
         _antialias(network)
-    return initialize(network, options.initialization)
+    initialize(network, options.initialization)
+    if options.discriminator_norm == "spectral":  # Miyato et al., ICLR 2018
+        for module in list(network.modules()):
+            if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+                nn.utils.parametrizations.spectral_norm(module)
+    return network
 
 
 def check_size(options: Options) -> None:
@@ -103,7 +109,9 @@ class PyramidDiscriminator(nn.Module):
     pixels of its copy. One scale of 5 is the 70x70 PatchGAN of Pix2Pix, CycleGAN and CUT.
     """
 
-    def __init__(self, dimensions: int, scales: int, layers: int, channels: int) -> None:
+    def __init__(
+        self, dimensions: int, scales: int, layers: int, channels: int, norm: str | None
+    ) -> None:
         super().__init__()
         self.downsample = Pool["AVG", dimensions](3, stride=2, padding=1, count_include_pad=False)
         self.scales = nn.ModuleList(
@@ -112,7 +120,7 @@ class PyramidDiscriminator(nn.Module):
                 channels=channels,
                 in_channels=1,
                 num_layers_d=layers - 2,  # beside the first and the last convolution
-                norm="INSTANCE",
+                norm=norm,
             )
             for _ in range(scales)
         )
@@ -131,14 +139,16 @@ class GrowingDiscriminator(MultiScalePatchDiscriminator):
     3 scales of 3 layers have receptive fields of 10, 22 and 46 pixels.
     """
 
-    def __init__(self, dimensions: int, scales: int, layers: int, channels: int) -> None:
+    def __init__(
+        self, dimensions: int, scales: int, layers: int, channels: int, norm: str | None
+    ) -> None:
         super().__init__(
             num_d=scales,
             num_layers_d=layers - 2,
             spatial_dims=dimensions,
             channels=channels,
             in_channels=1,
-            norm="INSTANCE",
+            norm=norm,
         )
 
     def forward(self, image: Tensor) -> list[Tensor]:

@@ -38,15 +38,45 @@ def make_ngf_loss(options: Options) -> Callable[[Tensor, Tensor], Tensor]:
     """Make the NGF loss of a generated image and its source ``(B, 1, H, W)``, eq. (3) of the paper.
 
     eps is in intensity per pixel. The loss computes in float32 for half types and under autocast.
+    With ``ngf_scales``, which the paper does not have, it is a mean over scales.
     """
     function: Callable[..., Tensor] = nec_ext.ngf_loss
     if options.loss_backend != "fused":
         function = nec_ext.reference.ngf_loss
     if options.loss_backend == "compiled":
         function = torch.compile(function)
-    return functools.partial(
-        function, eps=options.eps, eps_mode=options.eps_mode, operator=options.operator
-    )
+    names = "eps", "eps_mode", "operator", "form"
+    loss = functools.partial(function, **{name: getattr(options, name) for name in names})
+    if options.ngf_scales == 1:
+        return loss
+    return functools.partial(_mean_over_scales, loss, options.ngf_scales)
+
+
+def _mean_over_scales(
+    loss: Callable[[Tensor, Tensor], Tensor], scales: int, fake: Tensor, source: Tensor
+) -> Tensor:
+    """Average a loss over the images and their copies, each of half the size of the one before."""
+    pool = F.avg_pool2d if fake.dim() == 4 else F.avg_pool3d
+    losses = [loss(fake, source)]
+    for _ in range(1, scales):
+        fake, source = pool(fake, 2), pool(source, 2)
+        losses.append(loss(fake, source))
+    return torch.stack(losses).mean()
+
+
+def r1_penalty(logits: Sequence[Tensor], images: Tensor) -> Tensor:
+    """Compute half the mean squared derivative of the sum of the logits by a pixel.
+
+    It is the R1 penalty of Mescheder et al., ICML 2018, per pixel, so that its weight does not
+    depend on the size of the images.
+
+    Args:
+        logits: the discriminator's answers, a map for each scale.
+        images: the real images to which it gave them, which require a gradient.
+    """
+    total = torch.stack([one.float().sum() for one in logits]).sum()
+    (gradient,) = torch.autograd.grad(total, images, create_graph=True)
+    return gradient.square().mean() / 2
 
 
 def patch_nce_loss(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:

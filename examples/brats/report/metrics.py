@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_dilation, gaussian_filter
 from scipy.stats import wilcoxon
 from skimage.exposure import match_histograms
 from skimage.metrics import structural_similarity
@@ -37,10 +37,12 @@ Row = dict[str, str | float | None]
 
 DATA_RANGE = 2.0  # intensities lie in [-1, 1]
 FAITH_EPS = 0.05
+EDGE = 0.15  # intensity per pixel: a steeper slope is an edge for ``false_edges``
 MAP_BINS = 256
-# A row has these values beside its id; the last three are None where a tissue is missing.
+# A row has these values beside its id. The last three are None where a tissue is missing, and those
+# of the brain without one.
 METRICS = (
-    *("psnr", "ssim", "psnr_brain", "ssim_brain", "correlation", "faith"),
+    *("psnr", "ssim", "psnr_brain", "ssim_brain", "correlation", "faith", "false_edges"),
     *("csf_inverted", "csf_ratio", "tumour_ratio"),
 )
 
@@ -98,6 +100,7 @@ def score(fake: Images, images: ImageSet, options: MetricOptions | None = None) 
             row |= _similarity(matched, real, brain, options)
             row["correlation"] = correlation(synthetic[brain], real[brain])
             row["faith"] = faithfulness(fake[k], images.t1[k])
+            row["false_edges"] = false_edges(fake[k], images.t1[k], images.t2[k], images.brain[k])
             row |= contrasts(matched, real, tissue_masks(images, k))
         rows.append(row)
     return rows
@@ -175,6 +178,25 @@ def faithfulness(fake: Tensor, source: Tensor) -> float:
     shared = (n_source * n_fake).sum(2).square().sum().item()
     whole = n_source.square().sum(2).square().sum().item()
     return shared / whole if whole else 0.0
+
+
+def false_edges(fake: Tensor, source: Tensor, real: Tensor, brain: Tensor) -> float | None:
+    """Compute in which share of the brain's flat pixels the synthetic image has an edge.
+
+    An edge is a pixel whose gradient, by Sobel's operator, is longer than ``EDGE``. A pixel is flat
+    if neither T1 nor true T2 has an edge there or at a neighbour, diagonal ones included. So the
+    share is 0 for the source and for the truth, and an edge that is a pixel off its place is no
+    false one. It is None if the brain has no flat pixel. All images are ``(1, ...)``, the synthetic
+    one as the generator made it.
+    """
+
+    def edges(image: Tensor) -> Mask:
+        field = nec_ext.ngf_field(image[None].float(), EDGE, "quadrature", "sobel")
+        return field.square().sum(2)[0, 0].numpy() > 0.5  # where the gradient is as long as eps
+
+    known = edges(source) | edges(real)
+    flat = brain[0].numpy() & ~binary_dilation(known, np.ones((3,) * known.ndim))
+    return float(edges(fake)[flat].mean()) if flat.any() else None
 
 
 def contrasts(fake: Array, real: Array, masks: Mapping[str, Mask]) -> dict[str, float | None]:

@@ -35,6 +35,11 @@ from .metrics import (
     wilcoxon_p,
 )
 
+# Runs whose data differ in these options alone have the same test images.
+TRAINING_ONLY = {
+    name: getattr(DataOptions(), name)
+    for name in ("cache", "patch", "subjects", "training_slices", "paired_t1")
+}
 TITLES = {
     "psnr": "PSNR (dB)",
     "ssim": "SSIM",
@@ -42,6 +47,7 @@ TITLES = {
     "ssim_brain": "SSIM brain",
     "correlation": "correlation",
     "faith": "faith",
+    "false_edges": "false edges",
     "csf_inverted": "CSF inverted",
     "csf_ratio": "CSF ratio",
     "tumour_ratio": "tumour ratio",
@@ -50,7 +56,8 @@ LEGEND = """\
 A cell is mean ± standard deviation over the images, or the median (least to greatest) of the means
 of several seeds. Histogram matching: {histogram}, then a Gaussian of {blur:g} {blur_unit}; SSIM
 with a {ssim_window} window. Correlation: Pearson's in the brain. Faith: the share of the T1's edges
-that is in the synthetic image."""
+that is in the synthetic image. False edges: the share of the brain's flat pixels, without an edge
+of T1 or true T2 nearby, where the synthetic image has an edge."""
 LEGEND_TISSUES = """\
  CSF{tumour} ratio: contrast to white matter as a share of the true one; CSF
 inverted: images in which CSF is brighter than white matter, as in T2.{how}"""
@@ -102,12 +109,12 @@ def evaluate(
                 "tell them apart as NAME=RUN"
             )
         seen[key] = str(folder)
-        same = replace(trained.data, cache=None, patch=0)
+        same = replace(trained.data, **TRAINING_ONLY)
         if data_options is None:
             data_options = same
             options = replace(trained.metrics, **(changes or {}))
             data = load_data(trained.data)
-            for free, fake in free_predictions(data.source, data.test).items():
+            for free, fake in free_predictions(data.pairs, data.test).items():
                 rows += _labelled(free, None, score(fake, data.test, options))
         if same != data_options:
             names = ", ".join(

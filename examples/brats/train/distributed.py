@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=2)  # while the first process reads a thousand subjects
@@ -64,6 +64,15 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     for work in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
         work.wait()
     torch._foreach_div_(gradients, dist.get_world_size())
+
+
+def average(value: Tensor) -> Tensor:
+    """Average a value over all processes."""
+    if not dist.is_initialized():
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
 
 
 def first_before_others(call: Callable[[], T]) -> T:

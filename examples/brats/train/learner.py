@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ..model.systems import make_system
 from ..model.systems.base import Images, Losses, System
 from ..options import Options
-from .distributed import Process, average_gradients, collected
+from .distributed import Process, average, average_gradients, collected
 
 PRECISIONS = {"none": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -97,7 +97,10 @@ class Learner:
             losses = self._descend("generator", step, generator_losses())
             losses |= self._descend("discriminator", step, discriminator_losses())
         self.scaler.update()
-        return {key: loss / options.accumulate for key, loss in losses.items()}
+        losses = {key: loss / options.accumulate for key, loss in losses.items()}
+        if system.observed:
+            system.observe(step, average(losses[system.observed]))
+        return losses
 
     def _generate(self, source: Tensor, target: Tensor) -> Images:
         with self._autocast():

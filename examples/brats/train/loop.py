@@ -97,7 +97,7 @@ class Trainer:
         self.records: Records | None = None
         if process.rank == 0:
             losses, rates = self.learner.system.weights(0), self._rates()
-            columns = ["step", "epoch", *COSTS, *rates, *losses, *METRICS]
+            columns = ["step", "epoch", "images", *COSTS, *rates, *losses, *METRICS]
             facts = {
                 "options": asdict(options),
                 "processes": process.world_size,
@@ -183,7 +183,9 @@ class Trainer:
                 raise FloatingPointError(
                     f"{name} became {mean} before step {self.step}: lower learning rates may help"
                 )
-        row = {"step": self.step, "epoch": self.step / self.epoch, **self._rates(), **means}
+        seen = self.step * self.pairs.batch_size * self.process.world_size
+        row = {"step": self.step, "epoch": self.step / self.epoch, "images": seen}
+        row |= {**self._rates(), **means}
         is_best = False
         if validate:
             fake = predict(
@@ -205,7 +207,10 @@ class Trainer:
 
     def _rates(self) -> dict[str, float]:
         learner, step = self.learner, max(self.step - 1, 0)  # the last step that was taken
-        return {f"lr_{name}": learner.rate(name, step) for name in learner.optimizers}
+        rates = {f"lr_{name}": learner.rate(name, step) for name in learner.optimizers}
+        if learner.system.ngf_loss:
+            rates["ngf_weight"] = learner.system.weights(step)["ngf"]
+        return rates
 
     def _save(self, is_best: bool) -> None:
         """Write last.pt, and best.pt too if no state before was better."""

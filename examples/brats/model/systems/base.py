@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ...options import Options
+from ..augmentation import augmented
 from ..networks import make_discriminator, make_generator
-from ..objectives import ImagePool, adversarial_loss
+from ..objectives import ImagePool, adversarial_loss, r1_penalty
 
 # Both are by name. Images are (B, 1, H, W), losses are scalars.
 Images = dict[str, Tensor]
@@ -30,6 +31,7 @@ class System(nn.Module, ABC):
     paired = False  # whether source and target show the same slice
     discriminator_first = True  # whether the discriminators' optimizer steps first
     ngf_loss: Callable[[Tensor, Tensor], Tensor] | None = None  # if it is part of the objective
+    observed: str | None = None  # the loss on which the weights of later steps depend
 
     def __init__(self, options: Options) -> None:
         super().__init__()
@@ -58,10 +60,17 @@ class System(nn.Module, ABC):
         """Compute how badly the discriminators recognize real images and (detached) fakes."""
         real = {"source": source, "target": target}
         shown = {name: pool.show(fakes[name]) for name, pool in self.pools.items()}
-        return {
+        losses = {
             "d_real": sum_of(self.judge(name, real[name], True) for name in self.discriminators),
             "d_fake": sum_of(self.judge(name, shown[name], False) for name in self.discriminators),
         }
+        if self.options.lambda_r1:
+            losses["r1"] = sum_of(self._r1(name, real[name]) for name in self.discriminators)
+        return losses
+
+    def _r1(self, name: str, images: Tensor) -> Tensor:
+        images = images.detach().requires_grad_()
+        return r1_penalty(self.discriminators[name](images), images)
 
     def weights(self, step: int) -> dict[str, float]:
         """Return the weight of every loss at a step of the training, by its name."""
@@ -70,11 +79,17 @@ class System(nn.Module, ABC):
             "gan": options.lambda_gan,
             "d_real": options.lambda_discriminator,
             "d_fake": options.lambda_discriminator,
+            **({"r1": options.lambda_r1} if options.lambda_r1 else {}),
         }
+
+    def observe(self, step: int, loss: Tensor) -> None:
+        """Note the loss ``observed`` of a step, averaged over all processes."""
+        raise NotImplementedError
 
     def judge(self, name: str, images: Tensor, real: bool) -> Tensor:
         """Compute how far a discriminator is from taking all images for real ones, or for fakes."""
-        logits = self.discriminators[name](images)
+        shown = augmented(images, self.options.discriminator_augment)
+        logits = self.discriminators[name](shown)
         return adversarial_loss(logits, real, self.options.adversarial)
 
     def pool_state(self) -> dict[str, list[Tensor]]:
