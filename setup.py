@@ -60,7 +60,7 @@ GCC_FLAGS = ["-fno-tree-loop-distribute-patterns"]
 # Whole AVX-512 vectors, where gcc's pragma says so for itself.
 CLANG_X86_FLAGS = ["-mprefer-vector-width=512"]
 # The host's part of the kernels only launches them. Several architectures are compiled at a time.
-NVCC_FLAGS = ["-O3", "-lineinfo", "-Xcompiler=-fvisibility=hidden", "--threads=4"]
+NVCC_FLAGS = ["-O3", "-Xcompiler=-fvisibility=hidden", "--threads=4"]
 # For one architecture on one core.
 MINUTES = 2
 # The first of every generation since Turing, and for whatever comes, the last as PTX.
