@@ -64,8 +64,7 @@ struct PieceRows {
 // nothing along z and y.
 //
 // Where a row in memory is already what a row of scratch memory would be but for the border, rows
-// are read in place, and only the one along which a difference is taken is staged. This halves the
-// traffic to the second-level cache.
+// are read in place, and only the one along which a difference is taken is staged.
 template <typename T>
 class Images {
  public:
@@ -79,7 +78,8 @@ class Images {
   void prepare_row(int64_t z, int64_t y);
   // From here on `row` counts planes from plane z.
   void point_at_plane(int64_t z);
-  // Rows y - 1, y and y + 1 of the planes around, [dz + 1][dy + 1], as CotangentRow has them.
+  // Rows y - 1, y and y + 1 of the planes around, [dz + 1][dy + 1], as CotangentRow has them. Where
+  // rows are read in place, it stages the one in the middle.
   void point_at_row(int64_t y, const T* (&input)[3][3], const T* (&target)[3][3]);
 
  private:

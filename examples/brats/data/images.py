@@ -14,6 +14,7 @@ import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -98,7 +99,7 @@ def load_data(options: DataOptions) -> Data:
         }
     make = _image_set if options.dimensions == 2 else _volume_set
     sets = {
-        name: make(options, name, names, kinds[name], sources[name], limits[name])
+        name: make(options, Group(name, names, kinds[name], sources[name], limits[name]))
         for name, names in groups.items()
     }
     if len({images.spacing for images in sets.values()}) > 1:
@@ -124,15 +125,19 @@ def training_pairs(
 # ------------------------------------------------------------------------------------------------
 
 
-def _image_set(
-    options: DataOptions,
-    name: str,
-    subjects: Sequence[str],
-    kinds: Sequence[str],
-    sources: Sequence[Source],
-    limit: int,
-) -> ImageSet:
+class Group(NamedTuple):
+    """What a set of images is made of: the files of some subjects, unless they are phantoms."""
+
+    name: str
+    subjects: Sequence[str]
+    kinds: Sequence[str]
+    sources: Sequence[Source]
+    limit: int  # slices of a subject; 0: all
+
+
+def _image_set(options: DataOptions, group: Group) -> ImageSet:
     """Load one group from the cache, or prepare it."""
+    name, subjects, kinds, sources, limit = group
     paths = [path for source in sources for path in source.paths]
     stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     path = cache.path_of(options, name, [subjects, kinds, limit, stats])
@@ -151,19 +156,16 @@ def _image_set(
     return ImageSet(**known)
 
 
-def _volume_set(
-    options: DataOptions,
-    name: str,
-    subjects: Sequence[str],
-    kinds: Sequence[str],
-    sources: Sequence[Source],
-    limit: int,
-) -> ImageSet:
+def _volume_set(options: DataOptions, group: Group) -> ImageSet:
     """Load one group of volumes, each from a file of its own, from which crops can be read."""
-    bar = tqdm(subjects, desc=f"preparing {name}", unit="volume", leave=False, disable=None)
+    title = f"preparing {group.name}"
+    bar = tqdm(group.subjects, desc=title, unit="volume", leave=False, disable=None)
     sets = [
-        _image_set(options, subject, [subject], kinds, sources[k : k + 1], limit)
-        for k, subject in enumerate(bar)
+        _image_set(
+            options,
+            group._replace(name=name, subjects=[name], sources=group.sources[k : k + 1]),
+        )
+        for k, name in enumerate(bar)
     ]
 
     def volumes_of(kind: str) -> list[Tensor]:
@@ -171,7 +173,7 @@ def _volume_set(
 
     return ImageSet(
         names=[image_set.names[0] for image_set in sets],
-        **{kind: volumes_of(kind) if kind in kinds else [] for kind in KINDS},
+        **{kind: volumes_of(kind) if kind in group.kinds else [] for kind in KINDS},
         brain=volumes_of("brain"),
         labels=None if sets[0].labels is None else volumes_of("labels"),
         spacing=sets[0].spacing,

@@ -84,7 +84,6 @@ class System(nn.Module, ABC):
 
     def observe(self, step: int, loss: Tensor) -> None:
         """Note the loss ``observed`` of a step, averaged over all processes."""
-        raise NotImplementedError
 
     def judge(self, name: str, images: Tensor, real: bool) -> Tensor:
         """Compute how far a discriminator is from taking all images for real ones, or for fakes."""
