@@ -41,7 +41,10 @@ COLUMNS = (
     *("name", "seed", "system", "options", "images", "subjects"),
     *("step", "seen", "minutes", "onset", "best_step", *SHOWN, "last_psnr"),
 )
-STEPS: dict[str, object] = {"steps": 4500, "validate_every": 300, "log_every": 100, "ema": 0.999}
+STEPS: dict[str, object] = {
+    **{"steps": 4500, "validate_every": 300, "log_every": 100},
+    **{"ema": 0.999, "amp": "bf16"},
+}
 AUTO: dict[str, object] = {"delay": "auto", "ramp": 0.0}
 ABSOLUTE: dict[str, object] = {"eps_mode": "augmented", "form": "absolute", "lambda_ngf": 5.0}
 # Each name has a system and the options that it changes, beside those of STEPS.
@@ -77,7 +80,8 @@ SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
             "R1": {"lambda_r1": 10},
             "translation": {"discriminator_augment": "translation"},
             "translation and cutout": {"discriminator_augment": "translation+cutout"},
-            "no EMA": {"ema": 0},
+            "no EMA, float32": {"ema": 0, "amp": "none"},
+            "float32": {"amp": "none"},
             "slow discriminator": {"lr_discriminator": 2e-4},
         }.items()
     },
