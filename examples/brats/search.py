@@ -43,9 +43,9 @@ COLUMNS = (
 )
 STEPS: dict[str, object] = {
     **{"steps": 4500, "validate_every": 300, "log_every": 100},
-    **{"ema": 0.999, "amp": "bf16"},
+    **{"ema": 0.999, "amp": "bf16", "delay": "auto", "ramp": 0.0},
 }
-AUTO: dict[str, object] = {"delay": "auto", "ramp": 0.0}
+DELAY: dict[str, object] = {"delay": 0.13, "ramp": 0.1}
 ABSOLUTE: dict[str, object] = {"eps_mode": "augmented", "form": "absolute", "lambda_ngf": 5.0}
 # Each name has a system and the options that it changes, beside those of STEPS.
 SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
@@ -57,13 +57,14 @@ SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
     **{
         name: ("nec", changes)
         for name, changes in {
-            "delay auto": AUTO,
-            "delay auto, ramp": {"delay": "auto"},
-            "delay auto, below -0.3": {**AUTO, "delay_correlation": -0.3},
+            "delay 0.13": DELAY,
+            "delay 0.13, float32": {**DELAY, "amp": "none"},
+            "delay 0.13, float32, no EMA": {**DELAY, "amp": "none", "ema": 0},
+            "ramp": {"ramp": 0.1},
+            "below -0.3": {"delay_correlation": -0.3},
             "lambda 3": {"lambda_ngf": 3},
             "lambda 30": {"lambda_ngf": 30},
             "absolute": ABSOLUTE,
-            "absolute, delay auto": {**ABSOLUTE, **AUTO},
             "two scales": {"ngf_scales": 2},
             "three scales": {"ngf_scales": 3},
             "one slice": {"data.training_slices": 1},
@@ -80,8 +81,6 @@ SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
             "R1": {"lambda_r1": 10},
             "translation": {"discriminator_augment": "translation"},
             "translation and cutout": {"discriminator_augment": "translation+cutout"},
-            "no EMA, float32": {"ema": 0, "amp": "none"},
-            "float32": {"amp": "none"},
             "slow discriminator": {"lr_discriminator": 2e-4},
         }.items()
     },

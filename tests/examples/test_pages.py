@@ -200,7 +200,9 @@ def test_search_logs_a_line_and_a_curve(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(search, "train_all", train_here)
     monkeypatch.setattr(search, "PRESET", "cpu")
     monkeypatch.setattr(search, "STEPS", TINY)
-    monkeypatch.setitem(search.SETTINGS, "tiny", ("nec", {**search.AUTO, "delay_steps": (0, 2)}))
+    monkeypatch.setitem(
+        search.SETTINGS, "tiny", ("nec", {"delay": "auto", "ramp": 0.0, "delay_steps": (0, 2)})
+    )
     words = ["--only", "tiny", "--seed", "0", "lambda_ngf=2", "--out", str(tmp_path)]
     for _ in range(2):  # the second time it is there already
         assert search.main(words) == 0
