@@ -138,8 +138,8 @@ def test_correlation_in_the_head_without_its_rim(shape: tuple[int, ...]) -> None
     assert inner_correlation(0 * fake, source).item() == 0
 
 
-def test_onset_is_the_first_step_after_the_turn_within_bounds() -> None:
-    def first(correlations: list[float], **changes: object) -> float:
+def test_onset_is_the_step_after_the_last_turn_within_bounds() -> None:
+    def onset_after(correlations: list[float], **changes: object) -> float:
         onset = Onset(small_options(delay="auto", **changes))
         for step, value in enumerate(correlations):
             onset.observe(step, torch.tensor(value))
@@ -147,13 +147,20 @@ def test_onset_is_the_first_step_after_the_turn_within_bounds() -> None:
 
     # From 1, the smoothed correlation is 0.98^k (1 + 1) - 1 after k steps of -1: below 0 from 35.
     turned = math.ceil(math.log(0.5) / math.log(0.98))
-    assert first([-1.0] * 60, delay_steps=(0, 50)) == turned
-    assert first([-1.0] * 60, delay_steps=(40, 50)) == 40
-    assert first([1.0] * 60, delay_steps=(0, 50)) == 50
-    assert first([-1.0] * 40 + [1.0] * 100, delay_steps=(0, 1000)) == turned  # it does not go back
-    later = first([-1.0] * 90, delay_steps=(0, 1000), delay_correlation=-0.5)
+    assert onset_after([-1.0] * 60, delay_steps=(0, 50)) == turned
+    assert onset_after([-1.0] * 60, delay_steps=(40, 50)) == 40
+    assert onset_after([1.0] * 60, delay_steps=(0, 50)) == 50
+    assert (
+        onset_after([-1.0] * 40 + [1.0] * 100, delay_steps=(0, 1000)) == math.inf
+    )  # it turned back
+    again = onset_after([-1.0] * 40 + [1.0] * 100 + [-1.0] * 60, delay_steps=(0, 1000))
+    assert 140 < again < 200
+    assert (
+        onset_after([-1.0] * 40 + [1.0] * 100, delay_steps=(0, 40)) == turned
+    )  # not after the most
+    later = onset_after([-1.0] * 90, delay_steps=(0, 1000), delay_correlation=-0.5)
     assert later == math.ceil(math.log(0.25) / math.log(0.98))
-    assert first([-1.0] * 10 + [1.0] * 20, delay_steps=(0, 1000)) == math.inf
+    assert onset_after([-1.0] * 10 + [1.0] * 20, delay_steps=(0, 1000)) == math.inf
 
 
 def field(image: Tensor, eps: float) -> Tensor:
