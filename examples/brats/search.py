@@ -61,7 +61,7 @@ SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
             "delay 0.13, float32": {**DELAY, "amp": "none"},
             "delay 0.13, float32, no EMA": {**DELAY, "amp": "none", "ema": 0},
             "ramp": {"ramp": 0.1},
-            "below -0.3": {"delay_correlation": -0.3},
+            "below 0": {"delay_correlation": 0.0},
             "lambda 3": {"lambda_ngf": 3},
             "lambda 30": {"lambda_ngf": 30},
             "absolute": ABSOLUTE,

@@ -145,19 +145,17 @@ def test_onset_is_the_step_after_the_last_turn_within_bounds() -> None:
             onset.observe(step, torch.tensor(value))
         return onset.step.item()
 
-    # From 1, the smoothed correlation is 0.98^k (1 + 1) - 1 after k steps of -1: below 0 from 35.
-    turned = math.ceil(math.log(0.5) / math.log(0.98))
-    assert onset_after([-1.0] * 60, delay_steps=(0, 50)) == turned
-    assert onset_after([-1.0] * 60, delay_steps=(40, 50)) == 40
+    # From 1, the smoothed correlation is 2 * 0.98^k - 1 after k steps of -1: below -0.3 from 52.
+    turned = math.ceil(math.log(0.35) / math.log(0.98))
+    assert onset_after([-1.0] * 60, delay_steps=(0, 90)) == turned
+    assert onset_after([-1.0] * 60, delay_steps=(55, 90)) == 55
     assert onset_after([1.0] * 60, delay_steps=(0, 50)) == 50
-    assert (
-        onset_after([-1.0] * 40 + [1.0] * 100, delay_steps=(0, 1000)) == math.inf
-    )  # it turned back
-    again = onset_after([-1.0] * 40 + [1.0] * 100 + [-1.0] * 60, delay_steps=(0, 1000))
-    assert 140 < again < 200
-    assert (
-        onset_after([-1.0] * 40 + [1.0] * 100, delay_steps=(0, 40)) == turned
-    )  # not after the most
+    # Then it rises, 0.05 in two steps: it is above -0.3 after one of them, and above 0 after ten.
+    back = [-1.0] * turned + [1.0] * 100
+    assert onset_after(back[: turned + 2], delay_steps=(0, 1000)) == turned
+    assert onset_after(back, delay_steps=(0, 1000)) == math.inf
+    assert onset_after(back, delay_steps=(0, 10)) == 10
+    assert turned + 100 < onset_after(back + [-1.0] * 90, delay_steps=(0, 1000)) < math.inf
     later = onset_after([-1.0] * 90, delay_steps=(0, 1000), delay_correlation=-0.5)
     assert later == math.ceil(math.log(0.25) / math.log(0.98))
     assert onset_after([-1.0] * 10 + [1.0] * 20, delay_steps=(0, 1000)) == math.inf

@@ -23,8 +23,8 @@ class Onset(nn.Module):
     Without its rim, a T2 correlates negatively with its T1, while a generator starts near the
     contrast of its source. So the contrast has turned once the smoothed correlation of generated
     images with their sources is below ``delay_correlation``, and no label or T2 of the same head
-    is needed to see it. If the contrast turns back, the loss waits again: it would hold the wrong
-    contrast as firmly as the right one. The buffers make it part of a checkpoint.
+    is needed to see it. If the contrast turns back and the correlation is above 0, the loss waits
+    again: it would hold the wrong contrast as firmly as the right one. The buffers make it part of a checkpoint.
     """
 
     correlation: Tensor
@@ -39,10 +39,11 @@ class Onset(nn.Module):
     def observe(self, step: int, correlation: Tensor) -> None:
         """Note the correlation of the images of a step, from 0."""
         self.correlation.lerp_(correlation.to(self.correlation), 1 - MEMORY)
-        turned = step + 1 >= self.least and self.correlation < self.threshold
-        if not turned and step + 1 < self.most:
+        waits = self.step.isinf().item()
+        turned = self.correlation < (self.threshold if waits else 0.0)
+        if step + 1 < self.least or not turned and step + 1 < self.most:
             self.step.fill_(math.inf)
-        elif self.step.isinf():
+        elif waits:
             self.step.fill_(step + 1)
 
 
