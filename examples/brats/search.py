@@ -167,13 +167,14 @@ def result(run: Run, changes: str, curve: list[dict[str, str]]) -> dict[str, obj
     data = load_data(run.options.data)
     images = data.pairs if run.options.system == "pix2pix" else data.source
     best = next(row for row in curve if row["step"] == str(facts["best_step"]))
-    started = [row["step"] for row in curve if float(row.get("ngf_weight") or 0) > 0]
+    waiting = [k for k, row in enumerate(curve) if not float(row.get("ngf_weight") or 0)]
+    since = curve[waiting[-1] + 1 :] if waiting else curve  # the lines since the loss acts for good
     return {
         **{"name": run.name, "seed": run.options.seed, "system": run.options.system},
         **{"options": changes, "images": len(images), "subjects": len(set(images.subjects))},
         **{"step": facts["step"], "seen": curve[-1]["images"]},
         "minutes": round(facts["seconds"] / 60, 1),
-        "onset": started[0] if started else "",
+        "onset": since[0]["step"] if since else "",
         "best_step": facts["best_step"],
         **{metric: best[metric] for metric in SHOWN},
         "last_psnr": curve[-1]["psnr"],
