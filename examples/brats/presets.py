@@ -105,7 +105,7 @@ _REAL: Settings = {
     "unet_channels": (32, 64),
     "eps": 0.1,
     "delay": "auto",
-    "ramp": 0.0,
+    "ramp": 0.1,
     "ema": 0.999,
     "steps": 4500,
     "validate_every": 300,

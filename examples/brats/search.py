@@ -43,7 +43,7 @@ COLUMNS = (
 )
 # Half precision, because a search on a CPU that has it takes a third less of the time.
 STEPS: dict[str, object] = {"log_every": 100, "amp": "bf16"}
-DELAY: dict[str, object] = {"delay": 0.13, "ramp": 0.1}
+DELAY: dict[str, object] = {"delay": 0.13}
 ABSOLUTE: dict[str, object] = {"eps_mode": "augmented", "form": "absolute", "lambda_ngf": 5.0}
 # Each name has a system and the options that it changes, beside those of STEPS.
 SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
@@ -58,7 +58,7 @@ SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
             "delay 0.13": DELAY,
             "delay 0.13, float32": {**DELAY, "amp": "none"},
             "delay 0.13, float32, no EMA": {**DELAY, "amp": "none", "ema": 0},
-            "ramp": {"ramp": 0.1},
+            "no ramp": {"ramp": 0},
             **{f"below {c}": {"delay_correlation": c} for c in (0.0, -0.2)},
             "lambda 3": {"lambda_ngf": 3},
             "lambda 30": {"lambda_ngf": 30},
