@@ -96,8 +96,8 @@ _CPU_SYSTEMS: dict[str, Settings] = {
 
 # These are changes for real slices. A U-Net of two levels sees some 4 cm. One that sees the whole
 # head would paint the mean T2 of a place, whatever the T1 shows there. On real slices the contrast
-# turns at another step with every seed, so NEC's loss has to wait for it. A slow discriminator and an
-# average over the steps bring half a decibel each. results/search/README.md has the measurements.
+# turns at another step with every seed, so NEC's loss has to wait for it. A slow discriminator and
+# an average over the steps bring half a decibel each (results/search/README.md).
 _REAL: Settings = {
     "data.size": 96,
     "data.crop": 200,
