@@ -48,7 +48,7 @@ class Options:
     """
 
     system: Literal["nec", "pix2pix", "cyclegan", "cut"] = "nec"
-    preset: Literal["paper", "release", "cpu", "cpu-brats", "volumes"] = "paper"
+    preset: Literal["paper", "release", "cpu", "cpu-brats", "gpu", "volumes"] = "paper"
     out: str = ""  # the run's folder; empty: out/brats/<system>
     data: DataOptions = field(default_factory=DataOptions)
     metrics: MetricOptions = field(default_factory=MetricOptions)

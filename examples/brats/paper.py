@@ -30,7 +30,7 @@ from ..common.nifti import DataError
 from ..common.tables import markdown
 from .data.images import ImageSet
 from .options import Options
-from .presets import PRESETS
+from .presets import PAPER, PRESETS
 from .report import figures
 from .report.metrics import Row, post_processed
 from .report.tables import evaluate, page, write_csv
@@ -68,8 +68,10 @@ def seeds(text: str) -> tuple[int, ...]:
 
 
 def plan(preset: str, seeds: Sequence[int], folder: Path, values: dict[str, object]) -> list[Run]:
-    """List all runs, the longest first, so that none is left alone at the end."""
-    names = sorted(SYSTEMS, key=lambda name: name not in ("CUT", "CycleGAN"))
+    """List the runs that a preset has, the longest first, so that none is left alone at the end."""
+    known = PRESETS[preset] or PAPER
+    names = [name for name in SYSTEMS if SYSTEMS[name][0] in known]
+    names.sort(key=lambda name: name not in ("CUT", "CycleGAN"))
     return [
         make_run(name, SYSTEMS[name][0], preset, seed, folder, values, SYSTEMS[name][1])
         for name in names
@@ -129,7 +131,8 @@ def costs(runs: Sequence[Run]) -> str:
     """Format a table of the steps and the minutes that the trainings took."""
     lines = []
     for name in SYSTEMS:
-        facts = [read_facts(run.options.folder) for run in runs if run.name == name]
+        if not (facts := [read_facts(run.options.folder) for run in runs if run.name == name]):
+            continue
         minutes = min(run_facts["seconds"] for run_facts in facts) / 60
         best = ", ".join(str(run_facts["best_step"]) for run_facts in facts)
         lines.append((name, facts[0]["step"], best, f"{minutes:.1f}"))
@@ -157,8 +160,8 @@ def write(
     """Evaluate the runs, write page, figures and metrics.csv, and return the rows of the latter."""
     evaluation = evaluate([f"{run.name}={run.options.folder}" for run in runs], device)
     rows, images, protocol, raw_fakes = evaluation
-    fakes = {name: post_processed(raw_fakes[name], images, protocol) for name in SYSTEMS}
-    order = list(SYSTEMS)
+    order = [name for name in SYSTEMS if name in raw_fakes]
+    fakes = {name: post_processed(raw_fakes[name], images, protocol) for name in order}
     rows.sort(key=lambda row: order.index(row["system"]) if row["system"] in order else -1)
     write_csv(rows, folder / "metrics.csv")
     nec = next(run for run in runs if run.name == "NEC").options
@@ -208,8 +211,8 @@ def _paper(parsed: argparse.Namespace, command: Sequence[str], device: str) -> N
     runs = plan(parsed.preset, parsed.seeds, parsed.out / "runs", values)
     if parsed.finished:
         runs = [run for run in runs if finished(run)]
-        if missing := [name for name in SYSTEMS if name not in {run.name for run in runs}]:
-            raise ValueError(f"{parsed.out}/runs has no finished run of {', '.join(missing)}")
+        if "NEC" not in {run.name for run in runs}:
+            raise ValueError(f"{parsed.out}/runs has no finished run of NEC")
     else:
         train_all(runs, parsed.jobs)
     write(parsed.out, runs, command, device, parsed.case)

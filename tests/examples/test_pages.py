@@ -161,6 +161,11 @@ def test_systems_differ_in_nothing_but_themselves() -> None:
     for preset in paper.SLICE_PRESETS:
         planned = paper.plan(preset, [0], Path("out"), {})
         assert len({(run.options.data, run.options.metrics) for run in planned}) == 1
+    assert [run.name for run in paper.plan("gpu", [0], Path("out"), {})] == [
+        "NEC",
+        "Pix2Pix",
+        "GAN alone",
+    ]
 
 
 def test_acceptance_and_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
