@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -29,12 +29,9 @@ class Row(NamedTuple):
 
 
 def read_rows() -> list[Row]:
-    rows = []
-    for line in PAGE.read_text().splitlines():
-        cells = re.split(r"(?<!\\)\|", line.strip("|"))
-        if len(cells) == 4 and "`" in cells[2]:
-            rows.append(Row(cells[0].strip(), cells[2].strip(" `"), float(cells[3])))
-    return rows
+    rows = (re.split(r"(?<!\\)\|", line.strip("|")) for line in PAGE.read_text().splitlines())
+    cells = (row for row in rows if len(row) == 4 and "`" in row[2])
+    return [Row(name.strip(), call.strip(" `"), float(error)) for name, _, call, error in cells]
 
 
 def images(name: str, *shape: int) -> Tensor:
@@ -42,7 +39,6 @@ def images(name: str, *shape: int) -> Tensor:
 
 
 x, y = (images(name, 2, 2, 7, 9, 8) for name in "xy")
-x2d, y2d = x[:, :, 3], y[:, :, 3]
 mask, other_mask = (images(name, 2, 1, 7, 9, 8).round() for name in ("mask", "other"))
 inside = F.pad(torch.ones(5, 7, 6, dtype=torch.float64), [1] * 6)
 alpha = images("alpha", 2, 2, 7, 9, 8)
@@ -63,8 +59,9 @@ def gradient(image: Tensor, steps: Sequence[float] = (1, 1, 1), mode: str = "rep
 
 
 def sobel(image: Tensor, sum_of_weights: float) -> Tensor:
+    """Of one plane."""
     kernel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]).double() / sum_of_weights
-    padded = F.pad(image.flatten(0, 1)[:, None], [1] * 4, mode="replicate")
+    padded = F.pad(image[:, :, 3].flatten(0, 1)[:, None], [1] * 4, mode="replicate")
     both = F.conv2d(padded, torch.stack([kernel, kernel.T])[:, None])
     return both.movedim(1, 0).unflatten(1, image.shape[:2])
 
@@ -87,6 +84,10 @@ def alignment(
     return (field(d, level) * field(e, level if other is None else other)).sum(0)
 
 
+def t(x: Tensor, y: Tensor, *levels: Tensor, **how: Any) -> Tensor:
+    return alignment(gradient(x, **how), gradient(y, **how), *levels)
+
+
 def nec(t: Tensor) -> Tensor:
     return 1 - t.square().mean() / 2
 
@@ -96,10 +97,11 @@ def masked_mean(values: Tensor, weights: Tensor) -> Tensor:
     return (weights * values).sum() / weights.sum()
 
 
-def of_each(statistic: Callable[[Tensor], Tensor], image: Tensor, weights: Tensor) -> Tensor:
-    """Apply a statistic to the gradient's lengths in the mask, for every image on its own."""
-    lengths, weights = length(gradient(image)), weights.expand_as(image)
-    values = [statistic(lengths[b, c][weights[b, c] > 0]) for b in range(2) for c in range(2)]
+def level_of(image: Tensor, weights: Tensor | None = None, of: Any = torch.mean) -> Tensor:
+    """Apply a statistic to the gradient's lengths in a mask, for every image on its own."""
+    lengths = length(gradient(image.detach()))
+    weights = torch.ones_like(image) if weights is None else weights.expand_as(image)
+    values = [of(lengths[b, c][weights[b, c] > 0]) for b in range(2) for c in range(2)]
     return torch.stack(values).view(2, 2, 1, 1, 1)
 
 
@@ -107,7 +109,8 @@ def rms(values: Tensor) -> Tensor:
     return values.square().mean().sqrt()
 
 
-def additive_field(d: Tensor) -> Tensor:
+def additive_field(image: Tensor) -> Tensor:
+    d = gradient(image)
     return d / (length(d) + eps)
 
 
@@ -116,15 +119,17 @@ def authors_field(image: Tensor) -> Tensor:
     return d / ((d.square().sum(0) + eps**2).sqrt() + 1e-8)
 
 
-def quotient(d: Tensor, e: Tensor, absolute: bool = False) -> Tensor:
+def quotient(x: Tensor, y: Tensor, absolute: bool = False) -> Tensor:
+    d, e = gradient(x), gradient(y)
     product = (d * e).sum(0)
     product = product.abs() if absolute else product
     lengths = (d.square().sum(0) + eps**2).sqrt() * (e.square().sum(0) + eps**2).sqrt()
     return (product + eps * eps) / lengths
 
 
-def cross(n: Tensor, m: Tensor) -> Tensor:
-    return torch.linalg.cross(n, m, dim=0).square().sum(0)
+def cross(x: Tensor, y: Tensor) -> Tensor:
+    fields = (field(gradient(image, spacing)) for image in (x, y))
+    return torch.linalg.cross(*fields, dim=0).square().sum(0)
 
 
 def eroded(weights: Tensor) -> Tensor:
@@ -135,102 +140,46 @@ def eroded(weights: Tensor) -> Tensor:
     return (reached == 0).double()
 
 
+INNER = (..., *[slice(1, -1)] * 3)
 # From the images to the number, for the name of the row.
 FORMULAS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "NEC, the paper": lambda x, y, a: nec(
-        (additive_field(gradient(x)) * additive_field(gradient(y))).sum(0)
-    ),
-    "NEC, the authors' code": lambda x, y, a: nec(
-        (authors_field(x[:, :, 3]) * authors_field(y[:, :, 3])).sum(0)
-    ),
-    "1 - t²": lambda x, y, a: (1 - alignment(gradient(x), gradient(y)) ** 2).mean(),
-    "(1 - t²) / 2, in a mask": lambda x, y, a: masked_mean(
-        (1 - alignment(gradient(x), gradient(y)) ** 2) / 2, mask
-    ),
-    "AirLab, and copies of it": lambda x, y, a: (
-        -(alignment(gradient(x), gradient(y)) ** 2).mean() / 2
-    ),
-    "FAIR, NGFdot": lambda x, y, a: (
-        h * x.numel() - h * (alignment(gradient(x, spacing), gradient(y, spacing)) ** 2).sum()
-    ),
-    "FAIR, NGFcross": lambda x, y, a: (
-        h * cross(field(gradient(x, spacing)), field(gradient(y, spacing))).sum()
-    ),
-    "signed": lambda x, y, a: (1 - alignment(gradient(x), gradient(y))).mean(),
-    "signed, Huber": lambda x, y, a: F.huber_loss(
-        alignment(gradient(x), gradient(y)), torch.ones_like(x)
-    ),
-    "MIRTK, pTVreg": lambda x, y, a: (1 - quotient(gradient(x), gradient(y))).mean(),
-    "ritk": lambda x, y, a: (1 - quotient(gradient(x), gradient(y)) ** 2).mean(),
-    "the same, blind to the sign of contrast": lambda x, y, a: (
-        1 - quotient(gradient(x), gradient(y), absolute=True)
-    ).mean(),
-    "preserved texture, a metric": lambda x, y, a: (
-        alignment(gradient(x), gradient(y)) ** 2
-    ).mean(),
-    "AdaNGF, its edge map": lambda x, y, a: (
-        length(gradient(x)) / (length(gradient(x)) ** 2 + a).sqrt()
-    ),
-    "AdaNGF": lambda x, y, a: nec(alignment(gradient(x), gradient(y), a.sqrt())),
-    "Haber and Modersitzki": lambda x, y, a: nec(
-        alignment(
-            *(gradient(image) for image in (x, y)),
-            *(of_each(torch.mean, image.detach(), torch.ones(1)) for image in (x, y)),
-        )
-    ),
-    "MIRTK, ritk": lambda x, y, a: nec(
-        alignment(
-            *(gradient(image) for image in (x, y)),
-            *(of_each(torch.mean, image.detach(), mask) for image in (x, y)),
-        )
-    ),
-    "from the fixed image alone": lambda x, y, a: nec(
-        alignment(gradient(x), gradient(y), of_each(torch.mean, y, torch.ones(1)))
-    ),
-    "AirLab": lambda x, y, a: nec(
-        alignment(gradient(x), gradient(y), gradient(y).abs().sum(0).mean())
-    ),
-    "a median": lambda x, y, a: nec(
-        alignment(gradient(x), gradient(y), of_each(torch.median, x.detach(), mask))
-    ),
-    "a share of the RMS": lambda x, y, a: nec(
-        alignment(gradient(x), gradient(y), 0.1 * of_each(rms, x.detach(), mask * other_mask))
-    ),
+    "NEC, the paper": lambda x, y, a: nec((additive_field(x) * additive_field(y)).sum(0)),
+    "NEC, the authors' code": lambda x, y, a: nec((authors_field(x) * authors_field(y)).sum(0)),
+    "1 - t²": lambda x, y, a: (1 - t(x, y) ** 2).mean(),
+    "(1 - t²) / 2, in a mask": lambda x, y, a: masked_mean((1 - t(x, y) ** 2) / 2, mask),
+    "AirLab, and copies of it": lambda x, y, a: -(t(x, y) ** 2).mean() / 2,
+    "FAIR, NGFdot": lambda x, y, a: h * x.numel() - h * (t(x, y, steps=spacing) ** 2).sum(),
+    "FAIR, NGFcross": lambda x, y, a: h * cross(x, y).sum(),
+    "signed": lambda x, y, a: (1 - t(x, y)).mean(),
+    "signed, Huber": lambda x, y, a: F.huber_loss(t(x, y), torch.ones_like(x)),
+    "MIRTK, pTVreg": lambda x, y, a: (1 - quotient(x, y)).mean(),
+    "ritk": lambda x, y, a: (1 - quotient(x, y) ** 2).mean(),
+    "the same, blind to the sign of contrast": lambda x, y, a: (1 - quotient(x, y, True)).mean(),
+    "preserved texture, a metric": lambda x, y, a: (t(x, y) ** 2).mean(),
+    "AdaNGF, its edge map": lambda x, y, a: length(field(gradient(x), a.sqrt())),
+    "AdaNGF": lambda x, y, a: nec(t(x, y, a.sqrt())),
+    "Haber and Modersitzki": lambda x, y, a: nec(t(x, y, level_of(x), level_of(y))),
+    "MIRTK, ritk": lambda x, y, a: nec(t(x, y, level_of(x, mask), level_of(y, mask))),
+    "from the fixed image alone": lambda x, y, a: nec(t(x, y, level_of(y))),
+    "AirLab": lambda x, y, a: nec(t(x, y, gradient(y).abs().sum(0).mean())),
+    "a median": lambda x, y, a: nec(t(x, y, level_of(x, mask, torch.median))),
+    "a share of the RMS": lambda x, y, a: nec(t(x, y, 0.1 * level_of(x, mask * other_mask, rms))),
     "differences not halved": lambda x, y, a: nec(alignment(2 * gradient(x), 2 * gradient(y))),
-    "Sobel without its 1/8, in 2D": lambda x, y, a: nec(
-        alignment(sobel(x[:, :, 3], 1), sobel(y[:, :, 3], 1))
-    ),
-    "`torch.gradient`, cropped": lambda x, y, a: nec(
-        alignment(one_sided(x), one_sided(y))[:, :, 1:-1, 1:-1, 1:-1]
-    ),
-    "zero padding, cropped": lambda x, y, a: nec(
-        alignment(gradient(x, mode="constant"), gradient(y, mode="constant"))[
-            :, :, 1:-1, 1:-1, 1:-1
-        ]
-    ),
-    "times the spacing": lambda x, y, a: nec(
-        alignment(*(gradient(i, [1 / s for s in spacing]) for i in (x, y)))
-    ),
-    "smoothed before": lambda x, y, a: nec(alignment(gradient(gaussian(x)), gradient(gaussian(y)))),
+    "Sobel without its 1/8, in 2D": lambda x, y, a: nec(alignment(sobel(x, 1), sobel(y, 1))),
+    "`torch.gradient`, cropped": lambda x, y, a: nec(alignment(one_sided(x), one_sided(y))[INNER]),
+    "zero padding, cropped": lambda x, y, a: nec(t(x, y, mode="constant")[INNER]),
+    "times the spacing": lambda x, y, a: nec(t(x, y, steps=[1 / s for s in spacing])),
+    "smoothed before": lambda x, y, a: nec(t(gaussian(x), gaussian(y))),
     "FireANTs, masked": lambda x, y, a: torch.stack(
-        [
-            masked_mean(1 - alignment(gradient(x), gradient(y))[b] ** 2 / 2, mask[b])
-            for b in range(2)
-        ]
+        [masked_mean(1 - t(x, y)[b] ** 2 / 2, mask[b]) for b in range(2)]
     ).mean(),
-    "two masks": lambda x, y, a: masked_mean(
-        1 - alignment(gradient(x), gradient(y)) ** 2 / 2, mask * other_mask
-    ),
-    "kornia": lambda x, y, a: nec(alignment(gradient(x), gradient(y))),
-    "SGDIR": lambda x, y, a: nec(
-        alignment(gradient(x.mean(1, keepdim=True)), gradient(y.mean(1, keepdim=True)))
-    ),
+    "two masks": lambda x, y, a: masked_mean(1 - t(x, y) ** 2 / 2, mask * other_mask),
+    "kornia": lambda x, y, a: nec(t(x, y)),
+    "SGDIR": lambda x, y, a: nec(t(x.mean(1, keepdim=True), y.mean(1, keepdim=True))),
     "weights from edges": lambda x, y, a: masked_mean(
-        1 - alignment(gradient(x), gradient(y)) ** 2 / 2, length(field(gradient(y)))
+        1 - t(x, y) ** 2 / 2, length(field(gradient(y)))
     ),
-    "an eroded mask": lambda x, y, a: masked_mean(
-        1 - alignment(gradient(x), gradient(y)) ** 2 / 2, eroded(mask)
-    ),
+    "an eroded mask": lambda x, y, a: masked_mean(1 - t(x, y) ** 2 / 2, eroded(mask)),
 }
 
 
