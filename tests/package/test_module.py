@@ -22,11 +22,9 @@ EPS = 0.1 + torch.rand(SHAPE[1], 1, 1, 1, generator=generator("eps"))
     "options",
     [
         {},
-        {"eps": EPS, "target_eps": 0.3, "eps_mode": "quadrature"},
-        {"target_eps": EPS, "operator": "forward", "weight": -3.0},
-        {"eps": 0.3, "operator": "sobel", "reduction": "sum"},
-        {"reduction": "none", "spacing": 2.0},
-        {"spacing": [0.7, 1.3, 2.5]},
+        {"eps": EPS, "target_eps": 0.3, "eps_mode": "quadrature", "reduction": "sum"},
+        {"target_eps": EPS, "operator": "sobel", "weight": -3.0, "spacing": 2.0},
+        {"form": "signed", "reduction": "none", "spacing": [0.7, 1.3, 2.5]},
     ],
     ids=lambda options: "-".join(options) or "default",
 )
@@ -86,11 +84,7 @@ def test_eps_tensor_is_a_buffer() -> None:
     assert nec_ext.NGFLoss(eps=EPS).double().eps.dtype == torch.float64
 
 
-def test_copies_and_what_they_print() -> None:
+def test_copies() -> None:
     module = nec_ext.NGFLoss(eps=EPS, target_eps=0.7, spacing=(0.7, 1.3, 2.5), weight=2.0)
     for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert torch.equal(other(*IMAGES), module(*IMAGES))
-        assert repr(other) == (
-            "NGFLoss(eps=<tensor of shape (2, 1, 1, 1)>, eps_mode='additive', operator='central', "
-            "reduction='mean', target_eps=0.7, spacing=(0.7, 1.3, 2.5), weight=2.0)"
-        )

@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""The code that ranks run: importable without the test files."""
+"""Processes with a gloo group, and the code that they run: importable without the test files."""
 
+import contextlib
 import os
 import re
+import signal
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
 import torch
 import torch.distributed as dist
+import torch.multiprocessing as mp
 from helpers import Result, allocations, evaluate
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -22,8 +27,50 @@ import nec_ext
 from benchmarks.traffic import counted
 
 Options = dict[str, Any]
+TIMEOUT = 60  # seconds for a call; what hangs fails
+START_TIMEOUT = 300  # on a machine that is busy with other things
 _groups: dict[int, dist.ProcessGroup] = {}
 _meshes: dict[tuple[int, ...], DeviceMesh] = {}
+
+
+def _join(rank: int, count: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    limit = timedelta(seconds=START_TIMEOUT)
+    dist.init_process_group("gloo", f"file://{folder}/store", limit, rank=rank, world_size=count)
+
+
+class Ranks:
+    """Processes that stay for as many calls as the tests have; one takes a few milliseconds.
+
+    They are forked from one process that has imported torch.
+    """
+
+    def __init__(self, count: int, folder: Path) -> None:
+        context = mp.get_context("forkserver")
+        context.set_forkserver_preload(["torch.distributed.tensor", "torch._dynamo"])
+        self._pools = [
+            ProcessPoolExecutor(1, context, _join, (rank, count, str(folder)))
+            for rank in range(count)
+        ]
+        self._pids = [call.result(START_TIMEOUT) for call in self._calls(os.getpid)]
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        return [call.result(TIMEOUT) for call in self._calls(function, *arguments)]
+
+    def errors(self, function: Callable[..., Any], *arguments: Any) -> list[str]:
+        """Return the errors of all ranks, None of one that has raised none."""
+        errors = [call.exception(TIMEOUT) for call in self._calls(function, *arguments)]
+        return [error and f"{type(error).__name__}: {error}" for error in errors]
+
+    def _calls(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        return [pool.submit(function, *arguments) for pool in self._pools]
+
+    def close(self) -> None:
+        for pid in self._pids:
+            with contextlib.suppress(ProcessLookupError):  # of one that has died
+                os.kill(pid, signal.SIGKILL)
+        for pool in self._pools:
+            pool.shutdown()
 
 
 class Subclass(Tensor):

@@ -18,7 +18,7 @@ from helpers import (
     random_upstream,
 )
 from inputs import Case, Layout, channels_last, contiguous, generator, noise, transposed
-from ranks import Ranks
+from sharding import Ranks
 from torch import Tensor
 
 UPSTREAM = random_upstream(())

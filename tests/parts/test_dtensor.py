@@ -11,7 +11,7 @@ import sharding
 import torch
 from helpers import Result, assert_result_close, expected_result
 from inputs import Case
-from ranks import Ranks
+from sharding import Ranks
 from test_distributed import maps
 
 SHAPE = (5, 3, 3, 6, 7)  # one plane for each of three ranks
