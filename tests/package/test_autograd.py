@@ -192,13 +192,6 @@ def test_gradcheck_of_maps(formula: dict[str, str], reduction: str) -> None:
     assert torch.autograd.gradgradcheck(loss, (*images, *given))
 
 
-def test_a_field_and_its_eps() -> None:
-    image = SMALL[0].images(torch.float64)[0]
-    eps = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
-    for mode in ("additive", "quadrature", "augmented"):
-        assert torch.autograd.gradcheck(lambda e, m=mode: nec_ext.ngf_field(image, e, m), (eps,))
-
-
 def test_a_parameter_of_the_module() -> None:
     """As in the class of the NEC authors, which learns its eps."""
     module = nec_ext.NGFLoss(eps=torch.nn.Parameter(torch.tensor(0.2)))
