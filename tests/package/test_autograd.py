@@ -210,9 +210,3 @@ def test_an_empty_mask_has_a_gradient_of_0() -> None:
     mask = torch.zeros(SMALL[0].shape, requires_grad=True)
     nec_ext.ngf_loss(*SMALL[0].images(), mask=mask).backward()
     assert mask.grad is not None and mask.grad.count_nonzero() == 0
-
-
-def test_parts_have_none() -> None:
-    eps = torch.tensor(0.2, requires_grad=True)
-    with pytest.raises(ValueError, match="eps must not require a gradient, a volume in parts has"):
-        nec_ext.tiled.ngf_loss(*SMALL[0].images(), eps=eps)
