@@ -81,13 +81,7 @@ def random_upstream(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) 
     return (size * sign).to(dtype)
 
 
-def expected_result(
-    input: Tensor,
-    target: Tensor,
-    upstream: Tensor | float | None = None,
-    wanted: str = "both",
-    **options: Any,
-) -> Result:
+def expected_result(input: Tensor, target: Tensor, *arguments: Any, **options: Any) -> Result:
     """Evaluate the reference in float64."""
     options = {
         name: value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
@@ -95,7 +89,7 @@ def expected_result(
     }
     images = input.double(), target.double()
     with threads(1):  # its many small operations would spend their time at barriers
-        return evaluate(nec_ext.reference.ngf_loss, *images, upstream, wanted, **options)
+        return evaluate(nec_ext.reference.ngf_loss, *images, *arguments, **options)
 
 
 @contextlib.contextmanager
@@ -109,16 +103,11 @@ def threads(count: int) -> Iterator[None]:
 
 
 def assert_as_reference(
-    function: Callable[..., Tensor],
-    input: Tensor,
-    target: Tensor,
-    upstream: Tensor | float | None = None,
-    wanted: str = "both",
-    **options: Any,
+    function: Callable[..., Tensor], *images_and_more: Any, **options: Any
 ) -> Result:
     """Check a loss and its gradients against the reference, and return them."""
-    found = evaluate(function, input, target, upstream, wanted, **options)
-    assert_result_close(found, expected_result(input, target, upstream, wanted, **options))
+    found = evaluate(function, *images_and_more, **options)
+    assert_result_close(found, expected_result(*images_and_more, **options))
     return found
 
 

@@ -67,20 +67,17 @@ def race() -> Race:
     return Race(benchmark, measure.CPU, "cpu", quick=True)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        lambda input, target: ngf_loss(input, target) * (1 + 1e-4),
-        # The right value with half of the gradient.
-        lambda input, target: 0.5 * (ngf_loss(input, target) + ngf_loss(input.detach(), target)),
-        lambda input, target: ngf_loss(input, target) + float("nan"),
-    ],
-)
-def test_a_wrong_peer_is_not_timed(race: Race, wrong: Any) -> None:
+def test_a_wrong_peer_is_not_timed(race: Race) -> None:
     images = race.images((1, 1, 128, 128, 128))
     race.check({"right": eager_ngf_loss}, reference.ngf_loss, *images)
-    with pytest.raises(AssertionError, match="peer is wrong"):
-        race.check({"peer": wrong}, reference.ngf_loss, *images)
+    for wrong in (
+        lambda input, target: ngf_loss(input, target) * (1 + 1e-4),
+        # The right value with half of the gradient.
+        lambda input, target: (ngf_loss(input, target) + ngf_loss(input.detach(), target)) / 2,
+        lambda input, target: ngf_loss(input, target) + float("nan"),
+    ):
+        with pytest.raises(AssertionError, match="peer is wrong"):
+            race.check({"peer": wrong}, reference.ngf_loss, *images)
 
 
 def test_every_call_has_a_turn_in_each_round(race: Race) -> None:

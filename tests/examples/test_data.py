@@ -272,9 +272,6 @@ def test_refused_in_one_sentence(
     assert "\n" not in str(raised.value)
 
 
-# --- From images to batches -----------------------------------------------------------------------
-
-
 def numbered(n: int, size: int = 8) -> Data:
     """Make groups whose image k is k (T1) or -k (T2) in the first one, 100 + k in the second."""
     count = torch.arange(n, dtype=torch.float32).reshape(-1, 1, 1, 1).expand(-1, 1, size, size)

@@ -133,9 +133,6 @@ def test_demo_fails_if_the_fused_loss_is_not_exact(
     assert "differs from its reference" in capsys.readouterr().err
 
 
-# --- The two examples that are one file -----------------------------------------------------------
-
-
 def numbers(text: str) -> list[float]:
     return [float(number) for number in re.findall(r"\d+\.\d+", text.splitlines()[0])]
 

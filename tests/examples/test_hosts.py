@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """examples/hosts: each recipe in its host, where the host is installed."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 

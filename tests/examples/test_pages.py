@@ -231,9 +231,6 @@ def test_search_logs_a_line_and_a_curve(tmp_path: Path, monkeypatch: pytest.Monk
     assert float(free[0]["psnr"]) == pytest.approx(mean["psnr"].mean, rel=1e-4)
 
 
-# --- Options and their layers, and swap.py --------------------------------------------------------
-
-
 def test_examples_import_no_benchmarks() -> None:
     for path in (ROOT / "examples").rglob("*.py"):
         assert not re.search(r"^\s*(from|import) benchmarks\b", path.read_text("utf-8"), re.M), path

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """examples/registration: warps and their measures, the registration, its files and its command."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

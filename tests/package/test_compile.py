@@ -86,9 +86,8 @@ def test_dynamic_shapes_are_compiled_once() -> None:
 
 @pytest.mark.parametrize("name", ["eps", "target_eps", "weight", "spacing"])
 def test_numbers_may_change_between_calls(name: str) -> None:
-    """From the second value on, torch.compile makes the number a symbol."""
     function = compiled()
-    for value in (0.3, 0.4, 0.7):
+    for value in (0.3, 0.4, 0.7):  # from the second on, torch.compile makes it a symbol
         assert_as_reference(function, *SMALL[0].images(), **{name: value})
 
 

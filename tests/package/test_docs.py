@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """The pages: their snippets run, and a call for another loss is what its formula says."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -84,9 +82,6 @@ def test_badges() -> None:
         ("torch", f"{of_torch.removeprefix('torch>=')} or later"),
     ):
         assert f">{text}</text>" in (ROOT / f"docs/figures/{name}.svg").read_text()
-
-
-# --- Another loss ---------------------------------------------------------------------------------
 
 
 class Row(NamedTuple):

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """The field, the automatic noise threshold, and masks: their interior, and a mean per sample."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -81,8 +79,6 @@ def test_eps_per_voxel() -> None:
     alone = nec_ext.ngf_field(image, eps[voxel].item())
     assert torch.allclose(field[1, 2, :, 3, 4], alone[1, 2, :, 3, 4], rtol=1e-15)
 
-
-# --- Masks and noise levels -----------------------------------------------------------------------
 
 # Of lengths that occur as often as their weights say.
 STATISTICS = {

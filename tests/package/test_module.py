@@ -100,9 +100,6 @@ def test_copies() -> None:
         assert torch.equal(other(*IMAGES), module(*IMAGES))
 
 
-# --- The loss and its gradient --------------------------------------------------------------------
-
-
 def options_of(case: Case) -> dict[str, Any]:
     """Return maps, of which eps requires a gradient that nobody asks for."""
     rng = generator("without autograd")

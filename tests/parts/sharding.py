@@ -202,9 +202,6 @@ def with_backends(having: Sequence[dict[str, str]], check: bool) -> None:
         nec_ext.distributed.ngf_loss(image, image, check=check)
 
 
-# --- DTensors -------------------------------------------------------------------------------------
-
-
 def mesh_of(*shape: int) -> DeviceMesh:
     if shape not in _meshes:
         names = ("data", "space")[: len(shape)]

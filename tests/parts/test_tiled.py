@@ -237,8 +237,6 @@ def test_a_default_device() -> None:
     assert torch.equal(loss, nec_ext.ngf_loss(IMAGE, IMAGE.flip(2)))
 
 
-# --- Memory ---------------------------------------------------------------------------------------
-
 MEMORY = Case("tiled_memory", (1, 1, 64, 64, 64))
 PLANE = 64 * 64 * 4
 
