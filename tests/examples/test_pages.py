@@ -5,8 +5,9 @@
 import json
 import math
 import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -51,40 +52,31 @@ class Scaling(nn.Module):
         return self.factor * images
 
 
-@dataclass(frozen=True)
-class Known:
-    system: str
-    seed: int
-    factor: float
-    data: DataOptions = field(default_factory=DataOptions)
-    metrics: MetricOptions = field(default_factory=MetricOptions)
-
-
 @pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Known]:
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, Options]]:
+    """Have runs that are known: the factor by which their generator scales, and their options."""
     monkeypatch.chdir(tmp_path)
-    data = DataOptions(size=32, phantom_sizes="3/1/1/6")
+    small = {"data.size": 32, "data.phantom_sizes": "3/1/1/6"}
     known = {
-        "nec-0": Known("nec", 0, -1.0, data),
-        "nec-1": Known("nec", 1, 0.5, data),
-        "pix2pix-0": Known("pix2pix", 0, 0.25, data),
+        f"{system}-{seed}": (factor, make_options(system, "cpu", small, {"seed": seed}))
+        for system, seed, factor in (("nec", 0, -1.0), ("nec", 1, 0.5), ("pix2pix", 0, 0.25))
     }
 
-    def load(folder: Path) -> tuple[nn.Module, Known]:
+    def load(folder: Path) -> tuple[nn.Module, Options]:
         if folder.name not in known:
             raise ValueError(f"there is no run {folder}")
-        run = known[folder.name]
-        return Scaling(run.factor), run
+        factor, options = known[folder.name]
+        return Scaling(factor), options
 
     for module in (tables, evaluate):
         monkeypatch.setattr(module, "load_generator", load)
     return known
 
 
-def test_page_and_csv(runs: dict[str, Known], tmp_path: Path) -> None:
+def test_page_and_csv(runs: dict[str, Any], tmp_path: Path) -> None:
     assert evaluate.main(["nec-0", "nec-1", "pix2pix-0", "--out", "page", "--blur", "0.1"]) == 0
     rows = read_csv(tmp_path / "page" / "metrics.csv")
-    test = load_data(runs["nec-0"].data).test
+    test = load_data(runs["nec-0"][1].data).test
     page = (tmp_path / "page" / "table.md").read_text()
     mean, deviation = summary(score(0.25 * test.t1, test, MetricOptions(blur=0.1)))["psnr"]
     assert f"| pix2pix | 1 | {mean:.2f} ± {deviation:.2f} | " in page
@@ -96,10 +88,11 @@ def test_page_and_csv(runs: dict[str, Known], tmp_path: Path) -> None:
     assert f"| nec | pix2pix | {np.mean(seeds) - mean:+.2f} | " in page
 
 
-def test_numbers_from_the_files_by_hand(runs: dict[str, Known], root: Path, tmp_path: Path) -> None:
+def test_numbers_from_the_files_by_hand(runs: dict[str, Any], root: Path, tmp_path: Path) -> None:
     protocol = MetricOptions(histogram="none", blur=0.8)
     for name, changes in (("slice", {"crop": 12, "size": 12}), ("volume", {"dimensions": 3})):
-        runs[name] = Known(name, 0, -0.5, data_options(root, **changes), protocol)
+        options = replace(runs["nec-0"][1], data=data_options(root, **changes), metrics=protocol)
+        runs[name] = -0.5, options
         if name == "volume":  # larger than the window of SSIM
             save_subjects(root, (16, 16, 12))
         assert evaluate.main([name, "--out", name]) == 0
@@ -117,11 +110,10 @@ def test_numbers_from_the_files_by_hand(runs: dict[str, Known], root: Path, tmp_
             assert float(row[metric]) == pytest.approx(expected, abs=1e-3), metric
 
 
-def test_refuses_in_one_sentence(
-    runs: dict[str, Known], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_refuses_in_one_sentence(runs: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     runs["again"] = runs["nec-0"]
-    runs["other"] = replace(runs["nec-1"], data=replace(runs["nec-1"].data, size=48, seed=1))
+    factor, options = runs["nec-1"]
+    runs["other"] = factor, replace(options, data=replace(options.data, size=48, seed=1))
     for words, sentence in (
         ("nec-0 again", ".*nec-0 and again are both nec with seed 0: tell them apart"),
         ("nec-0 other", "other was trained on other data than the first run: size, seed"),

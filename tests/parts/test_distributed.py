@@ -197,16 +197,9 @@ def test_memory_above_the_images_is_their_gradients(ranks: Ranks, wanted: str) -
 
 
 def test_gradients_again(ranks: Ranks) -> None:
-    """Gradients are right one by one and at once, before and after; second order is refused."""
-    upstreams = torch.tensor([1.0, -3.0, 0.5])
-    for first, single, again, error in ranks.run(sharding.gradients_again, upstreams):
-        assert single[0].abs().max() > 0
-        scaled = torch.stack([single[0] * upstream for upstream in upstreams])
-        for found in (first, single, again):
-            torch.testing.assert_close(found, scaled, rtol=1e-6, atol=1e-9)
-        assert "cannot be differentiated" in error
+    ranks.run(sharding.check_gradients_again)
 
 
 def test_nothing_is_held_after_backward(ranks: Ranks) -> None:
     for times in (1, 2):
-        assert ranks.run(sharding.held_after_backward, SHAPE, times) == [[False] * 3] * 3
+        ranks.run(sharding.check_that_nothing_is_held, SHAPE, times)
