@@ -19,8 +19,9 @@ from monai.losses import BendingEnergyLoss
 from torch import Tensor
 
 import nec_ext
-from benchmarks import bench_training, check, measure, plots, report, workloads
+from benchmarks import bench_training, check, plots, report, workloads
 from benchmarks.machine import joined
+from benchmarks.measure import CPU
 from benchmarks.race import Race
 from benchmarks.workloads import Registration, Synthesis, Workload
 from examples.common.eager import eager_ngf_loss
@@ -51,23 +52,8 @@ def test_all_of_it_runs(tmp_path: Path) -> None:
     assert results.with_suffix(".md").exists()
 
 
-@pytest.fixture
-def race() -> Race:
-    """Make a race with a stand-in for pytest-benchmark."""
-    times: list[float] = []
-
-    def pedantic(call: Any, setup: Any, rounds: int) -> None:
-        for _ in range(rounds):
-            setup()
-            times.append(measure.seconds(call))
-
-    benchmark = SimpleNamespace(
-        extra_info={}, pedantic=pedantic, stats=SimpleNamespace(stats=SimpleNamespace(data=times))
-    )
-    return Race(benchmark, measure.CPU, "cpu", quick=True)
-
-
-def test_a_wrong_peer_is_not_timed(race: Race) -> None:
+def test_a_wrong_peer_is_not_timed() -> None:
+    race = Race(SimpleNamespace(extra_info={}), CPU, "cpu", quick=True)
     images = race.images((1, 1, 128, 128, 128))
     race.check({"right": eager_ngf_loss}, reference.ngf_loss, *images)
     for wrong in (
@@ -80,8 +66,16 @@ def test_a_wrong_peer_is_not_timed(race: Race) -> None:
             race.check({"peer": wrong}, reference.ngf_loss, *images)
 
 
-def test_every_call_has_a_turn_in_each_round(race: Race) -> None:
+def test_every_call_has_a_turn_in_each_round() -> None:
+    def pedantic(call: Any, setup: Any, rounds: int) -> None:
+        for _ in range(rounds):
+            setup()
+            call()
+
     turns: list[str] = []
+    times = SimpleNamespace(stats=SimpleNamespace(data=[1.0]))
+    benchmark = SimpleNamespace(extra_info={}, pedantic=pedantic, stats=times)
+    race = Race(benchmark, CPU, "cpu", quick=True)
     race.times({name: lambda name=name: turns.append(name) for name in ("fused", "a", "b")})
     assert turns[-6:] == ["b", "a", "fused", "a", "b", "fused"]
 
@@ -149,7 +143,7 @@ def test_a_registration_descends_loss_and_bending_energy() -> None:
 # --- Pages, plots and comparisons of made-up results ----------------------------------------------
 
 Results = dict[str, Any]
-CPU = {
+MACHINE = {
     **{"device": "cpu", "cpu": "Some CPU", "cores": 2, "threads": 2, "system": "Linux"},
     **{"python": "3.11.7", "packages": {"torch": "2.13.0", "monai": None}, "commit": "abc1234"},
     "build": {"cpu_capability": "x86-64-v3"},
@@ -207,7 +201,7 @@ def every_row() -> list[dict[str, Any]]:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "machine.json"
-    path.write_text(json.dumps({**CPU, "rows": every_row()}))
+    path.write_text(json.dumps({**MACHINE, "rows": every_row()}))
     return path
 
 
@@ -228,7 +222,7 @@ def test_readme(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = row("test_step[3D 256x256x256]", ms=eager)
     step["memory"]["eager, fields"] = {"peak": 18.2, "saved": 1.0}
     facts = {"device": "cuda", "gpu": "Some GPU", "nvidia_smi": {}, "torch_cuda": "13.0"}
-    gpu.write_text(json.dumps({**CPU, **facts, "rows": [step]}))
+    gpu.write_text(json.dumps({**MACHINE, **facts, "rows": [step]}))
     run(monkeypatch, report.main, path, gpu, readme)
     text = readme.read_text()
     assert text.startswith(before) and text.endswith(after) and "old" not in text

@@ -159,13 +159,14 @@ def test_systems_differ_in_nothing_but_themselves() -> None:
         assert len({(run.options.data, run.options.metrics) for run in planned}) == 1
 
 
+def train_here(runs: list[Run], jobs: int) -> None:
+    for run in runs:
+        last = run.options.folder / "last.pt"
+        Trainer(run.options, load_data(run.options.data), resume=last.exists()).fit()
+
+
 def test_acceptance_and_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny runs, trained in this process: the criteria are all there, and most of them missed."""
-
-    def train_here(runs: list[Run], jobs: int) -> None:
-        for run in runs:
-            Trainer(run.options, load_data(run.options.data)).fit()
-
     small = {**TINY, "steps": 1}
     for module in (acceptance, studies):
         monkeypatch.setattr(module, "train_all", train_here)
@@ -188,11 +189,6 @@ def test_acceptance_and_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_search_logs_a_line_and_a_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def train_here(runs: list[Run], jobs: int) -> None:
-        for run in runs:
-            last = run.options.folder / "last.pt"
-            Trainer(run.options, load_data(run.options.data), resume=last.exists()).fit()
-
     monkeypatch.setattr(search, "train_all", train_here)
     monkeypatch.setattr(search, "PRESET", "cpu")
     monkeypatch.setattr(search, "STEPS", TINY)
