@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from inputs import Case, generator
+from inputs import Case, Shape, generator
 from oracle import loop_loss
 from tolerances import TOLERANCES
 from torch import Tensor
@@ -73,7 +73,7 @@ def as_leaves(input: Tensor, target: Tensor, wanted: str) -> list[Tensor]:
     ]
 
 
-def random_upstream(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+def random_upstream(shape: Shape, dtype: torch.dtype = torch.float32) -> Tensor:
     """Draw numbers of both signs, in [0.5, 2): not 1, and in float32, which all losses hold."""
     rng = generator(f"upstream {tuple(shape)}")
     size = 0.5 + 1.5 * torch.rand(shape, generator=rng)
@@ -178,11 +178,7 @@ def assert_same_bits(actual: Result, expected: Result) -> None:
 
 
 def op_arguments(
-    case: Case,
-    dtypes: tuple[torch.dtype, torch.dtype],
-    maps: bool,
-    requires_grad: bool = False,
-    form: int = 0,
+    case: Case, dtypes: Any, maps: bool, requires_grad: bool = False, form: int = 0
 ) -> tuple[list[Any], list[Any]]:
     """Positional arguments that the ops have in common, as torch's checks of ops want them."""
     ndim = len(case.shape) - 2

@@ -73,7 +73,7 @@ def test_every_call_has_a_turn_in_each_round() -> None:
             call()
 
     turns: list[str] = []
-    times = SimpleNamespace(stats=SimpleNamespace(data=[1.0]))
+    times = SimpleNamespace(stats=SimpleNamespace(data=[1.0, 1.0]))
     benchmark = SimpleNamespace(extra_info={}, pedantic=pedantic, stats=times)
     race = Race(benchmark, CPU, "cpu", quick=True)
     race.times({name: lambda name=name: turns.append(name) for name in ("fused", "a", "b")})

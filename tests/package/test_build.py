@@ -47,9 +47,7 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(BuildExtension, "run", lambda self: None)
     monkeypatch.chdir(ROOT)
 
-    def run(
-        torch_cuda: str | None = "13.0", gpus: Any = (), **environment: str | Path
-    ) -> SimpleNamespace:
+    def run(torch_cuda: str | None = "13.0", gpus: Any = (), **environment: Any) -> SimpleNamespace:
         monkeypatch.setattr(torch.version, "cuda", torch_cuda)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: len(gpus))
         monkeypatch.setattr(torch.cuda, "get_device_capability", gpus.__getitem__)

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from helpers import Result, allocations, evaluate
+from inputs import Pair, Shape
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
@@ -85,12 +86,7 @@ def part_of(tensor: Tensor, sizes: Sequence[int], dim: int) -> Tensor:
 
 
 def split_loss(
-    images: tuple[Tensor, Tensor],
-    sizes: Sequence[int],
-    dim: int,
-    upstream: Tensor,
-    wanted: str | Sequence[str],
-    options: Options,
+    images: Pair, sizes: Shape, dim: int, upstream: Tensor, wanted: Any, options: Options
 ) -> Result | None:
     """Return loss and gradients of this rank's part; ranks beyond the group have none."""
     rank, count = dist.get_rank(), len(sizes)
@@ -121,7 +117,7 @@ def call_with(arguments: Sequence[tuple[Any, Any, Options]], default_device: str
     return loss.item()
 
 
-def check_that_nothing_is_held(shape: tuple[int, ...], times: int) -> None:
+def check_that_nothing_is_held(shape: Shape, times: int) -> None:
     """Check that input, target and mask do not outlive some calls of backward."""
     made = 2 * torch.rand(shape, requires_grad=True)  # a leaf belongs to its user
     images = [made, torch.rand(shape), torch.rand(shape)]
@@ -134,7 +130,7 @@ def check_that_nothing_is_held(shape: tuple[int, ...], times: int) -> None:
     assert [image() for image in alive] == [None] * 3
 
 
-def fail_in_rank_1(shape: tuple[int, ...], dies: bool) -> float:
+def fail_in_rank_1(shape: Shape, dies: bool) -> float:
     """Fail in rank 1 while the others compute a loss, in a group with little patience."""
     group = dist.new_group(timeout=timedelta(seconds=3))
     dist.barrier()
@@ -146,7 +142,7 @@ def fail_in_rank_1(shape: tuple[int, ...], dies: bool) -> float:
     return loss.item()
 
 
-def traffic(shape: tuple[int, ...], options: Options) -> dict[str, dict[str, list[int]]]:
+def traffic(shape: Shape, options: Options) -> dict[str, dict[str, list[int]]]:
     """Count the bytes that forward and backward hand to torch.distributed."""
     input, target = torch.rand(shape).requires_grad_(), torch.rand(shape)
     with counted() as forward:
@@ -156,7 +152,7 @@ def traffic(shape: tuple[int, ...], options: Options) -> dict[str, dict[str, lis
     return {"forward": forward, "backward": backward}
 
 
-def memory(shape: tuple[int, ...], wanted: str) -> tuple[int, int]:
+def memory(shape: Shape, wanted: str) -> tuple[int, int]:
     """Return peak and final bytes of a training step with maps above those before."""
     images = [torch.rand(shape) for _ in range(2)]
     maps = {name: torch.rand(shape) + 0.1 for name in ("eps", "target_eps", "mask")}
@@ -212,11 +208,7 @@ def mesh_of(*shape: int) -> DeviceMesh:
 
 
 def distributed_tensors(
-    images: tuple[Tensor, Tensor],
-    mesh_shape: tuple[int, ...],
-    dims: Sequence[int | None],
-    options: Options,
-    plain: bool,
+    images: Pair, mesh_shape: Shape, dims: Sequence[int | None], options: Options, plain: bool
 ) -> tuple[float, Tensor, Tensor, bool]:
     """Return loss and whole gradients of DTensors; with ``plain`` of nec_ext.ngf_loss."""
     mesh = mesh_of(*mesh_shape)

@@ -17,7 +17,17 @@ from helpers import (
     expected_result,
     random_upstream,
 )
-from inputs import Case, Layout, channels_last, contiguous, generator, noise, transposed
+from inputs import (
+    Case,
+    Layout,
+    Pair,
+    Shape,
+    channels_last,
+    contiguous,
+    generator,
+    noise,
+    transposed,
+)
 from sharding import Ranks
 from torch import Tensor
 
@@ -25,18 +35,13 @@ UPSTREAM = random_upstream(())
 SHAPE = (1, 2, 4, 5, 6)
 
 
-def maps(shape: tuple[int, ...], *names: str) -> dict[str, Tensor]:
+def maps(shape: Shape, *names: str) -> dict[str, Tensor]:
     rng = generator("split maps")
     return {name: 0.1 + torch.rand(shape, generator=rng) for name in names}
 
 
 def check_split(
-    ranks: Ranks,
-    images: tuple[Tensor, Tensor],
-    sizes: tuple[int, ...],
-    dim: int = 2,
-    wanted: str = "both",
-    **options: Any,
+    ranks: Ranks, images: Pair, sizes: Shape, dim: int = 2, wanted: str = "both", **options: Any
 ) -> None:
     """Check that every rank has the loss of the whole images, and its slice of their gradients."""
     found = ranks.run(sharding.split_loss, images, sizes, dim, UPSTREAM, wanted, options)
@@ -59,9 +64,9 @@ def check_split(
 
 
 class Split(NamedTuple):
-    shape: tuple[int, ...]
+    shape: Shape
     dim: int
-    sizes: tuple[int, ...]
+    sizes: Shape
 
 
 SPLITS = [
@@ -73,7 +78,7 @@ SPLITS = [
 ]
 
 
-def images_of(split: Split, layout: Layout = contiguous) -> tuple[Tensor, Tensor]:
+def images_of(split: Split, layout: Layout = contiguous) -> Pair:
     return Case("split", split.shape, layout=layout).images(torch.float64)
 
 
@@ -96,7 +101,7 @@ def test_whole_loss_and_slices_of_its_gradient(
 @pytest.mark.parametrize(
     "sizes", [(1, 1), (1, 4), (3, 1), (2, 2), (4, 5), (1, 1, 1), (1, 1, 6), (2, 1, 1), (5, 3, 2)]
 )
-def test_planes_from_the_rank_after_next(ranks: Ranks, sizes: tuple[int, ...]) -> None:
+def test_planes_from_the_rank_after_next(ranks: Ranks, sizes: Shape) -> None:
     for dim in (2, 4):
         shape = [2, 1, 5, 4, 5]
         shape[dim] = sum(sizes)
