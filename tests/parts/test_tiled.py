@@ -22,7 +22,7 @@ from helpers import (
     expected_result,
 )
 from inputs import Case, channels_last, contiguous, cropped, transposed
-from tiles import SHAPE, WAYS, Slices, copy_tiles, options_of, stored, tiled_result
+from tiles import SHAPE, WAYS, Slices, copy_tiles, floats, options_of, stored, tiled_result
 from torch import Tensor
 
 import nec_ext
@@ -191,6 +191,11 @@ SWAPPED = READ_ONLY.astype(READ_ONLY.dtype.newbyteorder())
 GRADIENT = torch.ones_like(IMAGE)
 LONG, SPARSE = READ_ONLY.astype(np.longdouble), IMAGE.int().to_sparse()
 FLOATS = "float32, float64, float16, bfloat16"
+SHAPES = "(B, C, H, W) or (B, C, D, H, W), got"
+COLOURS = np.zeros(SHAPE, [("R", "u1")])
+NIFTI = type("Nifti1Image", (), {"shape": SHAPE})()  # not its proxy
+FILE = Slices(stored(0))
+OF_FILE = {"input": FILE, "target": FILE, "grad_input": torch.zeros(1, 1, *SHAPE)}
 WRITABLE = (
     "grad_input must be a tensor, or an array of numpy in native byte order with strides of whole "
     f"elements, none negative, got ndarray with strides {SWAPPED.strides}"
@@ -216,6 +221,12 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     (f"eps must be {FLOATS}, bool or an integer type, got {LONG.dtype.name}", {"eps": LONG}),
     ("input must be float32, float64, float16 or bfloat16, got int32", {"input": SPARSE}),
     ("mask must be a torch.Tensor, got object", {"mask": object()}),
+    (f"input must have shape {SHAPES} 2 dimensions: (3, 4)", {"input": Slices(np.zeros((3, 4)))}),
+    (f"input must have shape {SHAPES}", {"input": stored(0)}),
+    ("float16, bfloat16 or an integer type, got bool", {"input": floats(stored(0)) > 0}),
+    ("float16, bfloat16 or an integer type, got void8", {"input": Slices(COLOURS)}),
+    ("input must be a tensor or an array, got Nifti1Image", {"input": NIFTI}),
+    ("grad_input must have the shape and device of its image, (9, 7, 8) on cpu", OF_FILE),
 ]
 
 
