@@ -35,7 +35,7 @@ from .report import figures
 from .report.metrics import Row, post_processed
 from .report.tables import evaluate, page, write_csv
 from .train.records import read_facts
-from .train.runs import Run, make_run, train_all
+from .train.runs import Run, finished, make_run, train_all
 
 # Each name in the tables has a system and the options that it changes. The last line leaves the
 # loss out, which shows its effect.
@@ -193,6 +193,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=1 if gpu else os.cpu_count(),
         help="trainings at a time; default: one per core, on a GPU one",
     )
+    parser.add_argument(
+        "--finished", action="store_true", help="train nothing: compare the runs that are finished"
+    )
     parser.add_argument("--case", help="test image of figures 2 and 3")
     parsed = parser.parse_intermixed_args(arguments)
     return exit_code(lambda: _paper(parsed, ["paper", *arguments], "cuda" if gpu else "cpu"))
@@ -203,7 +206,12 @@ def _paper(parsed: argparse.Namespace, command: Sequence[str], device: str) -> N
         raise ValueError(f"options are given as key=value, got {bad[0]!r}")
     values: dict[str, object] = dict(value.split("=", 1) for value in parsed.values)
     runs = plan(parsed.preset, parsed.seeds, parsed.out / "runs", values)
-    train_all(runs, parsed.jobs)
+    if parsed.finished:
+        runs = [run for run in runs if finished(run)]
+        if missing := [name for name in SYSTEMS if name not in {run.name for run in runs}]:
+            raise ValueError(f"{parsed.out}/runs has no finished run of {', '.join(missing)}")
+    else:
+        train_all(runs, parsed.jobs)
     write(parsed.out, runs, command, device, parsed.case)
     print((parsed.out / "README.md").read_text("utf-8"))
     print(f"written: {parsed.out}/README.md, metrics.csv and figures")

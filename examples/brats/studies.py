@@ -5,6 +5,7 @@
     python -m examples.brats.studies stability      # NEC: one change at a time
     python -m examples.brats.studies comparators    # CycleGAN and CUT with NEC's steps and rates
     python -m examples.brats.studies toned          # T1 to T1 under another tone curve
+    python -m examples.brats.studies onset --seeds 0,1,2,3,4,5    # NEC: when its loss sets in
 
 The command trains on the phantom with the preset ``cpu``, three seeds each, and writes
 ``<study>.md``.
@@ -69,6 +70,13 @@ STUDIES = {
                 ("CUT", "cut", {"nce_identity": False}),
             )
         }
+    ),
+    "onset": Study(
+        {
+            "after 13 % of the steps": ("nec", {}),
+            "when the contrast has turned": ("nec", {"delay": "auto", "ramp": 0}),
+        },
+        {"amp": "bf16"},
     ),
     # Histogram matching is off, as it would undo the tone curve without any system.
     "toned": Study(

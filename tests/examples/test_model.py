@@ -126,22 +126,27 @@ def test_correlation_in_the_head_without_its_rim(shape: tuple[int, ...]) -> None
     assert inner_correlation(0 * fake, source).item() == 0
 
 
-def test_onset_is_the_first_step_after_the_turn_within_bounds() -> None:
-    # From 1, the smoothed correlation is 0.98^k (1 + 1) - 1 after k steps of -1: below 0 from 35.
-    turned, later = (math.ceil(math.log(share) / math.log(0.98)) for share in (0.5, 0.25))
-    for correlations, bounds, threshold, expected in (
-        ([-1.0] * 60, (0, 50), 0, turned),
-        ([-1.0] * 60, (40, 50), 0, 40),
-        ([1.0] * 60, (0, 50), 0, 50),
-        ([-1.0] * 40 + [1.0] * 100, (0, 1000), 0, turned),  # it does not go back
-        ([-1.0] * 90, (0, 1000), -0.5, later),
-        ([-1.0] * 10 + [1.0] * 20, (0, 1000), 0, math.inf),
-    ):
-        options = {"delay_steps": bounds, "delay_correlation": threshold}
-        onset = Onset(small_options(delay="auto", **options))
+def test_onset_is_the_step_after_the_last_turn_within_bounds() -> None:
+    def onset_after(correlations: list[float], **changes: object) -> float:
+        onset = Onset(small_options(delay="auto", **changes))
         for step, value in enumerate(correlations):
             onset.observe(step, torch.tensor(value))
-        assert onset.step.item() == expected
+        return onset.step.item()
+
+    # From 1, the smoothed correlation is 2 * 0.98^k - 1 after k steps of -1: below -0.3 from 52.
+    turned = math.ceil(math.log(0.35) / math.log(0.98))
+    assert onset_after([-1.0] * 60, delay_steps=(0, 90)) == turned
+    assert onset_after([-1.0] * 60, delay_steps=(55, 90)) == 55
+    assert onset_after([1.0] * 60, delay_steps=(0, 50)) == 50
+    # Then it rises, 0.05 in two steps: it is above -0.3 after one of them, and above 0 after ten.
+    back = [-1.0] * turned + [1.0] * 100
+    assert onset_after(back[: turned + 2], delay_steps=(0, 1000)) == turned
+    assert onset_after(back, delay_steps=(0, 1000)) == math.inf
+    assert onset_after(back, delay_steps=(0, 10)) == 10
+    assert turned + 100 < onset_after(back + [-1.0] * 90, delay_steps=(0, 1000)) < math.inf
+    later = onset_after([-1.0] * 90, delay_steps=(0, 1000), delay_correlation=-0.5)
+    assert later == math.ceil(math.log(0.25) / math.log(0.98))
+    assert onset_after([-1.0] * 10 + [1.0] * 20, delay_steps=(0, 1000)) == math.inf
 
 
 def field(image: Tensor, eps: float) -> Tensor:

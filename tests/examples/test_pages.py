@@ -34,6 +34,7 @@ from examples.brats.data.images import load_data
 from examples.brats.data.options import DataOptions
 from examples.brats.options import Options, change, make_options, parse
 from examples.brats.presets import PRESETS
+from examples.brats.report import search as search_report
 from examples.brats.report import tables
 from examples.brats.report.metrics import MetricOptions, score, summary
 from examples.brats.train.__main__ import main
@@ -192,17 +193,19 @@ def test_search_logs_a_line_and_a_curve(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(search, "train_all", train_here)
     monkeypatch.setattr(search, "PRESET", "cpu")
     monkeypatch.setattr(search, "STEPS", TINY)
-    monkeypatch.setitem(search.SETTINGS, "tiny", ("nec", {**search.AUTO, "delay_steps": (0, 2)}))
-    words = ["--only", "tiny", "--seed", "5", "lambda_ngf=2", "--out", str(tmp_path)]
+    monkeypatch.setitem(
+        search.SETTINGS, "tiny", ("nec", {"delay": "auto", "ramp": 0.0, "delay_steps": (0, 2)})
+    )
+    words = ["--only", "tiny", "--seed", "0", "lambda_ngf=2", "--out", str(tmp_path)]
     for _ in range(2):  # the second time it is there already
         assert search.main(words) == 0
     *free, line = read_csv(tmp_path / "log.csv")
     assert [row["name"] for row in free][-1] == "best intensity map, 32 pixels"
     assert len(free) == 3
-    curve = read_csv(tmp_path / "curves" / "tiny-lambda_ngf-2-5.csv")
+    curve = read_csv(tmp_path / "curves" / "tiny-lambda_ngf-2-0.csv")
     assert [row["step"] for row in curve] == ["0", "2", "4"]
     assert curve[0]["ngf_weight"] == "0"
-    assert (line["name"], line["seed"]) == ("tiny lambda_ngf=2", "5")
+    assert (line["name"], line["seed"]) == ("tiny lambda_ngf=2", "0")
     assert line["options"] == "delay=auto ramp=0.0 delay_steps=0,2 lambda_ngf=2"
     assert (line["images"], line["subjects"], line["seen"]) == ("4", "4", "8")
     assert line["onset"] == "3"  # the first step that has the loss, as steps count from 1
@@ -217,6 +220,14 @@ def test_search_logs_a_line_and_a_curve(tmp_path: Path, monkeypatch: pytest.Monk
         )
     )
     assert float(free[0]["psnr"]) == pytest.approx(mean["psnr"].mean, rel=1e-4)
+    (tmp_path / "predictions.csv").write_text("name,predicted,why\ntiny lambda_ngf=2,9.5,luck\n")
+    monkeypatch.setattr(search_report, "BY_SUBJECTS", ("tiny lambda_ngf=2",))
+    assert search.main(["--page", str(tmp_path)]) == 0
+    page = (tmp_path / "README.md").read_text()
+    assert re.search(
+        rf"\| tiny lambda_ngf=2 \| 0 \| .* \| 9.5 \| luck \| {float(best['psnr']):.2f} \|", page
+    )
+    assert (tmp_path / "curves.png").stat().st_size > 0
 
 
 def test_examples_import_no_benchmarks() -> None:

@@ -48,9 +48,13 @@ def make_run(
     name: str, system: str, preset: str, seed: int, folder: Path, *layers: Mapping[str, object]
 ) -> Run:
     """Make a run in ``folder/<name>-<seed>``."""
-    slug = re.sub(r"\W+", "-", name.lower())
-    settings = {"seed": seed, "out": str(folder / f"{slug}-{seed}")}
+    settings = {"seed": seed, "out": str(folder / f"{slug(name)}-{seed}")}
     return Run(name, make_options(system, preset, *layers, settings))
+
+
+def slug(name: str) -> str:
+    """Make a name fit for files: ``two scales`` becomes ``two-scales``."""
+    return re.sub(r"\W+", "-", name.lower())
 
 
 def train_all(runs: Sequence[Run], jobs: int) -> None:
