@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright (c) 2026 The nec_ext authors
 //
-// csrc/cpu/sweep.h without torch: what every device has to pass, joined images, and any number of
-// threads.
+// csrc/cpu/sweep.h without torch: what every device has to pass, tiles, and any number of threads.
 //
 // The environment variable NEC_EXT_CPU_CAPABILITY chooses the instruction set; one that cannot run
 // here skips the test.
@@ -31,6 +30,19 @@ double sweep(const Problem& p, int workers) {
 
 double mask_sum(const Problem& p, int workers) {
   return nec::cpu::total(nec::cpu::mask_sums(p, threads(workers)));
+}
+
+// Larger than any sensible tile along each axis, and not a multiple of one.
+void test_tiles() {
+  for (const Size& size :
+       {Size{1, 1, 3, 1, 2500}, Size{1, 1, 4, 67, 1500}, Size{1, 1, 3, 700, 21}}) {
+    for (const Operator op : kAllOperators) {
+      Case c = case_of(size[3] == 1 ? 2 : 3, size);
+      c.op = op;
+      c.mask_size = size;
+      check_case(c);
+    }
+  }
 }
 
 // Rows of several images side by side, the last group of fewer, and whole rows of too few for that.
@@ -96,6 +108,7 @@ int main() {
   backend = {[](const Problem& p) { return sweep(p, 1); },
              [](const Problem& p) { return mask_sum(p, 1); }};
   test_everywhere();
+  test_tiles();
   test_joined_images();
   test_workers();
   return check::finish("test_sweep");
