@@ -93,8 +93,8 @@ subjects, at the validation with the best SSIM ("at its best"), by which a run i
 
 ![PSNR over images and subjects](curves.png)
 
-Left: validations of single runs, seed 0. Right: the best validation over the number of subjects
-that give targets.
+Left: all validations of single runs, seed 0. Right: the best validation of NEC over the number of
+subjects that give T1, and of others that give T2.
 
 `python -m examples.brats.search --page FOLDER` writes this page from `log.csv`, `curves` and
 `predictions.csv`; `--list` names the settings.
