@@ -57,8 +57,9 @@ PUBLISHED = {
 }
 CASE = "BraTS-GLI-01152-000"  # the image in the paper's figure 3
 CITATION = (
-    "Data: U. Baid et al., The RSNA-ASNR-MICCAI BraTS 2021 Benchmark on Brain Tumor Segmentation "
-    "and Radiogenomic Classification, arXiv:2107.02314."
+    "Data: the BraTS challenges. U. Baid et al., arXiv:2107.02314; B. H. Menze et al., IEEE TMI "
+    "2015, doi 10.1109/TMI.2014.2377694; S. Bakas et al., Scientific Data 2017, doi "
+    "10.1038/sdata.2017.117; M. Adewole et al., arXiv:2305.19369."
 )
 
 
