@@ -92,7 +92,8 @@ class Options:
     operator: Literal["central", "forward", "sobel"] = "sobel"
     loss_backend: Literal["fused", "eager", "compiled"] = "fused"
     lambda_l1: Weight = 100.0  # Pix2Pix, and NEC while it warms up
-    warmup: Share = 0.0  # in which the source is the target
+    warmup: Share = 0.0  # in which the source, or its negative in the head, is the target
+    warmup_target: Literal["source", "negative"] = "source"
     lambda_cycle: Weight = 10.0
     lambda_identity: Weight = 0.5  # CycleGAN; relative to lambda_cycle
     lambda_nce: Weight = 1.0

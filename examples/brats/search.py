@@ -43,6 +43,10 @@ COLUMNS = (
 )
 # Half precision, because a search on a CPU that has it takes a third less of the time.
 STEPS: dict[str, object] = {"log_every": 100, "amp": "bf16"}
+NEGATIVE: dict[str, object] = {
+    **{"warmup": 0.05, "warmup_target": "negative"},
+    **{"delay": 0.05, "ramp": 0.0},
+}
 ABSOLUTE: dict[str, object] = {"eps_mode": "augmented", "form": "absolute", "lambda_ngf": 5.0}
 # Each name has a system and the options that it changes, beside those of STEPS.
 SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
@@ -57,6 +61,7 @@ SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
             "no EMA": {"ema": 0},
             "delay 0.13": {"delay": 0.13},
             "no ramp": {"ramp": 0},
+            "negative first": NEGATIVE,
             **{f"below {c}": {"delay_correlation": c} for c in (0.0, -0.2)},
             "lambda 3": {"lambda_ngf": 3},
             "lambda 30": {"lambda_ngf": 30},

@@ -61,3 +61,14 @@ def inner_correlation(fake: Tensor, source: Tensor) -> Tensor:
     )
     norm = a.norm(dim=1) * b.norm(dim=1)
     return ((a * b).sum(1) / norm.clamp(min=torch.finfo(norm.dtype).tiny)).mean()
+
+
+def warmup_target(options: Options, source: Tensor) -> Tensor:
+    """Return what the generator makes of a source while it warms up: a copy, or the negative.
+
+    The negative of the head, on its own background, has the contrast of a T2 in every edge of a T1
+    but those of the head itself.
+    """
+    if options.warmup_target == "source":
+        return source
+    return torch.where(source > BACKGROUND, -source, BACKGROUND)

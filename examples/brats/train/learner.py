@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ..model.onset import warmup_target
 from ..model.systems import make_system
 from ..model.systems.base import Images, Losses, System
 from ..options import Options
@@ -57,7 +58,7 @@ class Learner:
         options, system = self.options, self.system
         torch.manual_seed(_seed(options.seed, step, self.process.rank))
         if step < options.warmup * options.steps:
-            target = source
+            target = warmup_target(options, source)
         parts = source.chunk(options.accumulate), target.chunk(options.accumulate)
         batches = list(zip(*parts, strict=True))
         single = len(batches) == 1

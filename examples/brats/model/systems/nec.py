@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...options import Options
 from ..objectives import make_ngf_loss
-from ..onset import Onset, inner_correlation
+from ..onset import Onset, inner_correlation, warmup_target
 from .base import Images, Losses, System
 
 
@@ -19,7 +19,8 @@ class NEC(System):
     The NGF loss does not depend on the direction of an edge, so the discriminator decides whether a
     contrast is inverted. ``delay`` and ``ramp`` let it decide before the loss acts; ``delay=auto``
     waits until it has decided. ``warmup`` is the first epoch of the authors' released code, in
-    which the network learns to copy its input.
+    which the network learns to copy its input, or, with ``warmup_target=negative``, to invert it:
+    then the contrast has turned from the start, and the loss keeps it so.
     """
 
     def __init__(self, options: Options) -> None:
@@ -37,7 +38,7 @@ class NEC(System):
         losses = {
             "gan": self.judge("target", fake, True),
             "ngf": self.ngf_loss(fake, source),
-            "l1": F.l1_loss(fake, source),
+            "l1": F.l1_loss(fake, warmup_target(self.options, source)),
         }
         if self.onset:
             losses["source_correlation"] = inner_correlation(fake, source)
