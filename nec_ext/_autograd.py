@@ -18,15 +18,13 @@ import torch
 from torch import Tensor
 
 from . import _ops
-from ._arguments import CHOICES, Gradients, Maps, Options, Wanted, has_values
+from ._arguments import CHOICES, HALF_DTYPES, Gradients, Maps, Options, Wanted, has_values
 from ._gradient import differentiable_gradients, map_gradients, product, scaled
 from ._torch import eager_apply, is_batched, is_eager, is_forward_mode, takes_bare_op
 
 if _ops.extension is not None:
     from . import _direct_calls as _direct_calls
     from . import _fake_kernels as _fake_kernels
-
-HALF_DTYPES = (torch.float16, torch.bfloat16)
 
 
 class Stored(NamedTuple):
@@ -60,10 +58,10 @@ def loss_and_gradients(input: Tensor, target: Tensor, o: Options, wanted: Wanted
     maps, o = o.tensors(), o.without_tensors()
     stored = _stored(input, target, wanted)
     loss, grad_input, grad_target, factor = _forward(input, target, maps, o, stored)
-    gradients: Gradients = (grad_input, grad_target)
+    gradients = _only(stored, (grad_input, grad_target))
     if not stored.normalized:
         gradients = _scale(gradients, factor, None)
-    return [loss, *(g for g in _only(stored, gradients) if g is not None)]
+    return [loss, *(g for g in gradients if g is not None)]
 
 
 def _forward(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import _ops, reference
-from ._arguments import CHOICES, Gradients, Maps, Options
+from ._arguments import CHOICES, HALF_DTYPES, Gradients, Maps, Options
 from ._torch import is_batched, is_forward_mode, is_transforming
 
 Tensors = Sequence[Tensor | None]  # input, target, eps, target_eps, mask, as in a call of an op
@@ -146,8 +146,9 @@ def _per_voxel(upstream: Tensor, factor: Tensor, o: Options) -> tuple[Tensor, tu
 
 
 def scaled(stored: Tensor, upstream: Tensor, factor: Tensor | None) -> Tensor:
-    """Multiply a stored gradient by numbers."""
-    return (stored * product(upstream, factor)).to(stored.dtype)
+    """Multiply a stored gradient by numbers, which a half type may not hold."""
+    wide = stored.float() if stored.dtype in HALF_DTYPES else stored
+    return (wide * product(upstream, factor)).to(stored.dtype)
 
 
 def product(upstream: Tensor, factor: Tensor | None) -> Tensor:

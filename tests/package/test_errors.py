@@ -27,13 +27,19 @@ def with_value(value: float) -> torch.Tensor:
     return tensor
 
 
+def wide(value: float) -> torch.Tensor:
+    return torch.tensor([value], dtype=torch.float64)
+
+
 FLOATS = "float32, float64, float16 or bfloat16"
 ALL = f"the images of shape {SHAPE}"
 SHAPES = "(B, C, H, W) or (B, C, D, H, W)"
 SIX_AXES = (1, 2, 3, 4, 5, 1)
 TOO_LARGE = 10**309  # for a float
+TINY, HUGE = 1e-46, 1e39  # for float32
 POSITIVE = "must be positive and finite, got"
-NOT_NEGATIVE = "must not be negative, got a value of"
+IN_FLOAT32 = "in float32, got a value of"
+NOT_NEGATIVE = "must not be negative or infinite, got a value of"
 ONE_EACH = "must be a number or one"
 CHOICES = {
     "eps_mode": "must be one of 'additive', 'quadrature', 'augmented', got",
@@ -81,12 +87,16 @@ EPS: Sentences = [
         for value in (0.0, -2.0, math.nan, math.inf)
     ),
     (torch.tensor(0.0), ValueError, f"{POSITIVE} a value of 0.0"),
+    *((wide(n), ValueError, f"must be positive and finite {IN_FLOAT32} {n}") for n in (TINY, HUGE)),
+    (torch.tensor(True), TypeError, "must be a float or a tensor of numbers, got bool"),
     *MAPS,
 ]
 MASKS: Sentences = [
     (with_value(-2), ValueError, f"{NOT_NEGATIVE} -2.0"),
     (with_value(-2).long(), ValueError, f"{NOT_NEGATIVE} -2.0"),
-    (with_value(math.nan), ValueError, f"{NOT_NEGATIVE} nan"),
+    *((with_value(n), ValueError, f"{NOT_NEGATIVE} {n}") for n in (math.nan, math.inf)),
+    (wide(HUGE), ValueError, f"must not be negative or infinite {IN_FLOAT32} {HUGE}"),
+    (wide(TINY), ValueError, f"must not become 0 {IN_FLOAT32} {TINY}"),
     (1.0, TypeError, "must be a torch.Tensor, got float"),
     *MAPS,
 ]
@@ -141,6 +151,28 @@ CASES += [
     *(("estimate", "eta", n, ValueError, f"{POSITIVE} {n}") for n in (0, math.nan, TOO_LARGE)),
     ("estimate", "eta", True, TypeError, "must be a float, got bool"),
     ("module", "target_eps", *EPS[6]),
+    (
+        "module",
+        "eps",
+        torch.tensor(True),
+        TypeError,
+        "must be a float or a tensor of numbers, got bool",
+    ),
+    (
+        "module",
+        "spacing",
+        (1,) * 7,
+        ValueError,
+        f"{ONE_EACH} for each of 2 or 3 spatial axes, got {(1,) * 7}",
+    ),
+    ("gradient", "target_grad", "no", TypeError, "must be a bool, got str"),
+    (
+        "gradient",
+        "reduction",
+        "none",
+        ValueError,
+        "must be 'mean' or 'sum' for a gradient, got 'none'",
+    ),
 ]
 LOSS = {"input": IMAGE, "target": OTHER}
 FACES: dict[str, Any] = {
@@ -149,6 +181,7 @@ FACES: dict[str, Any] = {
     "field": lambda **given: nec_ext.ngf_field(**{"image": IMAGE, **given}),
     "estimate": lambda **given: nec_ext.estimate_eps(**{"image": IMAGE, **given}),
     "module": nec_ext.NGFLoss,
+    "gradient": lambda **given: nec_ext.ngf_loss_and_gradient(**{**LOSS, **given}),
 }
 
 
@@ -167,7 +200,7 @@ def test_refused(face: str, name: str, value: Any, error: type[Exception], sente
 @pytest.mark.parametrize("name", ["eps", "target_eps", "mask"])
 def test_bad_values_are_always_found(name: str, reduction: str, functions: Any) -> None:
     for image in (IMAGE, IMAGE.clone().requires_grad_()):
-        for value in (-1.0, math.nan):
+        for value in (-1.0, math.nan, math.inf):
             with pytest.raises(ValueError, match=f"^{name} must .*got a value of {value}$"):
                 functions.ngf_loss(image, OTHER, reduction=reduction, **{name: with_value(value)})
 
@@ -181,6 +214,9 @@ def test_the_cross_product_has_no_augmented_fields() -> None:
 def test_options_are_keywords() -> None:
     with pytest.raises(TypeError, match="positional"):
         nec_ext.ngf_loss(IMAGE, IMAGE, 0.15)
+    for function in (nec_ext.ngf_loss_and_gradient, nec_ext.reference.ngf_loss):
+        with pytest.raises(TypeError, match=rf"^{function.__name__}\(\) got an unexpected keyword"):
+            function(IMAGE, IMAGE, reducton="sum")
 
 
 @pytest.mark.parametrize("made_with", [0.15, torch.ones(3, 1, 1)], ids=["number", "tensor"])
@@ -201,9 +237,11 @@ def test_numbers_of_numpy_are_numbers() -> None:
     """A header has the spacing, a configuration has eps."""
     options = {"eps": 0.25, "target_eps": 0.5, "weight": 2.0, "spacing": 1.5}
     expected = nec_ext.ngf_loss(IMAGE, OTHER, **options)
-    for number in (np.float64, np.float32):
+    for number in (np.float64, np.float32, np.array):
         given = {name: number(value) for name, value in options.items()}
         assert torch.equal(nec_ext.ngf_loss(IMAGE, OTHER, **given), expected)
-    for spacing in (np.array([1.5, 1.5]), torch.tensor([1.5, 1.5])):
-        given = {**options, "spacing": spacing}
-        assert torch.equal(nec_ext.ngf_loss(IMAGE, OTHER, **given), expected)
+    for spacing in (np.array([1.5, 1.5]), torch.tensor([1.5, 1.5]), iter([1.5, 1.5])):
+        loss = nec_ext.NGFLoss(**{**options, "spacing": spacing})
+        assert torch.equal(loss(IMAGE, OTHER), expected) and torch.equal(
+            loss(IMAGE, OTHER), expected
+        )

@@ -86,6 +86,21 @@ def test_compiled() -> None:
     torch.testing.assert_close(actual, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_transforms(dtype: torch.dtype) -> None:
+    input, target = SMALL[1].images(dtype)
+
+    def gradient(input: Tensor) -> Tensor:
+        return nec_ext.ngf_loss_and_gradient(input, target)[1]
+
+    batch = torch.stack([input, target])
+    expected = torch.stack([gradient(image) for image in batch])
+    assert torch.equal(torch.func.vmap(gradient)(batch), expected)
+    _, actual = torch.func.jvp(gradient, (input,), (target,))
+    plain = torch.func.grad(lambda i: nec_ext.reference.ngf_loss(i, target))
+    torch.testing.assert_close(actual, torch.func.jvp(plain, (input,), (target,))[1])
+
+
 @pytest.mark.parametrize("reduction", ["none", "sample"])
 def test_more_than_one_number_is_refused(reduction: str) -> None:
     with pytest.raises(ValueError, match="reduction must be 'mean' or 'sum' for a gradient"):

@@ -145,7 +145,7 @@ def test_files(tmp_path: Path, order: Any, way: str) -> None:
     assert_same_bits(found, evaluate(nec_ext.ngf_loss, *images, 1.0, "input"))
 
 
-@pytest.mark.parametrize(("tiles", "count"), [(1, 1), (4, 3), (8, 5), (99, 9)])
+@pytest.mark.parametrize(("tiles", "count"), [(1, 1), (np.int64(4), 3), (8, 5), (99, 9)])
 def test_no_more_tiles_than_asked_for(tiles: int, count: int) -> None:
     """Nine planes; all tiles but the last are of one size."""
     with mock.patch.object(tiled, "sums", wraps=tiled.sums) as calls:
@@ -220,6 +220,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("without a gradient", {"grad_input": IMAGE.clone().requires_grad_()}),
     ("grad_input must have the shape and device", {"grad_input": IMAGE[..., :3]}),
     ("must be writable, every", {"grad_input": GRADIENT[:1].expand_as(IMAGE)}),
+    ("must be writable, every", {"grad_input": GRADIENT.as_strided(IMAGE.shape, (9, 9, 8, 1, 1))}),
     ("grad_input must be writable", {"grad_input": READ_ONLY}),
     ("grad_input must not share memory", {"grad_input": IMAGE, "input": IMAGE}),
     ("must not share", {"grad_input": GRADIENT, "grad_target": GRADIENT}),
@@ -307,7 +308,7 @@ def test_a_bad_value_in_the_last_tile(name: str) -> None:
 def test_tiles_take_the_same_memory() -> None:
     """New memory for each of them would lie in pieces, and grow."""
     source = _reading.Source("input", torch.ones(1, 1, *SHAPE, dtype=torch.int16), is_map=False)
-    source.turn(range(5), in_place=True)
+    source.turn(range(5), leads=True)
     source.expect(4)
     first, other = (source.planes(k, 9, torch.device("cpu")) for k in (5, 6))
     assert first.shape[2] == 4 and other.shape[2] == 3
