@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from . import _ops
-from ._arguments import CHOICES, HALF_DTYPES, Gradients, Maps, Options, Wanted, has_values
+from ._arguments import CHOICES, HALF_DTYPES, Gradients, Maps, Options, Wanted
 from ._gradient import differentiable_gradients, map_gradients, product, scaled
 from ._torch import eager_apply, is_batched, is_eager, is_forward_mode, takes_bare_op
+from ._values import has_values
 
 if _ops.extension is not None:
     from . import _direct_calls as _direct_calls

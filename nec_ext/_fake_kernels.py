@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._arguments import loss_dtype
 from ._ops import ngf_backward, ngf_eps_backward, ngf_forward
+from ._values import loss_dtype
 
 
 def _gradients(

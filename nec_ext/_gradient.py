@@ -146,9 +146,12 @@ def _per_voxel(upstream: Tensor, factor: Tensor, o: Options) -> tuple[Tensor, tu
 
 
 def scaled(stored: Tensor, upstream: Tensor, factor: Tensor | None) -> Tensor:
-    """Multiply a stored gradient by numbers, which a half type may not hold."""
-    wide = stored.float() if stored.dtype in HALF_DTYPES else stored
-    return (wide * product(upstream, factor)).to(stored.dtype)
+    """Multiply a stored gradient by numbers."""
+    scale = product(upstream, factor)
+    # vmap rounds a number to the dtype of what it multiplies, and a half type may not hold it.
+    is_rounded = torch.compiler.is_compiling() or is_batched(scale)
+    wide = stored.float() if is_rounded and stored.dtype in HALF_DTYPES else stored
+    return (wide * scale).to(stored.dtype)
 
 
 def product(upstream: Tensor, factor: Tensor | None) -> Tensor:

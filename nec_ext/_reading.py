@@ -55,9 +55,8 @@ class Source:
         kept = MAP_DTYPES if is_map else IMAGE_DTYPES
         if stored not in kept and stored not in INTEGERS:
             floats = ", ".join(str(dtype)[6:] for dtype in IMAGE_DTYPES)
-            raise TypeError(
-                f"{name} must be {floats}{', bool' * is_map} or an integer type, got {label}"
-            )
+            kinds = f"{floats}, bool" if name == "mask" else floats
+            raise TypeError(f"{name} must be {kinds} or an integer type, got {label}")
         self.dtype: torch.dtype = stored if stored in kept else torch.float32
         # The axis of the value for each axis of a tile; None has length 1.
         self._axes: list[int | None] = [*range(len(value.shape))]
@@ -188,9 +187,8 @@ class Source:
 
 def _descends(tile: Tensor) -> bool:
     """Return whether the spatial axes of a tile lie from the slowest in memory to the fastest."""
-    sizes, steps = tile.shape[2:], tile.stride()[2:]
-    moving = [step for n, step in zip(sizes, steps, strict=True) if n > 1]
-    return moving == sorted(moving, reverse=True)
+    steps = [*tile.stride()[2:]]
+    return steps == sorted(steps, reverse=True)
 
 
 def is_same(wanted: torch.device, own: torch.device) -> bool:

@@ -14,23 +14,13 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from ._agreement import Record, agree, backends_of, check_backend, describe
-from ._arguments import (
-    DEFAULT_EPS,
-    Gradients,
-    Options,
-    Wanted,
-    arithmetic_dtype,
-    check_maps,
-    check_no_gradient,
-    loss_dtype,
-    may_have_bad_values,
-    parse_options,
-)
+from ._arguments import DEFAULT_EPS, Gradients, Options, Wanted, check_no_gradient, parse_options
 from ._autograd import scale_stored
 from ._dtensor import Split, local_part, splits_of
 from ._halo import Shard
 from ._parts import HALO, TENSORS, check_device, check_scalar_reduction, volume_tensors
 from ._torch import is_transforming
+from ._values import arithmetic_dtype, check_maps, loss_dtype, may_have_bad_values
 
 __all__ = ["ngf_loss"]
 

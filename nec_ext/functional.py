@@ -11,17 +11,10 @@ import torch
 from torch import Tensor
 
 from . import _autograd, _ops, reference
-from ._arguments import (
-    DEFAULT_EPS,
-    Options,
-    arithmetic_dtype,
-    check_maps,
-    has_values,
-    may_have_bad_values,
-    parse_options,
-)
+from ._arguments import DEFAULT_EPS, Options, parse_options
 from ._devices import warn_of_reference
 from ._torch import is_forward_mode
+from ._values import arithmetic_dtype, check_maps, has_values, may_have_bad_values
 
 __all__ = ["ngf_loss", "ngf_loss_and_gradient"]
 

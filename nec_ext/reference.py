@@ -18,13 +18,9 @@ from ._arguments import (
     DEFAULT_EPS,
     HALF_DTYPES,
     Options,
-    arithmetic_dtype,
     check_images,
-    check_maps,
     check_option,
     check_real,
-    has_values,
-    loss_dtype,
     parse_eps,
     parse_mask,
     parse_options,
@@ -32,6 +28,7 @@ from ._arguments import (
     parse_spacing,
     plain,
 )
+from ._values import arithmetic_dtype, check_maps, has_values, loss_dtype
 
 __all__ = ["estimate_eps", "image_gradient", "interior_mask", "ngf_field", "ngf_loss"]
 

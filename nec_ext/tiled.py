@@ -12,20 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._arguments import (
-    DEFAULT_EPS,
-    IMAGE_DTYPES,
-    Options,
-    arithmetic_dtype,
-    check_maps,
-    check_no_gradient,
-    loss_dtype,
-    may_have_bad_values,
-    parse_options,
-    shown,
-)
+from ._arguments import DEFAULT_EPS, IMAGE_DTYPES, Options, check_no_gradient, parse_options, shown
 from ._parts import HALO, TENSORS, check_device, check_scalar_reduction, cut, sums
 from ._reading import Source, as_tensor, is_same, overlap
+from ._values import arithmetic_dtype, check_maps, loss_dtype, may_have_bad_values
 
 __all__ = ["ngf_loss"]
 

@@ -5,6 +5,7 @@
 import math
 import re
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -217,6 +218,14 @@ def test_options_are_keywords() -> None:
     for function in (nec_ext.ngf_loss_and_gradient, nec_ext.reference.ngf_loss):
         with pytest.raises(TypeError, match=rf"^{function.__name__}\(\) got an unexpected keyword"):
             function(IMAGE, IMAGE, reducton="sum")
+
+
+@pytest.mark.parametrize("name", ["ngf_loss_and_gradient", "reference", "tiled", "distributed"])
+def test_options_and_defaults_are_the_same_everywhere(name: str) -> None:
+    face = getattr(nec_ext, name)
+    own = signature(getattr(face, "ngf_loss", face)).parameters
+    for option, parameter in signature(nec_ext.ngf_loss).parameters.items():
+        assert own[option].default == parameter.default
 
 
 @pytest.mark.parametrize("made_with", [0.15, torch.ones(3, 1, 1)], ids=["number", "tensor"])

@@ -226,7 +226,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("must not share", {"grad_input": GRADIENT, "grad_target": GRADIENT}),
     ("must not share", {"grad_input": GRADIENT, "mask": GRADIENT}),
     (WRITABLE, {"grad_input": SWAPPED}),
-    (f"eps must be {FLOATS}, bool or an integer type, got {LONG.dtype.name}", {"eps": LONG}),
+    (f"mask must be {FLOATS}, bool or an integer type, got {LONG.dtype.name}", {"mask": LONG}),
     ("input must be float32, float64, float16 or bfloat16, got int32", {"input": SPARSE}),
     ("mask must be a torch.Tensor, got object", {"mask": object()}),
     ("input must be a tensor or an array, got float", {"input": 3.0}),
