@@ -61,7 +61,7 @@ def loss_and_gradients(input: Tensor, target: Tensor, o: Options, wanted: Wanted
     loss, grad_input, grad_target, factor = _forward(input, target, maps, o, stored)
     gradients = _only(stored, (grad_input, grad_target))
     if not stored.normalized:
-        gradients = _scale(gradients, factor, None)
+        gradients = _scale(gradients, factor, None, is_in_place=_allows_in_place(factor))
     return [loss, *(g for g in gradients if g is not None)]
 
 
@@ -132,7 +132,10 @@ class _FusedLoss(torch.autograd.Function):
             if ctx.consumed:
                 gradients = _only(stored, _forward(input, target, tuple(maps), o, stored)[1:3])
             gradients = scale_stored(gradients, upstream, unscaled_by, ctx)
-        return (*gradients, *map_gradients(upstream, tensors, o, factor, needs[2:]), *_OPTIONS)
+        of_maps: Maps = (None, None, None)
+        if any(needs[2:]):
+            of_maps = map_gradients(upstream, tensors, o, factor, needs[2:])
+        return (*gradients, *of_maps, *_OPTIONS)
 
 
 _apply_eagerly = eager_apply(_FusedLoss)
@@ -149,17 +152,19 @@ def scale_stored(stored: Gradients, upstream: Tensor, factor: Tensor | None, ctx
 
     In place, ``ctx.consumed`` becomes True: the stored gradients are gone.
     """
-    if _is_in_place(upstream):
-        ctx.consumed = True
-    return _scale(stored, upstream, factor)
+    is_in_place = _allows_in_place(upstream)
+    ctx.consumed = ctx.consumed or is_in_place
+    return _scale(stored, upstream, factor, is_in_place=is_in_place)
 
 
-def _is_in_place(upstream: Tensor) -> bool:
+def _allows_in_place(upstream: Tensor) -> bool:
     return not (torch.compiler.is_compiling() or is_batched(upstream))
 
 
-def _scale(gradients: Gradients, upstream: Tensor, factor: Tensor | None) -> Gradients:
-    if not _is_in_place(upstream):
+def _scale(
+    gradients: Gradients, upstream: Tensor, factor: Tensor | None, *, is_in_place: bool
+) -> Gradients:
+    if not is_in_place:
         grad_input, grad_target = (
             g if g is None else scaled(g, upstream, factor) for g in gradients
         )

@@ -41,7 +41,8 @@ TINY, HUGE = 1e-46, 1e39  # for float32
 POSITIVE = "must be positive and finite, got"
 IN_FLOAT32 = "in float32, got a value of"
 NOT_NEGATIVE = "must not be negative or infinite, got a value of"
-ONE_EACH = "must be a number or one"
+NUMBERS = "must be a float or a tensor of numbers"
+ONE_EACH, TWO_OR_THREE = "must be a number or one", "for each of 2 or 3 spatial axes"
 CHOICES = {
     "eps_mode": "must be one of 'additive', 'quadrature', 'augmented', got",
     "form": "must be one of 'squared', 'signed', 'absolute', 'cross', got",
@@ -89,7 +90,7 @@ EPS: Sentences = [
     ),
     (torch.tensor(0.0), ValueError, f"{POSITIVE} a value of 0.0"),
     *((wide(n), ValueError, f"must be positive and finite {IN_FLOAT32} {n}") for n in (TINY, HUGE)),
-    (torch.tensor(True), TypeError, "must be a float or a tensor of numbers, got bool"),
+    (torch.tensor(True), TypeError, f"{NUMBERS}, got bool"),
     *MAPS,
 ]
 MASKS: Sentences = [
@@ -152,28 +153,9 @@ CASES += [
     *(("estimate", "eta", n, ValueError, f"{POSITIVE} {n}") for n in (0, math.nan, TOO_LARGE)),
     ("estimate", "eta", True, TypeError, "must be a float, got bool"),
     ("module", "target_eps", *EPS[6]),
-    (
-        "module",
-        "eps",
-        torch.tensor(True),
-        TypeError,
-        "must be a float or a tensor of numbers, got bool",
-    ),
-    (
-        "module",
-        "spacing",
-        (1,) * 7,
-        ValueError,
-        f"{ONE_EACH} for each of 2 or 3 spatial axes, got {(1,) * 7}",
-    ),
+    ("module", "eps", torch.tensor(True), TypeError, f"{NUMBERS}, got bool"),
+    ("module", "spacing", (1,) * 7, ValueError, f"{ONE_EACH} {TWO_OR_THREE}, got {(1,) * 7}"),
     ("gradient", "target_grad", "no", TypeError, "must be a bool, got str"),
-    (
-        "gradient",
-        "reduction",
-        "none",
-        ValueError,
-        "must be 'mean' or 'sum' for a gradient, got 'none'",
-    ),
 ]
 LOSS = {"input": IMAGE, "target": OTHER}
 FACES: dict[str, Any] = {
