@@ -249,14 +249,14 @@ def _as_float(value: Any) -> float:
 
 def _number_of(value: Any) -> Any:
     """Return the number in an array without axes, and any other value itself."""
-    is_array = not isinstance(value, Tensor) and getattr(value, "shape", None) == ()
-    return value.item() if is_array else value
+    if isinstance(value, (Real, Tensor)) or getattr(value, "shape", None) != ():
+        return value
+    return value.item()
 
 
 def parse_number(name: str, value: float, expected: str = "a float") -> float:
     """Convert a real number to float, which may be infinite."""
-    if not isinstance(value, Real):
-        value = _number_of(value)
+    value = _number_of(value)
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be {expected}, got {type(value).__name__}")
     return _as_float(value)
