@@ -34,7 +34,7 @@ demo: $(VENV)/.demo $(VENV)/.extension ## Run the demo; T1=PATH T2=PATH: on your
 	$(BIN)/python -m examples.demo $(if $(T1),--t1 "$(T1)") $(if $(T2),--t2 "$(T2)") $(if $(OUT),--out "$(OUT)")
 
 # Without data the phantom, for which the paper's networks would be wasted.
-paper: $(VENV)/.demo $(VENV)/.extension ## Train and compare the NEC paper's systems: DATA=DIR, PRESET=paper|release|cpu|cpu-brats, OUT=DIR, ARGS=...
+paper: $(VENV)/.demo $(VENV)/.extension ## Train and compare the NEC paper's systems: DATA=DIR, PRESET=paper|release|cpu|cpu-brats|gpu, OUT=DIR, ARGS=...
 	$(call say,Paper: ten minutes on the phantom and days on BraTS)
 	$(BIN)/python -m examples.brats.paper --preset $(or $(PRESET),$(if $(DATA),paper,cpu)) $(if $(OUT),--out "$(OUT)") $(if $(DATA),"data.data=$(DATA)") $(ARGS)
 

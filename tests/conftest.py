@@ -45,9 +45,6 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-# --- Folders for tests of examples/brats ----------------------------------------------------------
-
-
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give one test a folder of its own for the finished images of examples/brats."""

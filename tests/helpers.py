@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from inputs import Case, generator
+from inputs import Case, Shape, generator
 from oracle import loop_loss
 from tolerances import TOLERANCES
 from torch import Tensor
@@ -73,7 +73,7 @@ def as_leaves(input: Tensor, target: Tensor, wanted: str) -> list[Tensor]:
     ]
 
 
-def random_upstream(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+def random_upstream(shape: Shape, dtype: torch.dtype = torch.float32) -> Tensor:
     """Draw numbers of both signs, in [0.5, 2): not 1, and in float32, which all losses hold."""
     rng = generator(f"upstream {tuple(shape)}")
     size = 0.5 + 1.5 * torch.rand(shape, generator=rng)
@@ -81,13 +81,7 @@ def random_upstream(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) 
     return (size * sign).to(dtype)
 
 
-def expected_result(
-    input: Tensor,
-    target: Tensor,
-    upstream: Tensor | float | None = None,
-    wanted: str = "both",
-    **options: Any,
-) -> Result:
+def expected_result(input: Tensor, target: Tensor, *arguments: Any, **options: Any) -> Result:
     """Evaluate the reference in float64."""
     options = {
         name: value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
@@ -95,7 +89,7 @@ def expected_result(
     }
     images = input.double(), target.double()
     with threads(1):  # its many small operations would spend their time at barriers
-        return evaluate(nec_ext.reference.ngf_loss, *images, upstream, wanted, **options)
+        return evaluate(nec_ext.reference.ngf_loss, *images, *arguments, **options)
 
 
 @contextlib.contextmanager
@@ -109,16 +103,11 @@ def threads(count: int) -> Iterator[None]:
 
 
 def assert_as_reference(
-    function: Callable[..., Tensor],
-    input: Tensor,
-    target: Tensor,
-    upstream: Tensor | float | None = None,
-    wanted: str = "both",
-    **options: Any,
+    function: Callable[..., Tensor], *images_and_more: Any, **options: Any
 ) -> Result:
     """Check a loss and its gradients against the reference, and return them."""
-    found = evaluate(function, input, target, upstream, wanted, **options)
-    assert_result_close(found, expected_result(input, target, upstream, wanted, **options))
+    found = evaluate(function, *images_and_more, **options)
+    assert_result_close(found, expected_result(*images_and_more, **options))
     return found
 
 
@@ -189,11 +178,7 @@ def assert_same_bits(actual: Result, expected: Result) -> None:
 
 
 def op_arguments(
-    case: Case,
-    dtypes: tuple[torch.dtype, torch.dtype],
-    maps: bool,
-    requires_grad: bool = False,
-    form: int = 0,
+    case: Case, dtypes: Any, maps: bool, requires_grad: bool = False, form: int = 0
 ) -> tuple[list[Any], list[Any]]:
     """Positional arguments that the ops have in common, as torch's checks of ops want them."""
     ndim = len(case.shape) - 2

@@ -9,6 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+Shape = tuple[int, ...]
+Pair = tuple[Tensor, Tensor]
+
 
 def generator(name: str) -> torch.Generator:
     """Random numbers on the default device that depend on a name and on nothing else.
@@ -18,18 +21,18 @@ def generator(name: str) -> torch.Generator:
     return torch.Generator(torch.get_default_device()).manual_seed(zlib.crc32(name.encode()))
 
 
-def noise(shape: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def noise(shape: Shape, rng: torch.Generator) -> Pair:
     def uniform() -> Tensor:
         return 2 * torch.rand(shape, generator=rng, dtype=torch.float64) - 1
 
     return uniform(), uniform()
 
 
-def constant(shape: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def constant(shape: Shape, rng: torch.Generator) -> Pair:
     return tuple(torch.full(shape, value, dtype=torch.float64) for value in (0.25, -0.5))
 
 
-def ramp(shape: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def ramp(shape: Shape, rng: torch.Generator) -> Pair:
     """Two planes that rise in different directions, in steps that are exact in every dtype."""
     image, other = torch.zeros(2, *shape, dtype=torch.float64)
     indices = torch.meshgrid(*map(torch.arange, shape[2:]), indexing="ij")
@@ -39,7 +42,7 @@ def ramp(shape: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, Tensor]:
     return image, other
 
 
-def brain(shape: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def brain(shape: Shape, rng: torch.Generator) -> Pair:
     """Draw a textured ellipsoid in a constant background, as after skull stripping, twice."""
     axes = [torch.linspace(-1, 1, size, dtype=torch.float64) for size in shape[2:]]
     radius = sum((2.2 * a) ** 2 for a in torch.meshgrid(*axes, indexing="ij")).sqrt()
@@ -52,7 +55,7 @@ def brain(shape: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, Tensor]
     return image, other
 
 
-def aligned(shape: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def aligned(shape: Shape, rng: torch.Generator) -> Pair:
     """Draw registered images: gradients are parallel, the derivative is a small difference."""
     image, _ = noise(shape, rng)
     return image, 0.1 - 0.7 * image
@@ -100,18 +103,17 @@ Layout = Callable[[Tensor], Tensor]
 
 class Case(NamedTuple):
     name: str
-    shape: tuple[int, ...]
-    content: Callable[[tuple[int, ...], torch.Generator], tuple[Tensor, Tensor]] = noise
+    shape: Shape
+    content: Callable[[Shape, torch.Generator], Pair] = noise
     layout: Layout = contiguous
     target_layout: Layout | None = None  # None: the same
 
-    def images(
-        self, dtype: torch.dtype = torch.float32, target_dtype: torch.dtype | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def images(self, dtype: torch.dtype = torch.float32, other: torch.dtype | None = None) -> Pair:
+        """Make the pair, the target of another dtype if one is given."""
         input, target = self.content(self.shape, generator(self.name))
         return (
             self.layout(input.to(dtype)),
-            (self.target_layout or self.layout)(target.to(target_dtype or dtype)),
+            (self.target_layout or self.layout)(target.to(other or dtype)),
         )
 
 

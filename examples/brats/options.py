@@ -48,7 +48,7 @@ class Options:
     """
 
     system: Literal["nec", "pix2pix", "cyclegan", "cut"] = "nec"
-    preset: Literal["paper", "release", "cpu", "cpu-brats", "volumes"] = "paper"
+    preset: Literal["paper", "release", "cpu", "cpu-brats", "gpu", "volumes"] = "paper"
     out: str = ""  # the run's folder; empty: out/brats/<system>
     data: DataOptions = field(default_factory=DataOptions)
     metrics: MetricOptions = field(default_factory=MetricOptions)
@@ -83,7 +83,7 @@ class Options:
     lambda_r1: Weight = 0.0  # gradient penalty of the discriminator at real images
     delay: Share | Literal["auto"] = 0.0  # in which lambda_ngf is 0; auto: until the contrast turns
     delay_steps: tuple[Index, Index] = (500, 20000)  # the least and the most of delay=auto
-    delay_correlation: Correlation = 0.0  # with the source, below which the contrast has turned
+    delay_correlation: Correlation = -0.3  # with the source, below which the contrast has turned
     ramp: Share = 0.0  # after the delay, in which lambda_ngf grows from 0
     eps: Positive = 0.15
     eps_mode: Literal["additive", "quadrature", "augmented"] = "quadrature"  # eq. (4): additive

@@ -30,12 +30,12 @@ from ..common.nifti import DataError
 from ..common.tables import markdown
 from .data.images import ImageSet
 from .options import Options
-from .presets import PRESETS
+from .presets import PAPER, PRESETS
 from .report import figures
 from .report.metrics import Row, post_processed
 from .report.tables import evaluate, page, write_csv
 from .train.records import read_facts
-from .train.runs import Run, make_run, train_all
+from .train.runs import Run, finished, make_run, train_all
 
 # Each name in the tables has a system and the options that it changes. The last line leaves the
 # loss out, which shows its effect.
@@ -57,8 +57,9 @@ PUBLISHED = {
 }
 CASE = "BraTS-GLI-01152-000"  # the image in the paper's figure 3
 CITATION = (
-    "Data: U. Baid et al., The RSNA-ASNR-MICCAI BraTS 2021 Benchmark on Brain Tumor Segmentation "
-    "and Radiogenomic Classification, arXiv:2107.02314."
+    "Data: the BraTS challenges. U. Baid et al., arXiv:2107.02314; B. H. Menze et al., IEEE TMI "
+    "2015, doi 10.1109/TMI.2014.2377694; S. Bakas et al., Scientific Data 2017, doi "
+    "10.1038/sdata.2017.117; M. Adewole et al., arXiv:2305.19369."
 )
 
 
@@ -68,8 +69,10 @@ def seeds(text: str) -> tuple[int, ...]:
 
 
 def plan(preset: str, seeds: Sequence[int], folder: Path, values: dict[str, object]) -> list[Run]:
-    """List all runs, the longest first, so that none is left alone at the end."""
-    names = sorted(SYSTEMS, key=lambda name: name not in ("CUT", "CycleGAN"))
+    """List the runs that a preset has, the longest first, so that none is left alone at the end."""
+    known = PRESETS[preset] or PAPER
+    names = [name for name in SYSTEMS if SYSTEMS[name][0] in known]
+    names.sort(key=lambda name: name not in ("CUT", "CycleGAN"))
     return [
         make_run(name, SYSTEMS[name][0], preset, seed, folder, values, SYSTEMS[name][1])
         for name in names
@@ -129,7 +132,8 @@ def costs(runs: Sequence[Run]) -> str:
     """Format a table of the steps and the minutes that the trainings took."""
     lines = []
     for name in SYSTEMS:
-        facts = [read_facts(run.options.folder) for run in runs if run.name == name]
+        if not (facts := [read_facts(run.options.folder) for run in runs if run.name == name]):
+            continue
         minutes = min(run_facts["seconds"] for run_facts in facts) / 60
         best = ", ".join(str(run_facts["best_step"]) for run_facts in facts)
         lines.append((name, facts[0]["step"], best, f"{minutes:.1f}"))
@@ -157,8 +161,8 @@ def write(
     """Evaluate the runs, write page, figures and metrics.csv, and return the rows of the latter."""
     evaluation = evaluate([f"{run.name}={run.options.folder}" for run in runs], device)
     rows, images, protocol, raw_fakes = evaluation
-    fakes = {name: post_processed(raw_fakes[name], images, protocol) for name in SYSTEMS}
-    order = list(SYSTEMS)
+    order = [name for name in SYSTEMS if name in raw_fakes]
+    fakes = {name: post_processed(raw_fakes[name], images, protocol) for name in order}
     rows.sort(key=lambda row: order.index(row["system"]) if row["system"] in order else -1)
     write_csv(rows, folder / "metrics.csv")
     nec = next(run for run in runs if run.name == "NEC").options
@@ -193,6 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=1 if gpu else os.cpu_count(),
         help="trainings at a time; default: one per core, on a GPU one",
     )
+    parser.add_argument(
+        "--finished", action="store_true", help="train nothing: compare the runs that are finished"
+    )
     parser.add_argument("--case", help="test image of figures 2 and 3")
     parsed = parser.parse_intermixed_args(arguments)
     return exit_code(lambda: _paper(parsed, ["paper", *arguments], "cuda" if gpu else "cpu"))
@@ -203,7 +210,12 @@ def _paper(parsed: argparse.Namespace, command: Sequence[str], device: str) -> N
         raise ValueError(f"options are given as key=value, got {bad[0]!r}")
     values: dict[str, object] = dict(value.split("=", 1) for value in parsed.values)
     runs = plan(parsed.preset, parsed.seeds, parsed.out / "runs", values)
-    train_all(runs, parsed.jobs)
+    if parsed.finished:
+        runs = [run for run in runs if finished(run)]
+        if "NEC" not in {run.name for run in runs}:
+            raise ValueError(f"{parsed.out}/runs has no finished run of NEC")
+    else:
+        train_all(runs, parsed.jobs)
     write(parsed.out, runs, command, device, parsed.case)
     print((parsed.out / "README.md").read_text("utf-8"))
     print(f"written: {parsed.out}/README.md, metrics.csv and figures")

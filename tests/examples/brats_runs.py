@@ -136,8 +136,6 @@ def assert_equal(a: object, b: object) -> None:
         assert a == b
 
 
-# --- A folder of subjects -------------------------------------------------------------------------
-
 SHAPE = (16, 16, 6)
 LPS = np.diag([-1.0, -1, 1, 1])
 NAMES = [f"BraTS-GLI-{k:05d}-000" for k in (3, 10, 20, 30, 40)]

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""examples/common and the demo: the phantom, and from input files to a table and a figure."""
+"""examples/common, the demo, and what is one file: the notebook too has its cells and its code."""
 
 import functools
 import json
 import re
+import sys
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 import nibabel
 import numpy as np
 import pytest
 import torch
+from helpers import ROOT
 from matplotlib.image import imread
 
 from examples import demo, register_pair, synthesis
@@ -106,20 +110,15 @@ def test_demo_on_files(tmp_path: Path) -> None:
 
 
 def test_demo_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    t1, out = write(tmp_path / "t1.nii", voxels()), tmp_path / "out"
-
-    def pair(voxels: np.ndarray, affine: np.ndarray = AFFINE) -> list[str]:
-        return ["--t1", t1, "--t2", write(tmp_path / "t2.nii", voxels, affine)]
-
+    t1, flat, out = write(tmp_path / "t1.nii", voxels()), tmp_path / "flat.nii", tmp_path / "out"
+    write(flat, 0 * voxels())
     for words, sentence in (
-        (lambda: ["--t1", t1, "--t2", "none.nii"], "none.nii does not exist"),
-        (lambda: ["--t1", t1], "give both --t1 and --t2"),
-        (lambda: pair(voxels((9, 8, 6))), ".nii has shape"),
-        (lambda: pair(voxels(), 2 * AFFINE), "their affines differ"),
-        (lambda: pair(0 * voxels()), ".nii has no contrast"),
-        (lambda: ["--size", "4", "4", "4"], "size must be"),
+        (["--t1", t1, "--t2", "none.nii"], "none.nii does not exist"),
+        (["--t1", t1], "give both --t1 and --t2"),
+        (["--t1", t1, "--t2", str(flat)], ".nii has no contrast"),
+        (["--size", "4", "4", "4"], "size must be"),
     ):
-        assert demo.main([*words(), "--out", str(out)]) == 2
+        assert demo.main([*words, "--out", str(out)]) == 2
         printed = capsys.readouterr()
         assert sentence in printed.err
         assert printed.err.count("\n") == 1
@@ -132,9 +131,6 @@ def test_demo_fails_if_the_fused_loss_is_not_exact(
     monkeypatch.setattr(demo, "GRADIENT_TOLERANCE", 0)
     assert demo.main(["--size", "16", "16", "16", "--out", str(tmp_path)]) == 1
     assert "differs from its reference" in capsys.readouterr().err
-
-
-# --- The two examples that are one file -----------------------------------------------------------
 
 
 def numbers(text: str) -> list[float]:
@@ -173,10 +169,42 @@ def test_registration_of_files(tmp_path: Path) -> None:
     head = np.zeros((16, 16, 16), np.float32)
     head[3:12, 4:13, 4:12] = np.arange(1, 9)
     affine = np.diag([2.0, 2, 3, 1])
-    files = [str(tmp_path / f"{name}.nii.gz") for name in ("t1", "t2")]
-    for path, image in zip(files, (np.where(head > 0, 9 - head, 0), head), strict=True):
-        nibabel.save(nibabel.Nifti1Image(image, affine), path)
+    pair = ("t1", np.where(head > 0, 9 - head, 0)), ("t2", head)
+    files = [write(tmp_path / f"{name}.nii.gz", image, affine) for name, image in pair]
     words = [*files, "--levels", "1", "--steps", "1", "--out", str(tmp_path)]
     assert register_pair.main(words) == 0
     moved = nibabel.load(tmp_path / "registered.nii.gz")
     np.testing.assert_allclose(moved.affine, affine)
+
+
+QUICKSTART = ROOT / "examples" / "quickstart.py"
+
+
+def cells() -> list[str]:
+    first, *parts = re.split(r"^# %%( \[markdown\])?\n", QUICKSTART.read_text(), flags=re.MULTILINE)
+    pairs = zip(parts[::2], parts[1::2], strict=True)
+    rest = [re.sub(r"^# ?", "", t, flags=re.MULTILINE) if mark else t for mark, t in pairs]
+    return [cell.strip() for cell in (first, *rest)]
+
+
+def test_notebook_is_the_file() -> None:
+    notebook = json.loads(QUICKSTART.with_suffix(".ipynb").read_text())
+    assert ["".join(cell["source"]) for cell in notebook["cells"]] == cells()
+
+
+def test_code_of_the_notebook(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
+    names: dict[str, Any] = {}
+    exec(QUICKSTART.read_text().replace("(80, 96, 80)", "(40, 48, 40)"), names)
+    assert names["aligned"].mean() < names["apart"].mean()
+    assert names["after"] < names["before"] / 4
+    shown = capsys.readouterr().out
+    (fused, eager) = re.findall(
+        r"loss ([\d.]+), length of the gradient (\S+)\n.* ([\d.]+) vol", shown
+    )
+    assert fused[:2] == eager[:2]
+    assert float(fused[2]) < 1.2 and float(eager[2]) > 10

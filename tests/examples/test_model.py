@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -26,7 +27,6 @@ from examples.brats.model.objectives import (
     adversarial_loss,
     make_ngf_loss,
     patch_nce_loss,
-    r1_penalty,
 )
 from examples.brats.model.onset import Onset, inner_correlation
 from examples.brats.options import make_options
@@ -36,7 +36,7 @@ def parameters(network: nn.Module) -> int:
     return sum(weight.numel() for weight in network.parameters())
 
 
-def test_unet_has_the_papers_size() -> None:
+def test_networks_have_the_layers_of_the_papers() -> None:
     small = {"data.size": 64, "unet_channels": (16, 32, 64, 128), "unet_units": 2}
     for changes, millions in (({}, "145.32"), ({"unet_units": 18}, "258.48"), (small, "0.40")):
         options = make_options("nec", "paper", changes)
@@ -45,9 +45,11 @@ def test_unet_has_the_papers_size() -> None:
             image = torch.empty(2, 1, options.data.size, options.data.size)
             assert generator(image).shape == image.shape
         assert f"{parameters(generator) / 1e6:.2f}" == millions
-
-
-def test_discriminators_of_the_papers() -> None:
+    resnet = ResNetGenerator(64, 9, antialias=True)
+    layers = [(7, 1, 64), (3, 64, 128), (3, 128, 256), *[(3, 256, 256)] * 18]
+    layers += [(3, 256, 128), (3, 128, 64), (7, 64, 1)]
+    assert parameters(resnet) == sum(k * k * c * d + d for k, c, d in layers)
+    assert resnet(torch.randn(1, 1, 32, 32)).shape == (1, 1, 32, 32)
     for system, channels, sides in (
         ("nec", (1, 64, 128, 1), [126, 62, 30]),
         ("cyclegan", (1, 64, 128, 256, 512, 1), [30]),
@@ -60,14 +62,6 @@ def test_discriminators_of_the_papers() -> None:
         assert [tuple(one.shape) for one in logits] == [(1, 1, n, n) for n in sides]
 
 
-def test_resnet_has_the_layers_of_the_paper() -> None:
-    generator = ResNetGenerator(64, 9, antialias=True)
-    sides = [(7, 1, 64), (3, 64, 128), (3, 128, 256), *[(3, 256, 256)] * 18]
-    sides += [(3, 256, 128), (3, 128, 64), (7, 64, 1)]
-    assert parameters(generator) == sum(k * k * c * d + d for k, c, d in sides)
-    assert generator(torch.randn(1, 1, 32, 32)).shape == (1, 1, 32, 32)
-
-
 @covering(real=[True, False], criterion=[("bce", "bce"), ("lsgan", "least_squares")])
 def test_adversarial_loss_is_that_of_monai(real: bool, criterion: tuple[str, str]) -> None:
     scales = [torch.randn(2, 1, 5, 5), torch.randn(2, 1, 2, 2)]
@@ -77,26 +71,20 @@ def test_adversarial_loss_is_that_of_monai(real: bool, criterion: tuple[str, str
 
 
 def test_spectral_norm_bounds_every_layer_in_place_of_instance_norm() -> None:
-    options = small_options(discriminator_norm="spectral", discriminator_layers=4)
-    discriminator = make_discriminator(options)
-    convolutions = [one for one in discriminator.modules() if isinstance(one, nn.Conv2d)]
-    assert len(convolutions) == 4 * options.discriminator_scales
+    def layers(norm: str, kind: Any) -> tuple[nn.Module, list[Any]]:
+        options = small_options(discriminator_norm=norm, discriminator_layers=4)
+        network = make_discriminator(options)
+        return network, [one for one in network.modules() if isinstance(one, kind)]
+
+    discriminator, convolutions = layers("spectral", nn.Conv2d)
+    assert len(convolutions) == 4 * small_options().discriminator_scales
     for _ in range(50):  # a step of the power method for each call
         discriminator(random_images(1, 0))
     for convolution in convolutions:
         matrix = convolution.weight.flatten(1)
         assert torch.linalg.matrix_norm(matrix, 2).item() == pytest.approx(1, abs=0.02)
     for norm, count in (("spectral", 0), ("none", 0), ("instance", 4)):
-        network = make_discriminator(small_options(discriminator_norm=norm, discriminator_layers=4))
-        assert sum(isinstance(one, nn.InstanceNorm2d) for one in network.modules()) == count
-
-
-def test_r1_of_a_known_slope() -> None:
-    images, slope = random_images(3, 0).requires_grad_(), torch.tensor(0.7, requires_grad=True)
-    penalty = r1_penalty([slope * images, 2 * slope * images], images)
-    assert penalty.item() == pytest.approx((3 * 0.7) ** 2 / 2)
-    (gradient,) = torch.autograd.grad(0.3 * penalty, slope)
-    assert gradient.item() == pytest.approx(0.3 * 9 * 0.7)
+        assert len(layers(norm, nn.InstanceNorm2d)[1]) == count
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (16, 24, 16)])
@@ -138,22 +126,27 @@ def test_correlation_in_the_head_without_its_rim(shape: tuple[int, ...]) -> None
     assert inner_correlation(0 * fake, source).item() == 0
 
 
-def test_onset_is_the_first_step_after_the_turn_within_bounds() -> None:
-    def first(correlations: list[float], **changes: object) -> float:
+def test_onset_is_the_step_after_the_last_turn_within_bounds() -> None:
+    def onset_after(correlations: list[float], **changes: object) -> float:
         onset = Onset(small_options(delay="auto", **changes))
         for step, value in enumerate(correlations):
             onset.observe(step, torch.tensor(value))
         return onset.step.item()
 
-    # From 1, the smoothed correlation is 0.98^k (1 + 1) - 1 after k steps of -1: below 0 from 35.
-    turned = math.ceil(math.log(0.5) / math.log(0.98))
-    assert first([-1.0] * 60, delay_steps=(0, 50)) == turned
-    assert first([-1.0] * 60, delay_steps=(40, 50)) == 40
-    assert first([1.0] * 60, delay_steps=(0, 50)) == 50
-    assert first([-1.0] * 40 + [1.0] * 100, delay_steps=(0, 1000)) == turned  # it does not go back
-    later = first([-1.0] * 90, delay_steps=(0, 1000), delay_correlation=-0.5)
+    # From 1, the smoothed correlation is 2 * 0.98^k - 1 after k steps of -1: below -0.3 from 52.
+    turned = math.ceil(math.log(0.35) / math.log(0.98))
+    assert onset_after([-1.0] * 60, delay_steps=(0, 90)) == turned
+    assert onset_after([-1.0] * 60, delay_steps=(55, 90)) == 55
+    assert onset_after([1.0] * 60, delay_steps=(0, 50)) == 50
+    # Then it rises, 0.05 in two steps: it is above -0.3 after one of them, and above 0 after ten.
+    back = [-1.0] * turned + [1.0] * 100
+    assert onset_after(back[: turned + 2], delay_steps=(0, 1000)) == turned
+    assert onset_after(back, delay_steps=(0, 1000)) == math.inf
+    assert onset_after(back, delay_steps=(0, 10)) == 10
+    assert turned + 100 < onset_after(back + [-1.0] * 90, delay_steps=(0, 1000)) < math.inf
+    later = onset_after([-1.0] * 90, delay_steps=(0, 1000), delay_correlation=-0.5)
     assert later == math.ceil(math.log(0.25) / math.log(0.98))
-    assert first([-1.0] * 10 + [1.0] * 20, delay_steps=(0, 1000)) == math.inf
+    assert onset_after([-1.0] * 10 + [1.0] * 20, delay_steps=(0, 1000)) == math.inf
 
 
 def field(image: Tensor, eps: float) -> Tensor:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""examples/brats: from runs to pages and tables."""
+"""examples/brats: options, a sentence for all that is wrong, and from runs to pages and tables."""
 
+import json
 import math
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 import torch
 from brats_runs import (
     NAMES,
+    SYSTEMS,
     TINY,
     VOLUMES,
     as_words,
@@ -22,16 +25,19 @@ from brats_runs import (
     save_subjects,
     volume,
 )
+from helpers import ROOT
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
-from examples.brats import acceptance, evaluate, paper, search, studies
+from examples.brats import acceptance, evaluate, paper, search, studies, swap
 from examples.brats.data.images import load_data
 from examples.brats.data.options import DataOptions
+from examples.brats.options import Options, change, make_options, parse
+from examples.brats.presets import PRESETS
 from examples.brats.report import search as search_report
 from examples.brats.report import tables
 from examples.brats.report.metrics import MetricOptions, score, summary
-from examples.brats.train import __main__ as train
+from examples.brats.train.__main__ import main
 from examples.brats.train.loop import Trainer
 from examples.brats.train.runs import Run, make_run
 
@@ -47,40 +53,31 @@ class Scaling(nn.Module):
         return self.factor * images
 
 
-@dataclass(frozen=True)
-class Known:
-    system: str
-    seed: int
-    factor: float
-    data: DataOptions = field(default_factory=DataOptions)
-    metrics: MetricOptions = field(default_factory=MetricOptions)
-
-
 @pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Known]:
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, Options]]:
+    """Have runs that are known: the factor by which their generator scales, and their options."""
     monkeypatch.chdir(tmp_path)
-    data = DataOptions(size=32, phantom_sizes="3/1/1/6")
+    small = {"data.size": 32, "data.phantom_sizes": "3/1/1/6"}
     known = {
-        "nec-0": Known("nec", 0, -1.0, data),
-        "nec-1": Known("nec", 1, 0.5, data),
-        "pix2pix-0": Known("pix2pix", 0, 0.25, data),
+        f"{system}-{seed}": (factor, make_options(system, "cpu", small, {"seed": seed}))
+        for system, seed, factor in (("nec", 0, -1.0), ("nec", 1, 0.5), ("pix2pix", 0, 0.25))
     }
 
-    def load(folder: Path) -> tuple[nn.Module, Known]:
+    def load(folder: Path) -> tuple[nn.Module, Options]:
         if folder.name not in known:
             raise ValueError(f"there is no run {folder}")
-        run = known[folder.name]
-        return Scaling(run.factor), run
+        factor, options = known[folder.name]
+        return Scaling(factor), options
 
     for module in (tables, evaluate):
         monkeypatch.setattr(module, "load_generator", load)
     return known
 
 
-def test_page_and_csv(runs: dict[str, Known], tmp_path: Path) -> None:
+def test_page_and_csv(runs: dict[str, Any], tmp_path: Path) -> None:
     assert evaluate.main(["nec-0", "nec-1", "pix2pix-0", "--out", "page", "--blur", "0.1"]) == 0
     rows = read_csv(tmp_path / "page" / "metrics.csv")
-    test = load_data(runs["nec-0"].data).test
+    test = load_data(runs["nec-0"][1].data).test
     page = (tmp_path / "page" / "table.md").read_text()
     mean, deviation = summary(score(0.25 * test.t1, test, MetricOptions(blur=0.1)))["psnr"]
     assert f"| pix2pix | 1 | {mean:.2f} ± {deviation:.2f} | " in page
@@ -92,10 +89,11 @@ def test_page_and_csv(runs: dict[str, Known], tmp_path: Path) -> None:
     assert f"| nec | pix2pix | {np.mean(seeds) - mean:+.2f} | " in page
 
 
-def test_numbers_from_the_files_by_hand(runs: dict[str, Known], root: Path, tmp_path: Path) -> None:
+def test_numbers_from_the_files_by_hand(runs: dict[str, Any], root: Path, tmp_path: Path) -> None:
     protocol = MetricOptions(histogram="none", blur=0.8)
     for name, changes in (("slice", {"crop": 12, "size": 12}), ("volume", {"dimensions": 3})):
-        runs[name] = Known(name, 0, -0.5, data_options(root, **changes), protocol)
+        options = replace(runs["nec-0"][1], data=data_options(root, **changes), metrics=protocol)
+        runs[name] = -0.5, options
         if name == "volume":  # larger than the window of SSIM
             save_subjects(root, (16, 16, 12))
         assert evaluate.main([name, "--out", name]) == 0
@@ -113,11 +111,10 @@ def test_numbers_from_the_files_by_hand(runs: dict[str, Known], root: Path, tmp_
             assert float(row[metric]) == pytest.approx(expected, abs=1e-3), metric
 
 
-def test_refuses_in_one_sentence(
-    runs: dict[str, Known], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_refuses_in_one_sentence(runs: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     runs["again"] = runs["nec-0"]
-    runs["other"] = replace(runs["nec-1"], data=replace(runs["nec-1"].data, size=48, seed=1))
+    factor, options = runs["nec-1"]
+    runs["other"] = factor, replace(options, data=replace(options.data, size=48, seed=1))
     for words, sentence in (
         ("nec-0 again", ".*nec-0 and again are both nec with seed 0: tell them apart"),
         ("nec-0 other", "other was trained on other data than the first run: size, seed"),
@@ -134,7 +131,7 @@ def test_volumes_from_files_to_a_page(root: Path, tmp_path: Path) -> None:
     run, page, out = (tmp_path / name for name in ("run", "page", "t2.nii.gz"))
     own = {**TINY, **VOLUMES, "device": "cpu", "amp": "none", "ema": 0, "delay": 0, "workers": 1}
     own |= {"data.data": root, "data.split": "1/2/1/1", "out": run, "steps": 1, "accumulate": 2}
-    assert train.main(["nec", "--preset", "volumes", *as_words(own)]) == 0
+    assert main(["nec", "--preset", "volumes", *as_words(own)]) == 0
     assert evaluate.main([str(run), f"other={run}", "--out", str(page)]) == 0
     assert "| other | 1 |" in (page / "table.md").read_text()
     assert (page / "planes.png").stat().st_size > 1000
@@ -161,15 +158,21 @@ def test_systems_differ_in_nothing_but_themselves() -> None:
     for preset in paper.SLICE_PRESETS:
         planned = paper.plan(preset, [0], Path("out"), {})
         assert len({(run.options.data, run.options.metrics) for run in planned}) == 1
+    assert [run.name for run in paper.plan("gpu", [0], Path("out"), {})] == [
+        "NEC",
+        "Pix2Pix",
+        "GAN alone",
+    ]
+
+
+def train_here(runs: list[Run], jobs: int) -> None:
+    for run in runs:
+        last = run.options.folder / "last.pt"
+        Trainer(run.options, load_data(run.options.data), resume=last.exists()).fit()
 
 
 def test_acceptance_and_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny runs, trained in this process: the criteria are all there, and most of them missed."""
-
-    def train_here(runs: list[Run], jobs: int) -> None:
-        for run in runs:
-            Trainer(run.options, load_data(run.options.data)).fit()
-
     small = {**TINY, "steps": 1}
     for module in (acceptance, studies):
         monkeypatch.setattr(module, "train_all", train_here)
@@ -192,11 +195,6 @@ def test_acceptance_and_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_search_logs_a_line_and_a_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def train_here(runs: list[Run], jobs: int) -> None:
-        for run in runs:
-            last = run.options.folder / "last.pt"
-            Trainer(run.options, load_data(run.options.data), resume=last.exists()).fit()
-
     monkeypatch.setattr(search, "train_all", train_here)
     monkeypatch.setattr(search, "PRESET", "cpu")
     monkeypatch.setattr(search, "STEPS", TINY)
@@ -228,10 +226,99 @@ def test_search_logs_a_line_and_a_curve(tmp_path: Path, monkeypatch: pytest.Monk
     )
     assert float(free[0]["psnr"]) == pytest.approx(mean["psnr"].mean, rel=1e-4)
     (tmp_path / "predictions.csv").write_text("name,predicted,why\ntiny lambda_ngf=2,9.5,luck\n")
-    monkeypatch.setattr(search_report, "BY_SUBJECTS", ("tiny lambda_ngf=2",))
+    monkeypatch.setattr(search_report, "BY_IMAGES", ("tiny lambda_ngf=2",))
     assert search.main(["--page", str(tmp_path)]) == 0
     page = (tmp_path / "README.md").read_text()
     assert re.search(
         rf"\| tiny lambda_ngf=2 \| 0 \| .* \| 9.5 \| luck \| {float(best['psnr']):.2f} \|", page
     )
     assert (tmp_path / "curves.png").stat().st_size > 0
+
+
+def test_examples_import_no_benchmarks() -> None:
+    for path in (ROOT / "examples").rglob("*.py"):
+        assert not re.search(r"^\s*(from|import) benchmarks\b", path.read_text("utf-8"), re.M), path
+
+
+def test_presets_survive_json() -> None:
+    for name, preset in PRESETS.items():
+        for system in preset or SYSTEMS:
+            options = make_options(system, name)
+            assert change(Options(), json.loads(json.dumps(asdict(options)))) == options
+
+
+def test_later_layers_win(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text('{"eps": 0.3, "batch": 4, "data": {"size": 32}, "unet_channels": [8, 16]}')
+    words = ["nec", "--config", str(config), "eps=0.2", "--preset", "cpu", "data.upper=99.9"]
+    options, _ = parse(words)
+    assert (options.preset, options.eps, options.batch) == ("cpu", 0.2, 4)
+    assert (options.data.size, options.data.upper) == (32, 99.9)
+    assert options.unet_channels == (8, 16)
+    assert options.lambda_ngf == 10.0  # the preset's
+
+
+def test_resume_takes_the_options_of_the_run(tmp_path: Path) -> None:
+    saved = make_options("cut", "cpu", {"seed": 3})
+    (tmp_path / "run.json").write_text(json.dumps({"options": asdict(saved)}))
+    options, resume = parse(["--resume", str(tmp_path), "device=cpu"])
+    assert resume
+    assert options == change(saved, {"device": "cpu", "out": str(tmp_path)})
+    with pytest.raises(ValueError, match="is a run of cut, not of nec"):
+        parse(["nec", "--resume", str(tmp_path)])
+
+
+SENTENCES = (
+    (main, ["munit"], "the system must be one of nec, pix2pix, cyclegan, cut, got 'munit'"),
+    (
+        main,
+        ["nec", "lamda_ngf=1"],
+        "there is no option 'lamda_ngf': did you mean lambda_ngf or",
+    ),
+    (main, ["nec", "eps=nan"], "eps must be a positive number, got 'nan'"),
+    (
+        main,
+        ["nec", "--loss-backend", "slow"],
+        "loss_backend must be one of fused, eager, compiled",
+    ),
+    (main, ["nec", "delay=soon"], "delay must be a number in [0, 1] or auto, got 'soon'"),
+    (main, ["nec", "delay_steps=9,3"], "delay_steps must ascend, got 9,3"),
+    (
+        main,
+        ["nec", "form=cross", "eps_mode=augmented"],
+        "form=cross needs eps_mode=additive or",
+    ),
+    (search.main, ["--only", "luck"], "there is no setting 'luck': --list names them all"),
+    (main, ["nec", "unet_channels=8"], "unet_channels must name the channels of two levels"),
+    (
+        main,
+        ["--resume", "x", "epochs=3"],
+        "a run goes on to a step: give steps in place of epochs",
+    ),
+    (main, ["nec", "--config", "nowhere.json"], "nowhere.json cannot be read as JSON: "),
+    (paper.main, ["--jobs", "0"], "jobs must be at least 1, got 0"),
+    (paper.main, ["data.size=30"], "the ResNet needs a data.size that is a multiple of 4, got 30"),
+    (swap.main, ["--steps", "0"], "steps must be at least 1, got 0"),
+    (swap.main, ["generator=resnet"], "the ResNet is for slices: "),
+)
+
+
+def test_what_is_wrong_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command, words, sentence in SENTENCES:
+        assert command(words) == 1
+        printed = capsys.readouterr().err
+        assert printed.startswith(f"error: {sentence}"), printed
+        assert printed.count("\n") == 1
+
+
+def test_swap_times_each_backend_at_each_size(tmp_path: Path) -> None:
+    small = "unet_channels=4,8", "unet_units=1", "discriminator_channels=4", "amp=none"
+    asked = "--patches", "24,16", "--backends", "eager,fused", "--steps", "1"
+    assert swap.main([*small, "device=cpu", *asked, "--out", str(tmp_path)]) == 0
+    rows = read_csv(tmp_path / "swap.csv")
+    found = [(row["patch"], row["loss"]) for row in rows]
+    assert found == [("24", "eager"), ("16", "eager"), ("24", "fused"), ("16", "fused")]
+    assert all(0 < float(row["loss_ms"]) < float(row["step_ms"]) for row in rows)

@@ -2,8 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """examples/registration: warps and their measures, the registration, its files and its command."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -18,22 +16,13 @@ from torch import Tensor
 
 from examples.common.nifti import read_pair
 from examples.registration import choices, sweep
+from examples.registration import images as files
 from examples.registration.__main__ import main
-from examples.registration.images import (
-    Problem,
-    make_problem,
-    phantom_pair,
-    save_moving,
-    save_result,
-)
+from examples.registration.images import Problem, make_problem, phantom_pair
 from examples.registration.measure import accuracy
 from examples.registration.options import SETTINGS
 from examples.registration.register import LOSSES, pyramid, register
-from examples.registration.warp import (
-    jacobian_determinant,
-    known_warp,
-    warp,
-)
+from examples.registration.warp import jacobian_determinant, known_warp, warp
 
 # As MONAI's losses index.
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence:UserWarning")
@@ -90,17 +79,15 @@ def test_jacobian_of_a_fold() -> None:
     assert (determinant <= 0).sum() == 2 * SIZE[0] * SIZE[2]
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_registration_reduces_the_error(problem: Problem, loss: str) -> None:
+def test_registration_reduces_the_error_and_a_large_weight_makes_it_smooth(
+    problem: Problem,
+) -> None:
     images = pyramid(problem.fixed, problem.moving, problem.brain, problem.spacing, 1)
-    settings = replace(SETTINGS[loss], smoothness=0.1, steps=40)
-    displacement = register(images, settings).displacement().detach()
-    nothing = accuracy(torch.zeros_like(displacement), problem)
-    assert accuracy(displacement, problem).tre_mean < 0.7 * nothing.tre_mean
-
-
-def test_a_large_weight_makes_it_smooth(problem: Problem) -> None:
-    images = pyramid(problem.fixed, problem.moving, problem.brain, problem.spacing, 1)
+    for loss in LOSSES:
+        settings = replace(SETTINGS[loss], smoothness=0.1, steps=40)
+        displacement = register(images, settings).displacement().detach()
+        nothing = accuracy(torch.zeros_like(displacement), problem)
+        assert accuracy(displacement, problem).tre_mean < 0.7 * nothing.tre_mean, loss
     rough, smooth = (
         BendingEnergyLoss()(
             register(images, replace(SETTINGS["ngf"], smoothness=weight, steps=10)).knots
@@ -117,8 +104,8 @@ def test_files_keep_their_place_in_space(tmp_path: Path) -> None:
         nibabel.save(nibabel.Nifti1Image(stored, AFFINE), path)
     t1, t2 = read_pair(*paths)
     problem = make_problem(t1, t2, voxel=5, levels=1, largest=10, seed=0)
-    save_moving(tmp_path / "moving.nii.gz", problem, t1)
-    save_result(tmp_path, "true", problem.known.truth, problem, t2)
+    files.save_moving(tmp_path / "moving.nii.gz", problem, t1)
+    files.save_result(tmp_path, "true", problem.known.truth, problem, t2)
     moving, warped, field = (
         nibabel.load(tmp_path / f"{name}.nii.gz")
         for name in ("moving", "true-warped", "true-displacement")
@@ -147,7 +134,9 @@ def test_command_registers_the_phantom(tmp_path: Path) -> None:
     assert methods == ["before", "NGF, fused", "LNCC", "MI"]
 
 
-def test_sweep_tries_all_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweeps_try_all_settings_and_choices_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sweep, "SMOOTHNESS", (0.5, 1.0))
     arguments = [*TINY, "--steps", "1", "--out", str(tmp_path)]
     for more, names in (
@@ -157,10 +146,7 @@ def test_sweep_tries_all_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert sweep.main([*arguments, *more, "--only", *names]) == 0
         page = (tmp_path / "sweep.md").read_text()
         assert all(f"| {name} |" in page for name in names)
-
-
-def test_figures_of_the_choices(tmp_path: Path) -> None:
-    assert choices.main([*TINY, "--steps", "1", "--out", str(tmp_path)]) == 0
+    assert choices.main(arguments) == 0
     for name in ("eps", "mask"):
         assert (tmp_path / f"phantom-{name}.png").stat().st_size > 10_000
 

@@ -26,7 +26,7 @@ from helpers import (
     expected_result,
     makes_tensors_on_gpu,
 )
-from inputs import SMALL, Case, brain, by_name, generator
+from inputs import SMALL, Case, by_name, generator
 from oracle import HAS_WIDE_RANGE, loop_loss
 from torch import Tensor
 
@@ -103,17 +103,6 @@ def test_reference_in_float32(scales: tuple[float, float], options: dict[str, st
     assert all(tensor.isfinite().all() for tensor in result.tensors)
     expected = loop_loss(*images, **options)[0]
     assert_loss_close(result.loss, torch.as_tensor(expected.astype(float)))
-
-
-@covering(shape=[(1, 1, 9, 11), (1, 1, 7, 8, 9)], dtype=DTYPES[:3], options=FORMULAS)
-def test_background_has_loss_1_and_gradient_0(
-    shape: tuple[int, ...], dtype: torch.dtype, options: dict[str, str]
-) -> None:
-    images = Case("background", shape, brain).images(dtype)
-    result = evaluate(nec_ext.ngf_loss, *images, reduction="none", **options)
-    assert all(tensor.isfinite().all() for tensor in result.tensors)
-    assert [tensor.flatten()[0] for tensor in result.tensors] == [1, 0, 0]
-    assert result.grad_input.count_nonzero() > 0
 
 
 @covering(case=SMALL, dtype=DTYPES[:3], reduction=REDUCTIONS, shape=["full", "0-dim"])

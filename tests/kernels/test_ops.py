@@ -103,13 +103,7 @@ def slowest_axis(tensor: Tensor) -> int:
     dtypes=[(torch.float32, torch.float64), (torch.float16, torch.float16)],
     form=range(4),
 )
-def test_window_of_the_whole(
-    case: Case,
-    layout: Any,
-    wanted: tuple[bool, bool],
-    dtypes: tuple[torch.dtype, torch.dtype],
-    form: int,
-) -> None:
+def test_window_of_the_whole(case: Case, layout: Any, wanted: Any, dtypes: Any, form: int) -> None:
     """Sums and gradients of a window are those of the op that allocates them."""
     tensors, settings = op_arguments(case._replace(layout=layout), dtypes, True, form=form)
     _, *gradients, _ = forward(*tensors, *settings, 2, True, *wanted)

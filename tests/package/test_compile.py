@@ -45,20 +45,17 @@ def compiled(**options: Any) -> Any:
 
 @covering(
     wanted=WANTED,
-    reduction=REDUCTIONS,
     case=[*SMALL, *by_name("strided_3d", "transposed_3d", "expanded_3d")],
     dtype=[torch.float32, torch.float16],
-    formula=ALL_FORMULAS,
+    options={**ALL_FORMULAS, "reduction": REDUCTIONS},
 )
-def test_fullgraph(
-    wanted: str, reduction: str, case: Case, dtype: torch.dtype, formula: dict[str, str]
-) -> None:
+def test_fullgraph(wanted: str, case: Case, dtype: torch.dtype, options: dict[str, Any]) -> None:
     rng = generator("compile")
     options = {
+        **options,
         "mask": torch.rand(case.shape, generator=rng),
         "eps": 0.1 + torch.rand(case.shape[1:2] + (1,) * (len(case.shape) - 2), generator=rng),
-        **{"target_eps": 0.3, "spacing": 1.3, "weight": 0.7, "reduction": reduction},
-        **formula,
+        **{"target_eps": 0.3, "spacing": 1.3, "weight": 0.7},
     }
     assert_as_reference(compiled(), *case.images(dtype), wanted=wanted, **options)
 
@@ -89,9 +86,8 @@ def test_dynamic_shapes_are_compiled_once() -> None:
 
 @pytest.mark.parametrize("name", ["eps", "target_eps", "weight", "spacing"])
 def test_numbers_may_change_between_calls(name: str) -> None:
-    """From the second value on, torch.compile makes the number a symbol."""
     function = compiled()
-    for value in (0.3, 0.4, 0.7):
+    for value in (0.3, 0.4, 0.7):  # from the second on, torch.compile makes it a symbol
         assert_as_reference(function, *SMALL[0].images(), **{name: value})
 
 

@@ -32,6 +32,11 @@ def wide(value: float) -> torch.Tensor:
     return torch.tensor([value], dtype=torch.float64)
 
 
+def each(error: type[Exception], sentence: str, *values: Any, make: Any = lambda v: v) -> Sentences:
+    """Make a row of each value, whose sentence names the value or its type."""
+    return [(make(v), error, sentence.format(v, type(v).__name__)) for v in values]
+
+
 FLOATS = "float32, float64, float16 or bfloat16"
 ALL = f"the images of shape {SHAPE}"
 SHAPES = "(B, C, H, W) or (B, C, D, H, W)"
@@ -70,61 +75,46 @@ MAPS: Sentences = [
     (IMAGE.to(torch.complex64), TypeError, "must be real, got complex64"),
     (IMAGE.to_sparse(), TypeError, "must be a dense tensor, got layout torch.sparse_coo"),
     (IMAGE.to("meta"), ValueError, "must be on the device of the images, cpu, got meta"),
-    *(
-        (torch.ones(shape), ValueError, f"must be broadcastable to {ALL}, got shape {shape}")
-        for shape in [(5, 4), (3, 3, 4, 5), (1, 1, 1, 1, 1), (0,)]
+    *each(
+        *(ValueError, f"must be broadcastable to {ALL}, got shape {{}}"),
+        *((5, 4), (3, 3, 4, 5), (1, 1, 1, 1, 1), (0,)),
+        make=torch.ones,
     ),
 ]
 EPS: Sentences = [
-    *(
-        (number, ValueError, f"{POSITIVE} {number}")
-        for number in (0.0, -0.15, math.nan, math.inf, TOO_LARGE)
+    *each(ValueError, f"{POSITIVE} {{}}", 0.0, -0.15, math.nan, math.inf, TOO_LARGE),
+    *each(TypeError, "must be a float or a tensor, got {1}", None, "1", True, [0.1], np.ones(3)),
+    *each(
+        ValueError, f"{POSITIVE} a value of {{}}", 0.0, -2.0, math.nan, math.inf, make=with_value
     ),
-    *(
-        (value, TypeError, f"must be a float or a tensor, got {type(value).__name__}")
-        for value in (None, "0.15", True, [0.1, 0.2], np.ones(3))
-    ),
-    *(
-        (with_value(value), ValueError, f"{POSITIVE} a value of {value}")
-        for value in (0.0, -2.0, math.nan, math.inf)
-    ),
-    (torch.tensor(0.0), ValueError, f"{POSITIVE} a value of 0.0"),
-    *((wide(n), ValueError, f"must be positive and finite {IN_FLOAT32} {n}") for n in (TINY, HUGE)),
-    (torch.tensor(True), TypeError, f"{NUMBERS}, got bool"),
+    *each(ValueError, f"{POSITIVE} a value of {{}}", 0.0, make=torch.tensor),
+    *each(ValueError, f"must be positive and finite {IN_FLOAT32} {{}}", TINY, HUGE, make=wide),
+    *each(TypeError, f"{NUMBERS}, got bool", True, make=torch.tensor),
     *MAPS,
 ]
 MASKS: Sentences = [
     (with_value(-2), ValueError, f"{NOT_NEGATIVE} -2.0"),
     (with_value(-2).long(), ValueError, f"{NOT_NEGATIVE} -2.0"),
-    *((with_value(n), ValueError, f"{NOT_NEGATIVE} {n}") for n in (math.nan, math.inf)),
+    *each(ValueError, f"{NOT_NEGATIVE} {{}}", math.nan, math.inf, make=with_value),
     (wide(HUGE), ValueError, f"must not be negative or infinite {IN_FLOAT32} {HUGE}"),
     (wide(TINY), ValueError, f"must not become 0 {IN_FLOAT32} {TINY}"),
     (1.0, TypeError, "must be a torch.Tensor, got float"),
     *MAPS,
 ]
 SPACINGS: Sentences = [
-    *(
-        (value, ValueError, f"{POSITIVE} {value}")
-        for value in (0, math.nan, math.inf, (1.0, 0.0), TOO_LARGE)
-    ),
-    ((1.0, 2.0, 3.0), ValueError, f"{ONE_EACH} for each of 2 spatial axes, got (1.0, 2.0, 3.0)"),
-    (np.ones((2, 2)), TypeError, f"{ONE_EACH} per spatial axis, got ndarray"),
-    *(
-        (value, TypeError, f"{ONE_EACH} per spatial axis, got {value!r}")
-        for value in ((1.0, None), ("a", "b"), "11", True, torch.tensor(1.0), 1j)
-    ),
+    *each(ValueError, f"{POSITIVE} {{}}", 0, math.nan, math.inf, (1.0, 0.0), TOO_LARGE),
+    *each(ValueError, f"{ONE_EACH} for each of 2 spatial axes, got {{}}", (1.0, 2.0, 3.0)),
+    *each(TypeError, f"{ONE_EACH} per spatial axis, got {{1}}", np.ones((2, 2))),
+    *each(TypeError, f"{ONE_EACH} per spatial axis, got {{!r}}", (1.0, None), "11", True, 1j),
+    *each(TypeError, f"{ONE_EACH} per spatial axis, got {{!r}}", ("a", "b"), torch.tensor(1.0)),
 ]
 WEIGHTS: Sentences = [
-    *(
-        (value, ValueError, f"must be finite, got {value}")
-        for value in (math.nan, -math.inf, -TOO_LARGE)
-    ),
-    ("1", TypeError, "must be a float, got str"),
-    (torch.tensor(1.0), TypeError, "must be a float, got Tensor"),
+    *each(ValueError, "must be finite, got {}", math.nan, -math.inf, -TOO_LARGE),
+    *each(TypeError, "must be a float, got {1}", "1", torch.tensor(1.0)),
 ]
 REDUCTIONS: Sentences = [
-    *((value, ValueError, f"{CHOICES['reduction']} {value!r}") for value in ("Mean", None, 1)),
-    (torch.ones(2, 2), ValueError, f"{CHOICES['reduction']} Tensor"),
+    *each(ValueError, f"{CHOICES['reduction']} {{!r}}", "Mean", None, 1),
+    *each(ValueError, f"{CHOICES['reduction']} {{1}}", torch.ones(2, 2)),
 ]
 SENTENCES: dict[str, Sentences] = {
     "input": IMAGES,
@@ -134,10 +124,8 @@ SENTENCES: dict[str, Sentences] = {
     "mask": MASKS,
     "spacing": SPACINGS,
     "weight": WEIGHTS,
+    **{name: each(ValueError, f"{CHOICES[name]} {{!r}}", "x") for name in CHOICES},
     "reduction": REDUCTIONS,
-    "operator": [("x", ValueError, f"{CHOICES['operator']} 'x'")],
-    "eps_mode": [("x", ValueError, f"{CHOICES['eps_mode']} 'x'")],
-    "form": [("x", ValueError, f"{CHOICES['form']} 'x'")],
 }
 CASES = [("loss", name, *case) for name, cases in SENTENCES.items() for case in cases]
 # The other functions share the parser.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""The loss as a module, among torch's and MONAI's."""
+"""The loss as a module, among torch's and MONAI's, and with its gradient, without autograd."""
 
 import copy
 import pickle
@@ -8,10 +8,20 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import REDUCTIONS, assert_result_close, assert_same_bits, evaluate
-from inputs import SMALL, generator
+from covering import covering
+from helpers import (
+    ALL_FORMULAS,
+    DTYPES,
+    REDUCTIONS,
+    assert_result_close,
+    assert_same_bits,
+    evaluate,
+)
+from inputs import SMALL, Case, generator
+from torch import Tensor
 
 import nec_ext
+from nec_ext import _devices, _ops
 
 IMAGES = SMALL[1].images()
 SHAPE = SMALL[1].shape
@@ -22,11 +32,9 @@ EPS = 0.1 + torch.rand(SHAPE[1], 1, 1, 1, generator=generator("eps"))
     "options",
     [
         {},
-        {"eps": EPS, "target_eps": 0.3, "eps_mode": "quadrature"},
-        {"target_eps": EPS, "operator": "forward", "weight": -3.0},
-        {"eps": 0.3, "operator": "sobel", "reduction": "sum"},
-        {"reduction": "none", "spacing": 2.0},
-        {"spacing": [0.7, 1.3, 2.5]},
+        {"eps": EPS, "target_eps": 0.3, "eps_mode": "quadrature", "reduction": "sum"},
+        {"target_eps": EPS, "operator": "sobel", "weight": -3.0, "spacing": 2.0},
+        {"form": "signed", "reduction": "none", "spacing": [0.7, 1.3, 2.5]},
     ],
     ids=lambda options: "-".join(options) or "default",
 )
@@ -86,11 +94,79 @@ def test_eps_tensor_is_a_buffer() -> None:
     assert nec_ext.NGFLoss(eps=EPS).double().eps.dtype == torch.float64
 
 
-def test_copies_and_what_they_print() -> None:
+def test_copies() -> None:
     module = nec_ext.NGFLoss(eps=EPS, target_eps=0.7, spacing=(0.7, 1.3, 2.5), weight=2.0)
     for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert torch.equal(other(*IMAGES), module(*IMAGES))
-        assert repr(other) == (
-            "NGFLoss(eps=<tensor of shape (2, 1, 1, 1)>, eps_mode='additive', operator='central', "
-            "reduction='mean', target_eps=0.7, spacing=(0.7, 1.3, 2.5), weight=2.0)"
-        )
+
+
+def options_of(case: Case) -> dict[str, Any]:
+    """Return maps, of which eps requires a gradient that nobody asks for."""
+    rng = generator("without autograd")
+    mask = torch.rand(case.shape, generator=rng)
+    return {"eps": (0.1 + torch.rand(case.shape, generator=rng)).requires_grad_(), "mask": mask}
+
+
+@covering(
+    case=SMALL,
+    dtype=DTYPES,
+    target_grad=[False, True],
+    maps=[False, True],
+    options={**ALL_FORMULAS, "reduction": ["mean", "sum"], "weight": [1.0, -2.5]},
+)
+def test_same_bits_as_autograd(
+    case: Case, dtype: torch.dtype, target_grad: bool, maps: bool, options: dict[str, Any]
+) -> None:
+    input, target = case.images(dtype)
+    options = {**options, **(options_of(case) if maps else {"eps": 0.2})}
+    wanted = "both" if target_grad else "input"
+    expected = evaluate(nec_ext.ngf_loss, input, target, 1.0, wanted, **options)
+    for image in (input, target):
+        image.requires_grad_()
+    actual = nec_ext.ngf_loss_and_gradient(input, target, target_grad=target_grad, **options)
+    assert not any(tensor.requires_grad for tensor in actual)
+    assert all(torch.equal(*pair) for pair in zip(actual, expected.tensors, strict=True))
+
+
+def test_device_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    input, target = SMALL[1].images(torch.float64)
+    options = options_of(SMALL[1])
+    expected = nec_ext.ngf_loss_and_gradient(input, target, target_grad=True, **options)
+    monkeypatch.setattr(_ops, "FUSED_DEVICES", frozenset())
+    monkeypatch.setattr(_devices, "_warned", set())
+    with pytest.warns(RuntimeWarning, match="no kernels"):
+        actual = nec_ext.ngf_loss_and_gradient(input, target, target_grad=True, **options)
+    assert not any(tensor.requires_grad for tensor in actual)
+    torch.testing.assert_close(actual, expected)
+
+
+def test_compiled() -> None:
+    def step(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        warped = 2 * input
+        loss, gradient = nec_ext.ngf_loss_and_gradient(warped, target, eps=0.2)
+        return loss, torch.autograd.grad(warped, input, gradient)[0]
+
+    input, target = SMALL[0].images()
+    input.requires_grad_()
+    torch.testing.assert_close(torch.compile(step)(input, target), step(input, target))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_transforms_of_loss_and_gradient(dtype: torch.dtype) -> None:
+    input, target = SMALL[1].images(dtype)
+
+    def gradient(input: Tensor) -> Tensor:
+        return nec_ext.ngf_loss_and_gradient(input, target)[1]
+
+    batch = torch.stack([input, target])
+    expected = torch.stack([gradient(image) for image in batch])
+    assert torch.equal(torch.func.vmap(gradient)(batch), expected)
+    _, actual = torch.func.jvp(gradient, (input,), (target,))
+    plain = torch.func.grad(lambda i: nec_ext.reference.ngf_loss(i, target))
+    torch.testing.assert_close(actual, torch.func.jvp(plain, (input,), (target,))[1])
+
+
+@pytest.mark.parametrize("reduction", ["none", "sample"])
+def test_more_than_one_number_is_refused(reduction: str) -> None:
+    with pytest.raises(ValueError, match="reduction must be 'mean' or 'sum' for a gradient"):
+        nec_ext.ngf_loss_and_gradient(*SMALL[0].images(), reduction=reduction)

@@ -3,7 +3,6 @@
 """One process: forked, with a second copy of the package, none that is built, an unread output."""
 
 import importlib.metadata
-import inspect
 import os
 import re
 import shutil
@@ -107,9 +106,9 @@ def unread(*arguments: str) -> tuple[int, str]:
     return result.returncode, result.stderr
 
 
-@pytest.mark.parametrize("printed", ["'a line'", FULL, "'a line', flush=True"])
-def test_an_output_that_nobody_reads(printed: str) -> None:
-    assert unread("-c", f"{START}run_command(lambda: print({printed}))") == (141, "")
+def test_an_output_that_nobody_reads() -> None:
+    for printed in ("'a line'", FULL, "'a line', flush=True"):
+        assert unread("-c", f"{START}run_command(lambda: print({printed}))") == (141, "")
 
 
 @pytest.mark.parametrize("error", ["BrokenPipeError", "ValueError"])
@@ -136,9 +135,7 @@ def test_the_report() -> None:
     assert unread("-m", "nec_ext") == (141, "")
 
 
-# --- python -m nec_ext, build_info, and what the package shows ------------------------------------
-
-NAMES = ("NGFLoss", "build_info", "estimate_eps", "ngf_field", "ngf_loss", "reference")
+# --- python -m nec_ext and build_info ------------------------------------------------------------
 
 
 def test_build_info() -> None:
@@ -153,27 +150,14 @@ def test_build_info() -> None:
     assert all(value is None or isinstance(value, str) for value in info.values())
 
 
-def test_public_names() -> None:
-    assert set(nec_ext.__all__) >= {*NAMES, "__version__"}
-    assert all(hasattr(nec_ext, name) for name in nec_ext.__all__)
-    assert all(inspect.getdoc(getattr(nec_ext, name)) for name in NAMES)
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Run the report where numpy cannot be imported, of which torch would warn."""
-    folder = tmp_path_factory.mktemp("without_numpy")
-    (folder / "numpy.py").write_text("raise ModuleNotFoundError(name='numpy')")
-    result = run_python("-m", "nec_ext", OMP_NUM_THREADS="1", PYTHONPATH=str(folder))
+def test_main_prints_where_it_runs_checks_and_times(tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text("raise ModuleNotFoundError(name='numpy')")  # torch warns
+    result = run_python("-m", "nec_ext", OMP_NUM_THREADS="1", PYTHONPATH=str(tmp_path))
     assert (result.returncode, result.stderr) == (0, "")
-    return result.stdout
-
-
-def test_main_prints_where_it_runs_checks_and_times(report: str) -> None:
     for name, value in nec_ext.build_info().items():
-        assert re.search(rf"^{name} +{re.escape(str(value))}$", report, re.MULTILINE)
-    assert "fused, ms" in report
-    assert report.endswith("the fused loss agrees with its reference\n")
+        assert re.search(rf"^{name} +{re.escape(str(value))}$", result.stdout, re.MULTILINE)
+    assert "fused, ms" in result.stdout
+    assert result.stdout.endswith("the fused loss agrees with its reference\n")
 
 
 def test_main_fails_if_the_loss_is_wrong(
@@ -187,19 +171,16 @@ def test_main_fails_if_the_loss_is_wrong(
     assert "wrong" in capsys.readouterr().out.lower()
 
 
-@pytest.mark.parametrize(
-    ("kind", "is_rocm", "reason"),
-    [
-        ("cpu", False, None),
+def test_why_there_are_no_kernels() -> None:
+    for kind, is_rocm, reason in (
         ("mps", False, "nec_ext has no kernels for mps"),
         ("cuda", True, "nec_ext has no kernels for ROCm"),
         ("cuda", False, "this build of nec_ext has no CUDA kernels: build it with FORCE_CUDA=1"),
-    ],
-)
-def test_why_there_are_no_kernels(kind: str, is_rocm: bool, reason: str | None) -> None:
-    found = reason_without_kernels(kind, is_rocm=is_rocm, fused=frozenset({"cpu", "meta"}))
-    assert found == reason if reason is None else found.startswith(reason)
-    assert reason_without_kernels("cuda", is_rocm=False, fused=frozenset({"cuda"})) is None
+    ):
+        found = reason_without_kernels(kind, is_rocm=is_rocm, fused=frozenset({"cpu", "meta"}))
+        assert found.startswith(reason)
+    for kind in ("cpu", "cuda"):
+        assert reason_without_kernels(kind, is_rocm=False, fused=frozenset({kind})) is None
 
 
 @pytest.mark.parametrize("function", [nec_ext.ngf_loss, nec_ext.NGFLoss()], ids=["loss", "module"])

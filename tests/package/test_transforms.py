@@ -56,12 +56,11 @@ def test_vmap_of_grad(reduction: str) -> None:
 
 
 @covering(
-    in_dims=[(0, 0), (0, None), (None, 1), (2, 0)], reduction=REDUCTIONS, formula=ALL_FORMULAS
+    in_dims=[(0, 0), (0, None), (None, 1), (2, 0)],
+    options={**ALL_FORMULAS, "reduction": REDUCTIONS},
 )
-def test_vmap(
-    in_dims: tuple[int | None, int | None], reduction: str, formula: dict[str, str]
-) -> None:
-    fused, plain = losses(reduction=reduction, **formula)
+def test_vmap(in_dims: tuple[int | None, int | None], options: dict[str, str]) -> None:
+    fused, plain = losses(**options)
     many = [torch.rand(3, 2, 2, 4, 5, generator=generator(name)) for name in ("input", "target")]
     images = [
         image[0] if dim is None else image.movedim(0, dim)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from ranks import Ranks
+from sharding import Ranks
 from tiles import WAYS, copy_tiles
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sharding
 import torch
-from ranks import Ranks
+from sharding import Ranks
 
 from nec_ext._agreement import (
     MESSAGE_LENGTH,
@@ -39,26 +39,17 @@ def test_a_record_holds_the_longest_description() -> None:
     assert len(encode({"error": '"' * MESSAGE_LENGTH})) <= RECORD_BYTES
 
 
-@pytest.mark.parametrize(
-    ("backends", "images", "having"),
-    [
-        (GLOO, CPU, None),
-        (BOTH, CPU, None),
-        (NCCL, GPU, None),
+def test_backends_for_the_images() -> None:
+    for backends, images in ((GLOO, CPU), (BOTH, CPU), (NCCL, GPU)):
+        check_backend(backends, images)
+    for backends, images, having in (
         (NCCL, CPU, "cuda:nccl"),
         (GLOO, GPU, "cpu:gloo,cuda:gloo"),
         ({"cpu": "gloo"}, GPU, "cpu:gloo"),
-    ],
-    ids=str,
-)
-def test_backends_for_the_images(
-    backends: dict[str, str], images: torch.device, having: str | None
-) -> None:
-    if having is None:
-        return check_backend(backends, images)
-    sentence = f"images on {images.type}, as cpu:gloo,cuda:nccl has, got {having}"
-    with pytest.raises(ValueError, match=f"^group must have a backend for {sentence}$"):
-        check_backend(backends, images)
+    ):
+        sentence = f"images on {images.type}, as cpu:gloo,cuda:nccl has, got {having}"
+        with pytest.raises(ValueError, match=f"^group must have a backend for {sentence}$"):
+            check_backend(backends, images)
 
 
 def test_records_are_where_all_ranks_can_exchange_them() -> None:
@@ -74,12 +65,6 @@ def test_ranks_without_a_backend(ranks: Ranks, check: bool) -> None:
     for error in ranks.errors(sharding.with_backends, having, check):
         assert "group must have a backend for images on cpu" in error
         assert error.endswith("got cuda:nccl")
-
-
-def test_what_is_no_group(ranks: Ranks) -> None:
-    image, outside = torch.rand(1, 1, 4, 4), -100  # as ranks outside of a group get it
-    for error in ranks.errors(sharding.call_with, [(image, image, {"group": outside})] * 3):
-        assert error == "TypeError: group must be a process group that has this rank, got -100"
 
 
 SHAPE = (1, 2, 4, 5, 6)
@@ -101,8 +86,10 @@ def with_masks(*masks: torch.Tensor, input: torch.Tensor = IMAGE) -> list[Argume
     return [(input if rank == 1 else IMAGE, IMAGE, {"mask": m}) for rank, m in enumerate(masks)]
 
 
-SHORTER, SQUARES = IMAGE[..., :5], IMAGE.square()
+SHORTER, THIN, SQUARES = IMAGE[..., :5], IMAGE[:, :, :1], IMAGE.square()
 WRONG = [
+    ("group must be .*, got -100", [(IMAGE, IMAGE, {"group": -100})] * 3),  # as outside of one
+    ("two planes", [(THIN, THIN, {"check": False})] * 3),
     ("operator must be one of", own_arguments(operator="prewitt")),
     ("operator must be one of", own_arguments(operator="\u2192" * 300)),  # beyond ASCII
     ("input must be a torch.Tensor", own_arguments(input=3.0, rank=0)),
@@ -136,12 +123,6 @@ def test_transforms_of_functions_are_refused(ranks: Ranks, check: bool) -> None:
     for transform in ("vmap", "grad"):
         errors = ranks.errors(sharding.transformed, transform, check)
         assert errors == [f"RuntimeError: {sentence}"] * 3
-
-
-def test_one_plane_without_a_check(ranks: Ranks) -> None:
-    thin = IMAGE[:, :, :1]
-    for error in ranks.errors(sharding.call_with, [(thin, thin, {"check": False})] * 3):
-        assert "two planes" in error
 
 
 @pytest.mark.parametrize("error", ["BrokenProcessPool", "ArithmeticError"])

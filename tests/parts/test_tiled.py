@@ -22,7 +22,7 @@ from helpers import (
     expected_result,
 )
 from inputs import Case, channels_last, contiguous, cropped, transposed
-from tiles import SHAPE, WAYS, Slices, copy_tiles, options_of, stored, tiled_result
+from tiles import SHAPE, WAYS, Slices, copy_tiles, floats, options_of, stored, tiled_result
 from torch import Tensor
 
 import nec_ext
@@ -36,34 +36,31 @@ CASES = [
     Case("tiled_wide_3d", (1, 1, 6, 300, 20)),
     Case("tiled_flat_3d", (1, 2, 1, 9, 10)),
 ]
+LAID_OUT = [
+    case._replace(layout=layout)
+    for layout in (transposed, channels_last, cropped)
+    for case in CASES[:2]
+]
 TILES = (1, 2, 5, None)
 
 
-@covering(case=CASES, way=WAYS, reduction=["mean", "sum"], mapped=[False, True], indirect=["way"])
-def test_bits_of_the_plain_loss(case: Case, way: str, reduction: str, mapped: bool) -> None:
-    images, options = case.images(), options_of(case) if mapped else {}
-    expected = evaluate(nec_ext.ngf_loss, *images, 1.0, reduction=reduction, **options)
-    for tiles in TILES:
-        found = tiled_result(*images, reduction=reduction, tiles=tiles, **options)
-        assert_same_bits(found, expected)
-
-
-@covering(formula=FORMULAS, wanted=WANTED, case=CASES[:2], way=WAYS, indirect=["way"])
-def test_loss_and_gradients(formula: dict[str, str], wanted: str, case: Case, way: str) -> None:
-    images = case.images(torch.float64)
-    options = {**options_of(case), **formula}
-    found = tiled_result(*images, wanted, tiles=2, **options)
-    assert_result_close(found, expected_result(*images, 1.0, wanted, **options))
-
-
-@covering(layout=[transposed, channels_last, cropped], case=CASES[:2], way=WAYS, indirect=["way"])
-def test_layouts(layout: Any, case: Case, way: str) -> None:
+@covering(
+    case=[*CASES, *LAID_OUT],
+    way=WAYS,
+    dtype=[torch.float32, torch.float64],
+    wanted=WANTED,
+    mapped=[True, False],
+    options={**FORMULAS, "reduction": ["mean", "sum"]},
+    indirect=["way"],
+)
+def test_bits_of_the_plain_loss(
+    case: Case, way: str, dtype: torch.dtype, wanted: str, mapped: bool, options: dict[str, Any]
+) -> None:
     """Tiles follow the memory, and the spacing its axes."""
-    images, options = case._replace(layout=layout).images(), options_of(case)
-    plain = evaluate(nec_ext.ngf_loss, *images, 1.0, **options)
-    assert_result_close(plain, expected_result(*images, 1.0, **options))
+    images, options = case.images(dtype), {**options, **(options_of(case) if mapped else {})}
+    expected = evaluate(nec_ext.ngf_loss, *images, 1.0, wanted, **options)
     for tiles in TILES:
-        assert_same_bits(tiled_result(*images, tiles=tiles, **options), plain)
+        assert_same_bits(tiled_result(*images, wanted, tiles=tiles, **options), expected)
 
 
 def test_rows_that_the_plain_loss_takes_across_planes(way: str) -> None:
@@ -101,16 +98,11 @@ def test_half_types(dtypes: tuple[torch.dtype, torch.dtype], way: str) -> None:
     assert_result_close(wide, expected)
 
 
-@covering(formula=FORMULAS, wanted=WANTED, case=CASES[:2], reduction=["mean", "sum"])
+@covering(case=CASES[:2], wanted=WANTED, options={**FORMULAS, "reduction": ["mean", "sum"]})
 def test_without_kernels(
-    formula: dict[str, str],
-    wanted: str,
-    case: Case,
-    reduction: str,
-    monkeypatch: pytest.MonkeyPatch,
+    case: Case, wanted: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = case.images(torch.float64)
-    options = {**options_of(case), **formula, "reduction": reduction}
+    images, options = case.images(torch.float64), {**options_of(case), **options}
     expected = expected_result(*images, 1.0, wanted, **options)
     monkeypatch.setattr(_ops, "FUSED_DEVICES", frozenset())
     monkeypatch.setattr(_devices, "_warned", set())
@@ -155,11 +147,13 @@ def test_no_more_tiles_than_asked_for(tiles: int, count: int) -> None:
     assert sum(sizes) == 9 and set(sizes[:-1]) <= {sizes[0]}
 
 
-def test_nothing_is_refused_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_default_matters_and_no_required_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plane may take more than the default, which nobody has asked for."""
     monkeypatch.setattr(tiled, "DEFAULT_MEMORY", 1)
-    images = CASES[1].images()
-    assert torch.equal(nec_ext.tiled.ngf_loss(*images), nec_ext.ngf_loss(*images))
+    images = [image.requires_grad_() for image in CASES[1].images()]
+    expected = evaluate(nec_ext.ngf_loss, *images, 1.0)
+    with torch.no_grad(), torch.device("meta"):
+        assert_same_bits(tiled_result(*images), expected)
 
 
 def test_gradients_alone_are_written() -> None:
@@ -171,13 +165,6 @@ def test_gradients_alone_are_written() -> None:
     assert around[..., 1:-1].isfinite().all()
     assert around[..., [0, -1]].isnan().all()
     assert all(torch.equal(*pair) for pair in zip(images, before, strict=True))
-
-
-def test_images_that_require_a_gradient_without_one() -> None:
-    images = [image.requires_grad_() for image in CASES[1].images()]
-    with torch.no_grad():
-        found = tiled_result(*images)
-    assert_same_bits(found, evaluate(nec_ext.ngf_loss, *images, 1.0))
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -204,6 +191,11 @@ SWAPPED = READ_ONLY.astype(READ_ONLY.dtype.newbyteorder())
 GRADIENT = torch.ones_like(IMAGE)
 LONG, SPARSE = READ_ONLY.astype(np.longdouble), IMAGE.int().to_sparse()
 FLOATS = "float32, float64, float16, bfloat16"
+SHAPES = "(B, C, H, W) or (B, C, D, H, W), got"
+COLOURS = np.zeros(SHAPE, [("R", "u1")])
+NIFTI = type("Nifti1Image", (), {"shape": SHAPE})()  # not its proxy
+FILE = Slices(stored(0))
+OF_FILE = {"input": FILE, "target": FILE, "grad_input": torch.zeros(1, 1, *SHAPE)}
 WRITABLE = (
     "grad_input must be a tensor, or an array of numpy in native byte order with strides of whole "
     f"elements, none negative, got ndarray with strides {SWAPPED.strides}"
@@ -217,6 +209,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("eps must be positive and finite", {"eps": torch.tensor(0.0)}),
     ("reduction must be 'mean' or 'sum'", {"reduction": "none"}),
     ("must not require a gradient", {"input": IMAGE.clone().requires_grad_()}),
+    ("eps must not require a gradient, a", {"eps": torch.tensor(0.2, requires_grad=True)}),
     ("without a gradient", {"grad_input": IMAGE.clone().requires_grad_()}),
     ("grad_input must have the shape and device", {"grad_input": IMAGE[..., :3]}),
     ("must be writable, every", {"grad_input": GRADIENT[:1].expand_as(IMAGE)}),
@@ -229,7 +222,12 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     (f"mask must be {FLOATS}, bool or an integer type, got {LONG.dtype.name}", {"mask": LONG}),
     ("input must be float32, float64, float16 or bfloat16, got int32", {"input": SPARSE}),
     ("mask must be a torch.Tensor, got object", {"mask": object()}),
-    ("input must be a tensor or an array, got float", {"input": 3.0}),
+    (f"input must have shape {SHAPES} 2 dimensions: (3, 4)", {"input": Slices(np.zeros((3, 4)))}),
+    (f"input must have shape {SHAPES}", {"input": stored(0)}),
+    ("float16, bfloat16 or an integer type, got bool", {"input": floats(stored(0)) > 0}),
+    ("float16, bfloat16 or an integer type, got void8", {"input": Slices(COLOURS)}),
+    ("input must be a tensor or an array, got Nifti1Image", {"input": NIFTI}),
+    ("grad_input must have the shape and device of its image, (9, 7, 8) on cpu", OF_FILE),
 ]
 
 
@@ -239,14 +237,6 @@ def test_wrong_arguments(sentence: str, arguments: dict[str, Any]) -> None:
         nec_ext.tiled.ngf_loss(**{"input": IMAGE, "target": IMAGE.flip(2), **arguments})
     assert "\n" not in str(caught.value)
 
-
-def test_a_default_device() -> None:
-    with torch.device("meta"):
-        loss = nec_ext.tiled.ngf_loss(IMAGE, IMAGE.flip(2), tiles=2)
-    assert torch.equal(loss, nec_ext.ngf_loss(IMAGE, IMAGE.flip(2)))
-
-
-# --- Memory ---------------------------------------------------------------------------------------
 
 MEMORY = Case("tiled_memory", (1, 1, 64, 64, 64))
 PLANE = 64 * 64 * 4

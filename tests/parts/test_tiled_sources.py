@@ -2,7 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """The loss tile by tile of integers, and of what is read by slices: the bits of float32 tensors."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -97,30 +96,6 @@ def test_a_tensor_follows_what_is_read_by_slices(way: str) -> None:
     assert {size[:2] for size in file.sizes} == {SHAPE[:2]}
     expected = evaluate(nec_ext.ngf_loss, image, target, 1.0, "input", **options)
     assert_result_close(results[0], expected)
-
-
-DTYPES = "float32, float64, float16, bfloat16 or an integer type"
-SHAPES = "(B, C, H, W) or (B, C, D, H, W)"
-NIFTI = type("Nifti1Image", (), {"shape": SHAPE})()  # not its proxy
-WRONG = [
-    (Slices(np.zeros((3, 4))), f"input must have shape {SHAPES}, got 2 dimensions: (3, 4)"),
-    (stored(0), f"input must have shape {SHAPES}, got"),
-    (floats(stored(0)) > 0, f"input must be {DTYPES}, got bool"),
-    (Slices(np.zeros(SHAPE, [("R", "u1")])), f"input must be {DTYPES}, got void8"),  # colours
-    (NIFTI, "input must be a tensor or an array, got Nifti1Image"),
-]
-
-
-@pytest.mark.parametrize(("image", "sentence"), WRONG, ids=[sentence for _, sentence in WRONG])
-def test_refused(image: Any, sentence: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=f"^{re.escape(sentence)}"):
-        nec_ext.tiled.ngf_loss(image, floats(stored(0)))
-
-
-def test_the_gradient_has_its_images_own_shape() -> None:
-    image = Slices(stored(0))
-    with pytest.raises(ValueError, match=r"^grad_input must have the shape .* \(9, 7, 8\) on cpu"):
-        nec_ext.tiled.ngf_loss(image, image, grad_input=torch.zeros(1, 1, *SHAPE))
 
 
 def test_where_images_are_is_in_place() -> None:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""The step at which NEC's loss sets in: once the contrast has turned, which the images show."""
+"""When NEC's loss acts: while the contrast has turned, which the images show."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ MEMORY = 0.98  # of the smoothed correlation: it is a mean of some fifty steps
 
 
 class Onset(nn.Module):
-    """The first step of the NGF loss under ``delay=auto``.
+    """The step since which the NGF loss acts, under ``delay=auto``.
 
     Without its rim, a T2 correlates negatively with its T1, while a generator starts near the
     contrast of its source. So the contrast has turned once the smoothed correlation of generated
     images with their sources is below ``delay_correlation``, and no label or T2 of the same head
-    is needed to see it. The buffers make it part of a checkpoint.
+    is needed to see it. If the contrast turns back and the correlation is above 0, the loss waits
+    again: it would hold the wrong contrast as firmly as the right one. The buffers make it part of
+    a checkpoint.
     """
 
     correlation: Tensor
@@ -33,15 +35,16 @@ class Onset(nn.Module):
         super().__init__()
         self.threshold, (self.least, self.most) = options.delay_correlation, options.delay_steps
         self.register_buffer("correlation", torch.tensor(1.0))  # that of a copy
-        self.register_buffer("step", torch.tensor(math.inf))
+        self.register_buffer("step", torch.tensor(math.inf))  # the loss waits
 
     def observe(self, step: int, correlation: Tensor) -> None:
         """Note the correlation of the images of a step, from 0."""
         self.correlation.lerp_(correlation.to(self.correlation), 1 - MEMORY)
-        if self.step <= step:
-            return
-        turned = step + 1 >= self.least and self.correlation < self.threshold
-        if turned or step + 1 >= self.most:
+        waits = self.step.isinf().item()
+        turned = self.correlation < (self.threshold if waits else 0.0)
+        if step + 1 < self.least or (not turned and step + 1 < self.most):
+            self.step.fill_(math.inf)
+        elif waits:
             self.step.fill_(step + 1)
 
 

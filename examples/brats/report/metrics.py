@@ -165,11 +165,11 @@ def correlation(fake: Array, real: Array) -> float:
 
 
 def faithfulness(fake: Tensor, source: Tensor) -> float:
-    """Compute which share of the source's edges is in the synthetic image, both ``(1, ...)``.
+    """Compute how much of the source's edges is in the synthetic image, both ``(1, ...)``.
 
-    With n the normalized gradient fields, the share is sum <n(source), n(fake)>^2 / sum <n(source),
-    n(source)>^2. It is 1 for the source itself, whatever its contrast, and 0 if the source has no
-    edge.
+    With n the normalized gradient fields, it is sum <n(source), n(fake)>^2 / sum <n(source),
+    n(source)>^2: 1 for the source and its negative, less where the image is flatter or its edges
+    run elsewhere, a little more than 1 for steeper edges, and 0 if the source has no edge.
     """
     n_source, n_fake = (
         nec_ext.ngf_field(image[None].float(), FAITH_EPS, "quadrature", "sobel")
@@ -202,8 +202,9 @@ def false_edges(fake: Tensor, source: Tensor, real: Tensor, brain: Tensor) -> fl
 def contrasts(fake: Array, real: Array, masks: Mapping[str, Mask]) -> dict[str, float | None]:
     """Compute the contrast of CSF and tumour to white matter, as a share of the true contrast.
 
-    ``csf_inverted`` is 1 if CSF is brighter than white matter, as in T2. Values of a missing tissue
-    are None.
+    The image has the true histogram, so a share below 1 does not mean that it is pale, but that
+    its tissues have the wrong order or overlap. ``csf_inverted`` is 1 if CSF is brighter than white
+    matter, as in T2. Values of a missing tissue are None, and shares of no contrast.
     """
     result: dict[str, float | None] = dict.fromkeys(METRICS[-3:])
     csf, tumour, wm = masks["csf"], masks["tumour"], masks["wm"]
@@ -213,9 +214,9 @@ def contrasts(fake: Array, real: Array, masks: Mapping[str, Mask]) -> dict[str, 
 
     if wm.any() and csf.any():
         result["csf_inverted"] = float(contrast(fake, csf) > 0)
-        result["csf_ratio"] = contrast(fake, csf) / contrast(real, csf)
-    if wm.any() and tumour.any():
-        result["tumour_ratio"] = contrast(fake, tumour) / contrast(real, tumour)
+    for name, tissue in (("csf_ratio", csf), ("tumour_ratio", tumour)):
+        if wm.any() and tissue.any() and (true := contrast(real, tissue)):
+            result[name] = contrast(fake, tissue) / true
     return result
 
 

@@ -16,9 +16,9 @@ from .tables import TITLES
 
 Line = Mapping[str, str]
 
-# Settings that differ in the number of training subjects alone, from few to all.
-BY_SUBJECTS = "16 subjects", "33 subjects", "66 subjects", "NEC"
-BY_STEPS = "2250 steps", "NEC", "9000 steps", "18000 steps"
+# The settings of the figure: those whose curves differ, and those that differ in subjects alone.
+BY_IMAGES = "Pix2Pix", "NEC", "translation and cutout", "fast discriminator", "GAN alone"
+BY_SUBJECTS = {"16 subjects": "16", "33 subjects": "33", "66 subjects": "66", "NEC": "all"}
 METRICS = "psnr", "ssim", "correlation", "faith", "false_edges", "csf_ratio"
 
 
@@ -74,19 +74,16 @@ def draw_curves(path: Path, log: Sequence[Line], curves: Mapping[str, Sequence[L
     """
     figure = Figure((9.6, 3.6), layout="constrained")
     over_images, over_subjects = figure.subplots(1, 2, sharey=True)
-    first = {line["name"]: line for line in log if line["seed"] == "0"}
-    best_map = next(float(line["psnr"]) for line in log if line["name"].startswith("best"))
-    for k, name in enumerate(name for name in ("Pix2Pix", *BY_SUBJECTS[::-1]) if name in curves):
-        label = (
-            f"{name}, {first[name]['subjects']} subjects" if "subj" not in name else f"NEC, {name}"
-        )
+    best = {line["name"]: float(line["psnr"]) for line in log if line["seed"] in ("", "0")}
+    best_map = next(psnr for name, psnr in best.items() if name.startswith("best intensity map"))
+    for k, name in enumerate(name for name in BY_IMAGES if name in curves):
         seen = [int(line["images"]) for line in curves[name]]
         psnr = [float(line["psnr"]) for line in curves[name]]
-        over_images.plot(seen, psnr, color=COLOURS[k], label=label)
-    names = [name for name in BY_SUBJECTS if name in first]
+        over_images.plot(seen, psnr, color=COLOURS[k], label=name)
+    names = [name for name in BY_SUBJECTS if name in best]
     over_subjects.plot(
-        [int(first[name]["subjects"]) for name in names],
-        [float(first[name]["psnr"]) for name in names],
+        [BY_SUBJECTS[name] for name in names],
+        [best[name] for name in names],
         "o-",
         color=COLOURS[1],
         label="NEC, at its best validation",
@@ -96,5 +93,5 @@ def draw_curves(path: Path, log: Sequence[Line], curves: Mapping[str, Sequence[L
         axes.legend(frameon=False, loc="lower right")
         axes.spines[["top", "right"]].set_visible(False)
     over_images.set(xlabel="images seen", ylabel="PSNR on validation, dB", ylim=(14, None))
-    over_subjects.set(xlabel="training subjects with T2", xscale="log")
+    over_subjects.set(xlabel="subjects for T1 and for T2")
     figure.savefig(path, dpi=120)
