@@ -11,9 +11,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
-
-from ._torch import is_eager
 
 # The position of a name is its number in the op schema (csrc/math/common.h, csrc/ops/arguments.h),
 # which has no "sample": each sample's mean is a call of its own.
@@ -24,7 +21,8 @@ CHOICES = {
     "reduction": ("none", "mean", "sum", "sample"),
     "statistic": ("mean", "median", "rms"),
 }
-IMAGE_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+HALF_DTYPES = (torch.float16, torch.bfloat16)
+IMAGE_DTYPES = (torch.float32, torch.float64, *HALF_DTYPES)
 DEFAULT_EPS = 0.15
 LINEAR_FORMS = ("signed", "absolute")  # in the alignment
 
@@ -220,8 +218,16 @@ def _check_map(name: str, tensor: Tensor, image: Tensor) -> Tensor:
 def parse_eps(name: str, eps: float | Tensor, image: Tensor) -> float | Tensor:
     """Return a positive float, or a tensor whose values :func:`check_maps` looks at."""
     if isinstance(eps, Tensor):
+        check_eps_map(name, eps)
         return _check_map(name, eps, image)
     return parse_eps_value(name, eps)
+
+
+def check_eps_map(name: str, eps: Tensor) -> None:
+    """Check a tensor of eps, apart from its fit to the images."""
+    check_real(name, eps)
+    if eps.dtype == torch.bool:
+        raise TypeError(f"{name} must be a float or a tensor of numbers, got bool")
 
 
 def parse_mask(mask: Tensor, image: Tensor) -> Tensor:
@@ -241,8 +247,16 @@ def _as_float(value: Any) -> float:
         return math.inf
 
 
+def _number_of(value: Any) -> Any:
+    """Return the number in an array without axes, and any other value itself."""
+    if isinstance(value, (Real, Tensor)) or getattr(value, "shape", None) != ():
+        return value
+    return value.item()
+
+
 def parse_number(name: str, value: float, expected: str = "a float") -> float:
     """Convert a real number to float, which may be infinite."""
+    value = _number_of(value)
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be {expected}, got {type(value).__name__}")
     return _as_float(value)
@@ -261,24 +275,38 @@ def parse_eps_value(name: str, eps: float) -> float:
     return parse_positive(name, eps, "a float or a tensor")
 
 
-def parse_spacing(spacing: float | Sequence[float] | None, ndim: int) -> tuple[float, ...]:
-    """Return one positive number per spatial axis."""
+def parse_steps(
+    spacing: float | Sequence[float] | None, *counts: int
+) -> float | tuple[float, ...] | None:
+    """Return a positive number, or as many of them as one of the counts."""
     if spacing is None:
-        return (1.0,) * ndim
+        return None
+    spacing = _number_of(spacing)
+    is_number = isinstance(spacing, (Real, str))
     try:
-        each: Any = (spacing,) * ndim if isinstance(spacing, (Real, str)) else spacing
+        each: Any = (spacing,) if is_number else spacing
         steps = tuple(map(_as_float, each))
     except (TypeError, ValueError):
         raise TypeError(
             f"spacing must be a number or one per spatial axis, got {shown(spacing)}"
         ) from None
-    if len(steps) != ndim:
+    if not is_number and len(steps) not in counts:
+        valid = " or ".join(map(str, counts))
         raise ValueError(
-            f"spacing must be a number or one for each of {ndim} spatial axes, got {shown(spacing)}"
+            f"spacing must be a number or one for each of {valid} spatial axes, "
+            f"got {shown(spacing)}"
         )
     if not all(0 < step < math.inf for step in steps):
         raise ValueError(f"spacing must be positive and finite, got {shown(spacing)}")
-    return steps
+    return steps[0] if is_number else steps
+
+
+def parse_spacing(spacing: float | Sequence[float] | None, ndim: int) -> tuple[float, ...]:
+    """Return one positive number per spatial axis."""
+    steps = parse_steps(spacing, ndim)
+    if steps is None:
+        return (1.0,) * ndim
+    return steps if isinstance(steps, tuple) else (steps,) * ndim
 
 
 def parse_weight(weight: float) -> float:
@@ -292,16 +320,15 @@ def parse_weight(weight: float) -> float:
 def parse_options(
     input: Tensor,
     target: Tensor,
-    *,
-    eps: float | Tensor = DEFAULT_EPS,
-    target_eps: float | Tensor | None = None,
-    eps_mode: str = "additive",
-    operator: str = "central",
-    spacing: float | Sequence[float] | None = None,
-    mask: Tensor | None = None,
-    weight: float = 1.0,
-    reduction: str = "mean",
-    form: str = "squared",
+    eps: float | Tensor,
+    target_eps: float | Tensor | None,
+    eps_mode: str,
+    operator: str,
+    spacing: float | Sequence[float] | None,
+    mask: Tensor | None,
+    weight: float,
+    reduction: str,
+    form: str,
 ) -> tuple[Tensor, Tensor, Options]:
     """Check all arguments of :func:`nec_ext.ngf_loss` and unwrap the images."""
     input, target = check_images(input=input, target=target).values()
@@ -316,24 +343,3 @@ def parse_options(
     weight = parse_weight(weight)
     options = Options(eps, target_eps, eps_mode, operator, steps, mask, weight, reduction, form)
     return input, target, options
-
-
-def has_values(tensor: Tensor) -> bool:
-    """Return whether Python may look at the values: on the CPU, where operations run as called."""
-    is_plain = type(tensor) in (Tensor, Parameter)  # a fake tensor has no values
-    return tensor.device.type == "cpu" and is_plain and is_eager()
-
-
-def check_maps(o: Options) -> None:
-    """Raise ValueError if a tensor of eps is not positive or a mask is negative anywhere."""
-    for name, value in (("eps", o.eps), ("target_eps", o.target_eps)):
-        if isinstance(value, Tensor):
-            bad = value[~((value > 0) & (value < math.inf))]
-            if bad.numel() > 0:
-                raise ValueError(
-                    f"{name} must be positive and finite, got a value of {bad[0].item()}"
-                )
-    if o.mask is not None:
-        bad = o.mask[~(o.mask >= 0)]
-        if bad.numel() > 0:
-            raise ValueError(f"mask must not be negative, got a value of {bad[0].item()}")

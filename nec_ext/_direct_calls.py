@@ -2,9 +2,10 @@
 # Copyright (c) 2026 The nec_ext authors
 """Gives derivatives to ops that are called directly, without the autograd.Function of the package.
 
-A graph of torch.export or torch.jit.trace holds the bare ops, and anybody may call
-``torch.ops.nec_ext``. There the derivative of ngf_forward is computed from the images in backward.
-A derivative that an op lacks raises RuntimeError, where torch would silently leave it out.
+A graph of torch.export or torch.jit.trace holds the bare ops, as does one of torch.compile that has
+torch.func in it, and anybody may call ``torch.ops.nec_ext``. There the derivative of ngf_forward is
+computed from the images in backward. A derivative that an op lacks raises RuntimeError, where torch
+would silently leave it out.
 """
 
 from __future__ import annotations
@@ -16,41 +17,43 @@ import torch
 from torch import Tensor
 
 from . import _ops
-from ._torch import Keys, has_tangent, redispatch_below_autograd
+from ._arguments import CHOICES, Options
+from ._gradient import differentiable_gradients
+from ._torch import Keys, apply_in_kernel, has_tangent, redispatch_below_autograd
 
-IMAGES = ("input", "target")
-MAPS = ("eps_map", "target_eps_map", "mask")
+TENSORS = ("input", "target", "eps_map", "target_eps_map", "mask")  # the first arguments of the op
 
 
 class _DirectLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, keys: Keys, *arguments: Any) -> tuple[Tensor, ...]:
         outputs: tuple[Tensor, ...] = redispatch_below_autograd(_ops.ngf_forward, keys, *arguments)
-        named = _named(_ops.ngf_forward, arguments)
-        ctx.save_for_backward(*(named[name] for name in (*IMAGES, *MAPS)), outputs[-1])
-        ctx.named = {name: value for name, value in named.items() if not torch.is_tensor(value)}
+        ctx.save_for_backward(*arguments[: len(TENSORS)], outputs[-1])
+        ctx.options = _options(arguments)
         ctx.mark_non_differentiable(*outputs[1:])
         ctx.set_materialize_grads(False)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None, *unused: None) -> tuple[Tensor | None, ...]:
-        _, *needed = ctx.needs_input_grad
-        gradients: list[Tensor | None] = [None] * len(needed)
+        gradients: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
+        _, *needs = ctx.needs_input_grad[: 1 + len(TENSORS)]
         if upstream is not None:
             *tensors, factor = ctx.saved_tensors
-            given = {
-                **ctx.named,
-                **dict(zip((*IMAGES, *MAPS), tensors, strict=True)),
-                "upstream": upstream * factor,
-                "weight": 1.0,  # the factor has it
-                "input_grad": needed[0],
-                "target_grad": needed[1],
-            }
-            names = [argument.name for argument in _ops.ngf_backward._schema.arguments]
-            computed = _ops.ngf_backward(*(given[name] for name in names))
-            gradients[:2] = (g if n else None for g, n in zip(computed, needed, strict=False))
-        return None, *gradients
+            gradients[1 : 1 + len(needs)] = differentiable_gradients(
+                upstream, tensors, (None, None), None, factor, ctx.options, needs
+            )
+        return tuple(gradients)
+
+
+def _options(arguments: tuple[Any, ...]) -> Options:
+    named = _named(_ops.ngf_forward, arguments)
+    given = {
+        name: CHOICES[name][value] if name in CHOICES else value
+        for name, value in named.items()
+        if name in Options._fields
+    }
+    return Options(**given)._replace(mask=None, spacing=tuple(given["spacing"]))
 
 
 def _named(op: Any, arguments: tuple[Any, ...]) -> dict[str, Any]:
@@ -77,8 +80,8 @@ def _check_differentiable(op: Any, arguments: tuple[Any, ...], by: tuple[str, ..
 
 
 def _call_loss(keys: Keys, *arguments: Any) -> Any:
-    if _check_differentiable(_ops.ngf_forward, arguments, by=IMAGES):
-        return _DirectLoss.apply(keys, *arguments)  # type: ignore[no-untyped-call]
+    if _check_differentiable(_ops.ngf_forward, arguments, by=TENSORS):
+        return apply_in_kernel(_DirectLoss, keys, *arguments)
     return redispatch_below_autograd(_ops.ngf_forward, keys, *arguments)
 
 

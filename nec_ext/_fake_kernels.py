@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._ops import loss_dtype, ngf_backward, ngf_eps_backward, ngf_forward
+from ._ops import ngf_backward, ngf_eps_backward, ngf_forward
+from ._values import loss_dtype
 
 
 def _gradients(

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ._extension import load
 from ._torch import call_below_autograd, is_transforming
@@ -39,8 +38,3 @@ def call(op: Any, *arguments: Any) -> Any:
     if torch.compiler.is_compiling() or is_transforming():
         return op(*arguments)
     return call_below_autograd(op, *arguments)
-
-
-def loss_dtype(input: Tensor, target: Tensor) -> torch.dtype:
-    wide = torch.float64 in (input.dtype, target.dtype)
-    return torch.float64 if wide else torch.float32

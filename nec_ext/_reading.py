@@ -55,9 +55,8 @@ class Source:
         kept = MAP_DTYPES if is_map else IMAGE_DTYPES
         if stored not in kept and stored not in INTEGERS:
             floats = ", ".join(str(dtype)[6:] for dtype in IMAGE_DTYPES)
-            raise TypeError(
-                f"{name} must be {floats}{', bool' * is_map} or an integer type, got {label}"
-            )
+            kinds = f"{floats}, bool" if name == "mask" else floats
+            raise TypeError(f"{name} must be {kinds} or an integer type, got {label}")
         self.dtype: torch.dtype = stored if stored in kept else torch.float32
         # The axis of the value for each axis of a tile; None has length 1.
         self._axes: list[int | None] = [*range(len(value.shape))]
@@ -65,6 +64,7 @@ class Source:
         # allocated between them.
         self._buffer: Tensor | None = None
         self._most = 0
+        self._leads = False
         sliced = not isinstance(value, Tensor) and not hasattr(value, "__array_interface__")
         if sliced and not is_map and len(self._axes) == 3:
             self._axes = [None, None, *self._axes]
@@ -125,17 +125,17 @@ class Source:
 
         return [0, 1, *sorted(range(2, len(self._axes)), key=step, reverse=True)]
 
-    def turn(self, order: Sequence[int], *, in_place: bool) -> None:
+    def turn(self, order: Sequence[int], *, leads: bool) -> None:
         """Put the axes of tiles into an order; axes that a map lacks come first.
 
         Args:
             order: the axes.
-            in_place: whether tiles may stay where they are in memory; else they are copied into
-                this order.
+            leads: whether the ops take the order of the axes from this source: then its tiles must
+                lie in it.
         """
         axes = [*[None] * (len(order) - len(self._axes)), *self._axes]
         self._axes = [axes[k] for k in order]
-        self._in_place = in_place
+        self._leads = leads
 
     def expect(self, planes: int) -> None:
         """Set the largest number of planes that a tile has."""
@@ -158,7 +158,8 @@ class Source:
                 part = as_tensor(read.astype(str(self.dtype)[6:]))
         part = part.permute([k for k in self._axes if k is not None])
         tile: Tensor = part[tuple(None if k is None else slice(None) for k in self._axes)]
-        if self._in_place and tile.dtype == self.dtype and is_same(device, tile.device):
+        in_order = not self._leads or _descends(tile)
+        if in_order and tile.dtype == self.dtype and is_same(device, tile.device):
             return tile
         if self._buffer is None:
             shape = [n if k != 2 else min(n, self._most) for k, n in enumerate(self.shape)]
@@ -182,6 +183,12 @@ class Source:
         if as_tensor(voxel) is voxel:  # a copy in another byte order
             each += self.dtype.itemsize
         return math.prod(self.shape) * int(each)
+
+
+def _descends(tile: Tensor) -> bool:
+    """Return whether the spatial axes of a tile lie from the slowest in memory to the fastest."""
+    steps = [*tile.stride()[2:]]
+    return steps == sorted(steps, reverse=True)
 
 
 def is_same(wanted: torch.device, own: torch.device) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
 Keys = torch._C.DispatchKeySet
@@ -19,6 +20,14 @@ is_transforming = torch._C._are_functorch_transforms_active
 def is_recording() -> bool:
     """Return whether torch.export or torch.jit.trace records a graph that outlives the call."""
     return torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None
+
+
+def takes_bare_op() -> bool:
+    """Return whether the loss must be one op, whose gradient is in _direct_calls.py.
+
+    A graph that outlives the call holds it, and torch.compile can transform no autograd.Function.
+    """
+    return is_recording() or (torch.compiler.is_compiling() and is_transforming())
 
 
 def is_eager() -> bool:
@@ -51,8 +60,20 @@ def call_below_autograd(op: Any, *arguments: Any) -> Any:
 
 def redispatch_below_autograd(op: Any, keys: Keys, *arguments: Any) -> Any:
     """Go on from the kernel of an op's derivative to the kernels below."""
-    with torch._C._AutoDispatchBelowAutograd():
+    # Below may be the derivative of an outer transform, which forward must not switch off.
+    enabled = torch.is_grad_enabled() or is_transforming()
+    with torch._C._AutoDispatchBelowAutograd(), torch.set_grad_enabled(enabled):
         return op.redispatch(keys & torch._C._after_autograd_keyset, *arguments)
+
+
+def apply_in_kernel(function: Any, *arguments: Any) -> Any:
+    """Apply an autograd.Function in the kernel of an op's derivative.
+
+    torch.func runs such a kernel once for every transform of a gradient, so that the function need
+    not know of transforms.
+    """
+    with enable_single_level_autograd_function():
+        return eager_apply(function)(*arguments)
 
 
 def eager_apply(function: Any) -> Any:

@@ -13,22 +13,14 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from . import _ops
 from ._agreement import Record, agree, backends_of, check_backend, describe
-from ._arguments import (
-    DEFAULT_EPS,
-    Gradients,
-    Options,
-    Wanted,
-    check_maps,
-    check_no_gradient,
-    parse_options,
-)
+from ._arguments import DEFAULT_EPS, Gradients, Options, Wanted, check_no_gradient, parse_options
 from ._autograd import scale_stored
 from ._dtensor import Split, local_part, splits_of
 from ._halo import Shard
 from ._parts import HALO, TENSORS, check_device, check_scalar_reduction, volume_tensors
 from ._torch import is_transforming
+from ._values import arithmetic_dtype, check_maps, loss_dtype, may_have_bad_values
 
 __all__ = ["ngf_loss"]
 
@@ -135,11 +127,11 @@ def ngf_loss(
         raise failure
     assert call is not None
     loss: Tensor = _ShardedLoss.apply(*call.tensors[:2], _plan(call, splits, records))  # type: ignore
-    # A bad value in a map makes the loss NaN, which every rank sees. All ranks must decide alike
+    # A bad value in a map shows in the loss, which every rank sees. All ranks must decide alike
     # here, so that the type of the tensors, which may differ, is not asked for.
     on_cpu = input.device.type == "cpu" and not torch.compiler.is_compiling()
-    if check and call.options.has_maps and on_cpu and loss.isnan():
-        _check_maps(call.options, splits, input.device)
+    if check and call.options.has_maps and on_cpu and may_have_bad_values(loss):
+        _check_maps(call.options, loss.dtype, splits, input.device)
     return loss
 
 
@@ -196,10 +188,10 @@ def _share_failure(
     return failure
 
 
-def _check_maps(o: Options, splits: list[Split], device: torch.device) -> None:
+def _check_maps(o: Options, result: torch.dtype, splits: list[Split], device: torch.device) -> None:
     failure: Exception | None = None
     try:
-        check_maps(o)
+        check_maps(o, arithmetic_dtype(result, o))
     except ValueError as error:
         failure = error
     failure = _share_failure(failure, splits, device)
@@ -257,7 +249,7 @@ class _ShardedLoss(torch.autograd.Function):
         factor = torch.full_like(count, plan.options.weight)
         if plan.options.reduction == "mean":  # over no voxel it is 0 with gradient 0
             factor = torch.where(count == 0, 0.0, factor / count)
-        dtype = _ops.loss_dtype(input, target)
+        dtype = loss_dtype(input, target)
         # autograd keeps the maps and the planes of other ranks too, and frees them after backward.
         ctx.save_for_backward(*gradients, factor.to(dtype), *shard.release())
         ctx.shard, ctx.consumed = shard, False

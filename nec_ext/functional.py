@@ -5,15 +5,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NoReturn, overload
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from . import _autograd, _ops, reference
-from ._arguments import DEFAULT_EPS, Options, check_maps, has_values, parse_options
+from ._arguments import DEFAULT_EPS, Options, parse_options
 from ._devices import warn_of_reference
 from ._torch import is_forward_mode
+from ._values import arithmetic_dtype, check_maps, has_values, may_have_bad_values
 
 __all__ = ["ngf_loss", "ngf_loss_and_gradient"]
 
@@ -44,9 +45,9 @@ def ngf_loss(
     * ``"augmented"``: ``n(I) = (d, eps) / sqrt(|d|^2 + eps^2)``, with eps as one more component:
       flat regions of both images agree, and an edge that the other image lacks costs something.
 
-    Gradients reach ``input`` and ``target``, each where it is required. Where an image is constant
-    its gradient is 0, not NaN. A NaN or an infinity in an image shows in the loss, also under a
-    mask of 0.
+    Gradients reach ``input`` and ``target``, and those of ``eps``, ``target_eps`` and ``mask`` that
+    are tensors, each where it is required. Where an image is constant its gradient is 0, not NaN. A
+    NaN or an infinity in an image shows in the loss, also under a mask of 0.
 
     Args:
         input: the generated image, ``(B, C, H, W)`` or ``(B, C, D, H, W)``; float32, float64,
@@ -63,13 +64,14 @@ def ngf_loss(
             differences, smoothed by [1, 2, 1] / 4 along the other axes. Borders are replicated.
         spacing: voxel size, a number or one per spatial axis in the tensor's order (D, H, W).
             Default: 1.
-        mask: non-negative weights of the voxels, bool or real, broadcastable to the images. The
-            mean becomes ``sum(mask * loss) / sum(mask)``, and 0 (with gradient 0) where the mask is
-            0 everywhere.
+        mask: weights of the voxels, non-negative and finite, bool or real, broadcastable to the
+            images. The mean becomes ``sum(mask * loss) / sum(mask)``, and 0 (with gradient 0) where
+            the mask is 0 everywhere.
         weight: multiplies the loss and its gradient, for the lambda of a compound loss: in contrast
             to a multiplication afterwards it costs nothing.
         reduction: ``"mean"``, ``"sum"``, ``"none"``, or ``"sample"``: the mean of each sample on
-            its own, 0 where its mask is 0 everywhere.
+            its own, 0 where its mask is 0 everywhere. It is a sweep per sample, which for many
+            small images takes several times as long as ``"mean"``.
         form: the loss of a voxel, with ``t`` the scalar product of both fields:
 
             * ``"squared"``: ``1 - t^2 / 2``, in [1/2, 1],
@@ -87,7 +89,8 @@ def ngf_loss(
         TypeError: an image is not a floating-point tensor; an option is of the wrong type.
         ValueError: shapes, devices or dimensions that do not fit; a value that is not allowed. The
             values inside a tensor on a GPU, or under ``torch.compile``, are not looked at: an eps
-            that is not positive and a negative mask make the loss NaN there.
+            that is not positive and a negative mask make the loss NaN there, an infinite mask NaN
+            or infinite.
 
     Example:
         >>> generated = torch.rand(1, 1, 64, 64, 64, requires_grad=True)
@@ -100,19 +103,8 @@ def ngf_loss(
         2. E. Haber, J. Modersitzki, "Intensity gradient based registration and fusion of
            multi-modal images", MICCAI 2006.
     """
-    input, target, options = parse_options(
-        input,
-        target,
-        eps=eps,
-        target_eps=target_eps,
-        eps_mode=eps_mode,
-        operator=operator,
-        spacing=spacing,
-        mask=mask,
-        weight=weight,
-        reduction=reduction,
-        form=form,
-    )
+    given = (eps, target_eps, eps_mode, operator, spacing, mask, weight, reduction, form)
+    input, target, options = parse_options(input, target, *given)
     if not _has_kernels(input):
         return reference.loss_from_options(input, target, options)
     if options.reduction == "sample":
@@ -127,31 +119,36 @@ def ngf_loss(
     return loss
 
 
-@overload
 def ngf_loss_and_gradient(
-    input: Tensor, target: Tensor, *, target_grad: Literal[False] = False, **options: Any
-) -> tuple[Tensor, Tensor]: ...
-
-
-@overload
-def ngf_loss_and_gradient(
-    input: Tensor, target: Tensor, *, target_grad: Literal[True], **options: Any
-) -> tuple[Tensor, Tensor, Tensor]: ...
-
-
-def ngf_loss_and_gradient(
-    input: Tensor, target: Tensor, *, target_grad: bool = False, **options: Any
+    input: Tensor,
+    target: Tensor,
+    *,
+    target_grad: bool = False,
+    eps: float | Tensor = DEFAULT_EPS,
+    target_eps: float | Tensor | None = None,
+    eps_mode: str = "additive",
+    operator: str = "central",
+    spacing: float | Sequence[float] | None = None,
+    mask: Tensor | None = None,
+    weight: float = 1.0,
+    reduction: str = "mean",
+    form: str = "squared",
 ) -> tuple[Tensor, ...]:
     """Compute the loss and its gradient without autograd, for a step that is written by hand.
 
     It is the sweep of :func:`ngf_loss` and no more: no graph is made and no stored gradient scaled,
     which counts where images are small.
 
+    A gradient of float16 underflows where a mean is over many voxels, as there is no ``backward``
+    that scales it: multiply it by a ``weight``, the number of voxels, say, and divide later, or
+    take ``reduction="sum"``.
+
     Args:
         input, target: the images, as in :func:`ngf_loss`; whether they require a gradient does not
             matter.
         target_grad: also compute the gradient by ``target``.
-        options: the options of :func:`ngf_loss`; ``reduction`` is ``"mean"`` or ``"sum"``.
+        eps, target_eps, eps_mode, operator, spacing, mask, weight, form: as in :func:`ngf_loss`.
+        reduction: ``"mean"`` or ``"sum"``.
 
     Returns:
         The loss, a scalar as of :func:`ngf_loss`, its gradient by ``input``, of the input's shape
@@ -165,17 +162,19 @@ def ngf_loss_and_gradient(
         >>> loss, gradient = nec_ext.ngf_loss_and_gradient(warped, fixed, eps=0.15)
         >>> warped.backward(gradient)
     """
-    input, target, parsed = parse_options(input, target, **options)
-    if parsed.reduction not in ("mean", "sum"):
-        raise ValueError(
-            f"reduction must be 'mean' or 'sum' for a gradient, got {parsed.reduction!r}"
-        )
-    compute: Any = _autograd if _has_kernels(input) else reference
+    given = (eps, target_eps, eps_mode, operator, spacing, mask, weight, reduction, form)
+    input, target, options = parse_options(input, target, *given)
+    if not isinstance(target_grad, bool):
+        raise TypeError(f"target_grad must be a bool, got {type(target_grad).__name__}")
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction must be 'mean' or 'sum' for a gradient, got {reduction!r}")
     with torch.no_grad():
-        loss, *gradients = compute.loss_and_gradients(
-            input, target, parsed, (True, bool(target_grad))
-        )
-    _find_bad_values(loss, parsed)
+        if _has_kernels(input):
+            wanted = (True, target_grad)
+            loss, *gradients = _autograd.loss_and_gradients(input, target, options, wanted)
+        else:
+            loss, *gradients = reference.loss_and_gradients(input, target, options, target_grad)
+    _find_bad_values(loss, options)
     return loss, *gradients
 
 
@@ -189,13 +188,9 @@ def _has_kernels(input: Tensor) -> bool:
 
 
 def _find_bad_values(loss: Tensor, options: Options) -> None:
-    """Raise ValueError for a bad value in a map, which makes the loss NaN: it is searched then."""
-    if (
-        options.has_maps
-        and has_values(loss)
-        and (options.reduction == "none" or loss.isnan().any())
-    ):
-        check_maps(options)
+    """Raise ValueError for a bad value in a map, which is searched where it shows in the loss."""
+    if options.has_maps and has_values(loss) and may_have_bad_values(loss):
+        check_maps(options, arithmetic_dtype(loss.dtype, options))
 
 
 def refuse_script() -> NoReturn:

@@ -13,11 +13,11 @@ from torch.nn.modules.loss import _Loss
 
 from ._arguments import (
     DEFAULT_EPS,
+    check_eps_map,
     check_form,
     check_option,
-    check_real,
     parse_eps_value,
-    parse_spacing,
+    parse_steps,
     parse_weight,
 )
 from .functional import ngf_loss, refuse_script
@@ -29,7 +29,10 @@ class NGFLoss(_Loss):
     """Normalized gradient field loss: :func:`nec_ext.ngf_loss` with its options set once.
 
     Args:
-        eps, target_eps, eps_mode, operator, spacing, weight, form: see :func:`nec_ext.ngf_loss`.
+        eps, target_eps: see :func:`nec_ext.ngf_loss`. A tensor is a buffer or, if it is one, a
+            parameter of the module: it moves with it, and checkpoints hold it, as they hold the
+            weight of :class:`torch.nn.CrossEntropyLoss`.
+        eps_mode, operator, spacing, weight, form: see :func:`nec_ext.ngf_loss`.
         reduction: as in :func:`nec_ext.ngf_loss`, or the member of MONAI's ``LossReduction``.
 
     Raises:
@@ -60,12 +63,7 @@ class NGFLoss(_Loss):
         self.eps, self.target_eps = eps, target_eps
         self.eps_mode, self.form = eps_mode, form
         self.operator = operator
-        try:
-            axes = len(spacing)  # type: ignore[arg-type]
-        except TypeError:  # a number or None
-            axes = 1
-        parse_spacing(spacing, axes)
-        self.spacing = spacing
+        self.spacing = parse_steps(spacing, 2, 3)
         self.weight = parse_weight(weight)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -74,13 +72,13 @@ class NGFLoss(_Loss):
             super().__setattr__(name, value)
             return
         if isinstance(value, Tensor):
-            check_real(name, value)
+            check_eps_map(name, value)
         elif value is not None or name == "eps":
             value = parse_eps_value(name, value)
         for place in (self.__dict__, self._buffers, self._parameters):
             place.pop(name, None)
         if isinstance(value, Tensor) and not isinstance(value, Parameter):
-            self.register_buffer(name, value, persistent=False)
+            self.register_buffer(name, value)
         else:
             super().__setattr__(name, value)
 

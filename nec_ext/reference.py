@@ -16,12 +16,11 @@ from torch import Tensor
 
 from ._arguments import (
     DEFAULT_EPS,
+    HALF_DTYPES,
     Options,
     check_images,
-    check_maps,
     check_option,
     check_real,
-    has_values,
     parse_eps,
     parse_mask,
     parse_options,
@@ -29,6 +28,7 @@ from ._arguments import (
     parse_spacing,
     plain,
 )
+from ._values import arithmetic_dtype, check_maps, has_values, loss_dtype
 
 __all__ = ["estimate_eps", "image_gradient", "interior_mask", "ngf_field", "ngf_loss"]
 
@@ -139,9 +139,12 @@ def ngf_field(
     check_option("operator", operator)
     image = check_images(image=image)["image"]
     eps = parse_eps("eps", eps, image)
+    options = Options(eps, spacing=parse_spacing(spacing, image.dim() - 2))
+    result = _upcast(image).dtype
+    dtype = arithmetic_dtype(result, options)
     if isinstance(eps, Tensor) and has_values(image):
-        check_maps(Options(eps=eps))
-    return _field(_upcast(image), eps, eps_mode, operator, spacing)
+        check_maps(options, dtype)
+    return _field(image.to(dtype), eps, eps_mode, operator, options.spacing).to(result)
 
 
 def estimate_eps(
@@ -185,7 +188,7 @@ def estimate_eps(
     if mask is not None:
         mask = parse_mask(mask, image)
         if has_values(image):
-            check_maps(Options(mask=mask))
+            check_maps(Options(mask=mask), length.dtype)
         weight = mask.detach().to(length.dtype).broadcast_to(image.shape).flatten(2)
     total = weight.sum(2, keepdim=True)
     total = torch.where(total == 0, 1.0, total)
@@ -249,50 +252,71 @@ def interior_mask(mask: Tensor, operator: str = "central") -> Tensor:
     return torch.where(inside, mask, torch.zeros((), dtype=mask.dtype, device=mask.device))
 
 
-def ngf_loss(input: Tensor, target: Tensor, **options: object) -> Tensor:
+def ngf_loss(
+    input: Tensor,
+    target: Tensor,
+    *,
+    eps: float | Tensor = DEFAULT_EPS,
+    target_eps: float | Tensor | None = None,
+    eps_mode: str = "additive",
+    operator: str = "central",
+    spacing: float | Sequence[float] | None = None,
+    mask: Tensor | None = None,
+    weight: float = 1.0,
+    reduction: str = "mean",
+    form: str = "squared",
+) -> Tensor:
     """Compute the loss in plain PyTorch.
 
     Arguments, errors and result are those of :func:`nec_ext.ngf_loss`.
     """
-    input, target, parsed = parse_options(input, target, **options)  # type: ignore[arg-type]
-    if parsed.has_maps and has_values(input):
-        check_maps(parsed)
-    return loss_from_options(input, target, parsed)
+    given = (eps, target_eps, eps_mode, operator, spacing, mask, weight, reduction, form)
+    input, target, options = parse_options(input, target, *given)
+    if options.has_maps and has_values(input):
+        check_maps(options, arithmetic_dtype(loss_dtype(input, target), options))
+    return loss_from_options(input, target, options)
 
 
 def loss_from_options(input: Tensor, target: Tensor, o: Options) -> Tensor:
     """Compute the loss of checked arguments."""
-    dtype = torch.promote_types(_upcast(input).dtype, _upcast(target).dtype)
+    result = loss_dtype(input, target)
+    dtype = arithmetic_dtype(result, o)
     shared = (o.eps_mode, o.operator, o.spacing)
     n_input = _field(input.to(dtype), o.eps, *shared)
     n_target = _field(target.to(dtype), o.target_eps, *shared)
     loss = _voxel_loss(n_input, n_target, o)
-    if o.mask is not None:
-        mask = o.mask.to(dtype).broadcast_to(loss.shape)
-        mask = torch.where(mask >= 0, mask, torch.nan)
-        loss = mask * loss
+    if o.mask is None:
+        return _reduced(loss, None, o).to(result)
+    mask = o.mask.to(dtype).broadcast_to(loss.shape)
+    mask = torch.where(mask >= 0, mask, torch.nan)
+    return _reduced(mask * loss, mask, o).to(result)
+
+
+def _reduced(loss: Tensor, mask: Tensor | None, o: Options) -> Tensor:
     if o.reduction == "none":
         return o.weight * loss
     axes = tuple(range(1 if o.reduction == "sample" else 0, loss.dim()))
     if o.reduction == "sum":
         return o.weight * loss.sum()
-    if o.mask is None:
+    if mask is None:
         return o.weight * loss.mean(axes)
     total = mask.sum(axes)
-    return o.weight * loss.sum(axes) / torch.where(total == 0, 1.0, total)
+    # Over no voxel the mean is 0 with gradient 0, by the mask too.
+    is_empty = total == 0
+    return o.weight * (~is_empty * loss.sum(axes) / torch.where(is_empty, 1.0, total))
 
 
 def loss_and_gradients(
-    input: Tensor, target: Tensor, o: Options, wanted: Sequence[bool]
+    input: Tensor, target: Tensor, o: Options, target_grad: bool
 ) -> list[Tensor]:
-    """Compute the loss of checked arguments, and its gradients by the images that want one."""
-    images = [
-        image.detach().requires_grad_(w) for image, w in zip((input, target), wanted, strict=True)
-    ]
-    with torch.enable_grad():
-        loss = loss_from_options(images[0], images[1], o)
-    leaves = [image for image in images if image.requires_grad]
-    return [loss.detach(), *torch.autograd.grad(loss, leaves)]
+    """Compute the loss of checked arguments, and its gradient by one image or by both."""
+
+    def loss_of(input: Tensor, target: Tensor = target) -> Tensor:
+        return loss_from_options(input, target, o)
+
+    images = (input, target) if target_grad else (input,)
+    loss, vjp = torch.func.vjp(loss_of, *images)[:2]
+    return [loss, *vjp(torch.ones_like(loss))]
 
 
 def _voxel_loss(n: Tensor, m: Tensor, o: Options) -> Tensor:
@@ -312,4 +336,4 @@ def _voxel_loss(n: Tensor, m: Tensor, o: Options) -> Tensor:
 
 def _upcast(image: Tensor) -> Tensor:
     """Convert half types to float32."""
-    return image.float() if image.dtype in (torch.float16, torch.bfloat16) else image
+    return image.float() if image.dtype in HALF_DTYPES else image

@@ -6,23 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import _ops
-from ._arguments import (
-    DEFAULT_EPS,
-    IMAGE_DTYPES,
-    Options,
-    check_maps,
-    check_no_gradient,
-    parse_options,
-    shown,
-)
+from ._arguments import DEFAULT_EPS, IMAGE_DTYPES, Options, check_no_gradient, parse_options, shown
 from ._parts import HALO, TENSORS, check_device, check_scalar_reduction, cut, sums
 from ._reading import Source, as_tensor, is_same, overlap
+from ._values import arithmetic_dtype, check_maps, loss_dtype, may_have_bad_values
 
 __all__ = ["ngf_loss"]
 
@@ -153,13 +146,13 @@ def ngf_loss(
     base, scale = options.base_and_scale
     loss = torch.tensor(
         factor * (base * voxels - scale * values),
-        dtype=_ops.loss_dtype(input, target),
+        dtype=loss_dtype(input, target),
         device="cpu",
     )
-    # A bad value in a map makes the loss NaN: only then are the maps searched for it.
-    if options.has_maps and loss.isnan():
+    # A bad value in a map shows in the loss: only then are the maps searched for it.
+    if options.has_maps and may_have_bad_values(loss):
         for tile in parts:
-            volume.check_maps(*tile)
+            volume.check_maps(*tile, arithmetic_dtype(loss.dtype, options))
     return loss
 
 
@@ -179,7 +172,7 @@ class _Volume:
         order = first.order()
         for source in sources.values():
             # The ops order axes as the input's lie: planes of tiles must be planes for them too.
-            source.turn(order, in_place=source is first or source is not images[0])
+            source.turn(order, leads=source is images[0])
         missing = [g if g is None else (None,) * (len(order) - g.dim()) for g in gradients]
         self._gradients = [
             g if g is None else g[new].permute(order)
@@ -195,15 +188,15 @@ class _Volume:
         if tiles is not None and max_memory is not None:
             raise ValueError("tiles and max_memory exclude each other, got both")
         for name, value in (("tiles", tiles), ("max_memory", max_memory)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
                 raise TypeError(f"{name} must be an int, got {type(value).__name__}")
         if tiles is None:
-            memory = DEFAULT_MEMORY if max_memory is None else max_memory
+            memory = DEFAULT_MEMORY if max_memory is None else int(max_memory)
             planes = self._planes_in(memory, asked=max_memory is not None)
         elif tiles < 1:
             raise ValueError(f"tiles must be at least 1, got {tiles}")
         else:
-            planes = -(-self._count // tiles)
+            planes = -(-self._count // int(tiles))
         for source in self._sources:
             if source is not None:
                 source.expect(planes + 2 * HALO)
@@ -271,10 +264,10 @@ class _Volume:
         tensors.append(mask.planes(begin, end, self._device))
         return sums(tensors, self._options, 2, 0, end - begin, per_plane=True, of_mask=True)
 
-    def check_maps(self, begin: int, end: int) -> None:
-        """Raise ValueError if eps is not positive or a mask is negative in a tile."""
+    def check_maps(self, begin: int, end: int, dtype: torch.dtype) -> None:
+        """Raise ValueError if a map has a bad value in a tile."""
         eps, target_eps, mask = self._read(begin, end)[2:]
-        check_maps(self._options.with_tensors((eps, target_eps, mask)))
+        check_maps(self._options.with_tensors((eps, target_eps, mask)), dtype)
 
 
 def _bytes(tensor: Tensor) -> int:
@@ -313,10 +306,17 @@ def _check_gradient(
             f"{name} must have the shape and device of its image, {shape} on {device}, "
             f"got {tuple(gradient.shape)} on {gradient.device}"
         )
-    broadcast = any(
-        n > 1 and step == 0 for n, step in zip(gradient.shape, gradient.stride(), strict=True)
-    )
     read_only = not isinstance(value, Tensor) and not value.flags.writeable
-    if broadcast or read_only or gradient.requires_grad:
+    if _overlaps_itself(gradient) or read_only or gradient.requires_grad:
         raise ValueError(f"{name} must be writable, every voxel on its own, without a gradient")
     return gradient
+
+
+def _overlaps_itself(tensor: Tensor) -> bool:
+    """Return whether an axis takes no longer steps than the faster ones reach."""
+    reach = 0
+    for step, n in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if n > 1 and step <= reach:
+            return True
+        reach += (n - 1) * step
+    return False

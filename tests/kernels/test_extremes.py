@@ -87,6 +87,14 @@ def test_one_extreme_voxel_among_many(value: float) -> None:
     check_fused(input, target)
 
 
+@pytest.mark.parametrize("options", [{"eps": 1e-46}, {"eps": 1e39}, {"spacing": 1e-300}], ids=str)
+def test_numbers_beyond_float32(options: dict[str, float]) -> None:
+    for images in (TINY[1].images(), torch.ones(2, *TINY[1].shape)):
+        assert nec_ext.ngf_field(images[0], **options).isfinite().all()
+        for functions in (nec_ext, nec_ext.reference):
+            assert_as_loops(functions.ngf_loss, *images, **options)
+
+
 @covering(scales=[(3e38, 3e38), (1e30, 1.0), (1e-38, 1e-38)], options=FORMULAS)
 def test_reference_in_float32(scales: tuple[float, float], options: dict[str, str]) -> None:
     pair = zip(scales, TINY[1].images(torch.float64), strict=True)

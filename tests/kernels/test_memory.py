@@ -56,6 +56,20 @@ def test_forward_and_backward_take_the_gradient_and_no_more(
     assert peak <= gradient_bytes(images) + small_change()
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_gradient_that_can_be_differentiated_takes_two_volumes(dtype: torch.dtype) -> None:
+    """The stored one stays in the graph, for a second backward."""
+    input, target = images_of(dtype)
+
+    def step() -> Tensor:
+        loss = nec_ext.ngf_loss(input, target)
+        return torch.autograd.grad(loss, input, create_graph=True)[0]
+
+    for function in (step, lambda: torch.func.grad(nec_ext.ngf_loss)(input.detach(), target)):
+        peak, _, _ = allocations(function)
+        assert peak <= 2 * gradient_bytes([input]) + small_change()
+
+
 @covering(dtype=DTYPES, layout=LAYOUTS)
 def test_forward(dtype: torch.dtype, layout: Layout) -> None:
     """One volume is saved for backward, and none is allocated where no gradient is asked for."""

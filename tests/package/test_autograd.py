@@ -190,7 +190,15 @@ def test_a_parameter_of_the_module() -> None:
     assert not [*module.parameters()]
 
 
-def test_an_empty_mask_has_a_gradient_of_0() -> None:
-    mask = torch.zeros(SMALL[0].shape, requires_grad=True)
-    nec_ext.ngf_loss(*SMALL[0].images(), mask=mask).backward()
-    assert mask.grad is not None and mask.grad.count_nonzero() == 0
+@covering(functions=[nec_ext, reference], create_graph=[False, True], reduction=["mean", "sample"])
+def test_an_empty_mask_has_a_gradient_of_0(
+    functions: Any, create_graph: bool, reduction: str
+) -> None:
+    """Only that of its own sample is."""
+    mask = torch.ones(SMALL[0].shape)
+    mask[0 if reduction == "sample" else slice(None)] = 0
+    mask.requires_grad_()
+    loss = functions.ngf_loss(*SMALL[0].images(), mask=mask, reduction=reduction)
+    (gradient,) = torch.autograd.grad(loss.sum(), mask, create_graph=create_graph)
+    assert gradient[mask == 0].count_nonzero() == 0
+    assert gradient.count_nonzero() == mask.count_nonzero()

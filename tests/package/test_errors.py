@@ -5,6 +5,7 @@
 import math
 import re
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,10 @@ def with_value(value: float) -> torch.Tensor:
     return tensor
 
 
+def wide(value: float) -> torch.Tensor:
+    return torch.tensor([value], dtype=torch.float64)
+
+
 def each(error: type[Exception], sentence: str, *values: Any, make: Any = lambda v: v) -> Sentences:
     """Make a row of each value, whose sentence names the value or its type."""
     return [(make(v), error, sentence.format(v, type(v).__name__)) for v in values]
@@ -37,9 +42,12 @@ ALL = f"the images of shape {SHAPE}"
 SHAPES = "(B, C, H, W) or (B, C, D, H, W)"
 SIX_AXES = (1, 2, 3, 4, 5, 1)
 TOO_LARGE = 10**309  # for a float
+TINY, HUGE = 1e-46, 1e39  # for float32
 POSITIVE = "must be positive and finite, got"
-NOT_NEGATIVE = "must not be negative, got a value of"
-ONE_EACH = "must be a number or one"
+IN_FLOAT32 = "in float32, got a value of"
+NOT_NEGATIVE = "must not be negative or infinite, got a value of"
+NUMBERS = "must be a float or a tensor of numbers"
+ONE_EACH, TWO_OR_THREE = "must be a number or one", "for each of 2 or 3 spatial axes"
 CHOICES = {
     "eps_mode": "must be one of 'additive', 'quadrature', 'augmented', got",
     "form": "must be one of 'squared', 'signed', 'absolute', 'cross', got",
@@ -80,12 +88,16 @@ EPS: Sentences = [
         ValueError, f"{POSITIVE} a value of {{}}", 0.0, -2.0, math.nan, math.inf, make=with_value
     ),
     *each(ValueError, f"{POSITIVE} a value of {{}}", 0.0, make=torch.tensor),
+    *each(ValueError, f"must be positive and finite {IN_FLOAT32} {{}}", TINY, HUGE, make=wide),
+    *each(TypeError, f"{NUMBERS}, got bool", True, make=torch.tensor),
     *MAPS,
 ]
 MASKS: Sentences = [
     (with_value(-2), ValueError, f"{NOT_NEGATIVE} -2.0"),
     (with_value(-2).long(), ValueError, f"{NOT_NEGATIVE} -2.0"),
-    (with_value(math.nan), ValueError, f"{NOT_NEGATIVE} nan"),
+    *each(ValueError, f"{NOT_NEGATIVE} {{}}", math.nan, math.inf, make=with_value),
+    (wide(HUGE), ValueError, f"must not be negative or infinite {IN_FLOAT32} {HUGE}"),
+    (wide(TINY), ValueError, f"must not become 0 {IN_FLOAT32} {TINY}"),
     (1.0, TypeError, "must be a torch.Tensor, got float"),
     *MAPS,
 ]
@@ -129,6 +141,9 @@ CASES += [
     *(("estimate", "eta", n, ValueError, f"{POSITIVE} {n}") for n in (0, math.nan, TOO_LARGE)),
     ("estimate", "eta", True, TypeError, "must be a float, got bool"),
     ("module", "target_eps", *EPS[6]),
+    ("module", "eps", torch.tensor(True), TypeError, f"{NUMBERS}, got bool"),
+    ("module", "spacing", (1,) * 7, ValueError, f"{ONE_EACH} {TWO_OR_THREE}, got {(1,) * 7}"),
+    ("gradient", "target_grad", "no", TypeError, "must be a bool, got str"),
 ]
 LOSS = {"input": IMAGE, "target": OTHER}
 FACES: dict[str, Any] = {
@@ -137,6 +152,7 @@ FACES: dict[str, Any] = {
     "field": lambda **given: nec_ext.ngf_field(**{"image": IMAGE, **given}),
     "estimate": lambda **given: nec_ext.estimate_eps(**{"image": IMAGE, **given}),
     "module": nec_ext.NGFLoss,
+    "gradient": lambda **given: nec_ext.ngf_loss_and_gradient(**{**LOSS, **given}),
 }
 
 
@@ -155,7 +171,7 @@ def test_refused(face: str, name: str, value: Any, error: type[Exception], sente
 @pytest.mark.parametrize("name", ["eps", "target_eps", "mask"])
 def test_bad_values_are_always_found(name: str, reduction: str, functions: Any) -> None:
     for image in (IMAGE, IMAGE.clone().requires_grad_()):
-        for value in (-1.0, math.nan):
+        for value in (-1.0, math.nan, math.inf):
             with pytest.raises(ValueError, match=f"^{name} must .*got a value of {value}$"):
                 functions.ngf_loss(image, OTHER, reduction=reduction, **{name: with_value(value)})
 
@@ -169,6 +185,17 @@ def test_the_cross_product_has_no_augmented_fields() -> None:
 def test_options_are_keywords() -> None:
     with pytest.raises(TypeError, match="positional"):
         nec_ext.ngf_loss(IMAGE, IMAGE, 0.15)
+    for function in (nec_ext.ngf_loss_and_gradient, nec_ext.reference.ngf_loss):
+        with pytest.raises(TypeError, match=rf"^{function.__name__}\(\) got an unexpected keyword"):
+            function(IMAGE, IMAGE, reducton="sum")
+
+
+@pytest.mark.parametrize("name", ["ngf_loss_and_gradient", "reference", "tiled", "distributed"])
+def test_options_and_defaults_are_the_same_everywhere(name: str) -> None:
+    face = getattr(nec_ext, name)
+    own = signature(getattr(face, "ngf_loss", face)).parameters
+    for option, parameter in signature(nec_ext.ngf_loss).parameters.items():
+        assert own[option].default == parameter.default
 
 
 @pytest.mark.parametrize("made_with", [0.15, torch.ones(3, 1, 1)], ids=["number", "tensor"])
@@ -189,9 +216,11 @@ def test_numbers_of_numpy_are_numbers() -> None:
     """A header has the spacing, a configuration has eps."""
     options = {"eps": 0.25, "target_eps": 0.5, "weight": 2.0, "spacing": 1.5}
     expected = nec_ext.ngf_loss(IMAGE, OTHER, **options)
-    for number in (np.float64, np.float32):
+    for number in (np.float64, np.float32, np.array):
         given = {name: number(value) for name, value in options.items()}
         assert torch.equal(nec_ext.ngf_loss(IMAGE, OTHER, **given), expected)
-    for spacing in (np.array([1.5, 1.5]), torch.tensor([1.5, 1.5])):
-        given = {**options, "spacing": spacing}
-        assert torch.equal(nec_ext.ngf_loss(IMAGE, OTHER, **given), expected)
+    for spacing in (np.array([1.5, 1.5]), torch.tensor([1.5, 1.5]), iter([1.5, 1.5])):
+        loss = nec_ext.NGFLoss(**{**options, "spacing": spacing})
+        assert torch.equal(loss(IMAGE, OTHER), expected) and torch.equal(
+            loss(IMAGE, OTHER), expected
+        )

@@ -88,7 +88,7 @@ def test_eps_tensor_is_a_buffer() -> None:
     module = nec_ext.NGFLoss(eps=EPS, target_eps=2 * EPS)
     assert isinstance(module, torch.nn.modules.loss._Loss)
     assert dict(module.named_buffers()).keys() == {"eps", "target_eps"}
-    assert module.state_dict() == {}  # options are not learned, and checkpoints stay loadable
+    assert module.state_dict().keys() == {"eps", "target_eps"}  # as the weight of torch's losses
     module.to("meta")
     assert module.eps.device.type == module.target_eps.device.type == "meta"
     assert nec_ext.NGFLoss(eps=EPS).double().eps.dtype == torch.float64
@@ -149,6 +149,21 @@ def test_compiled() -> None:
     input, target = SMALL[0].images()
     input.requires_grad_()
     torch.testing.assert_close(torch.compile(step)(input, target), step(input, target))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_transforms_of_loss_and_gradient(dtype: torch.dtype) -> None:
+    input, target = SMALL[1].images(dtype)
+
+    def gradient(input: Tensor) -> Tensor:
+        return nec_ext.ngf_loss_and_gradient(input, target)[1]
+
+    batch = torch.stack([input, target])
+    expected = torch.stack([gradient(image) for image in batch])
+    assert torch.equal(torch.func.vmap(gradient)(batch), expected)
+    _, actual = torch.func.jvp(gradient, (input,), (target,))
+    plain = torch.func.grad(lambda i: nec_ext.reference.ngf_loss(i, target))
+    torch.testing.assert_close(actual, torch.func.jvp(plain, (input,), (target,))[1])
 
 
 @pytest.mark.parametrize("reduction", ["none", "sample"])

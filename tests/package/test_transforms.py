@@ -2,6 +2,7 @@
 # Copyright (c) 2026 The nec_ext authors
 """torch.func and batched gradients."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -91,6 +92,45 @@ def test_jacrev(argument: int) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", ["loss", "op", "exported module"])
+def test_second_derivatives(name: str, compiled: bool) -> None:
+    """A graph of torch.func has the bare op where it is compiled, or holds an exported module."""
+    images = torch.rand(2, 3, *TINY, generator=generator("graphs"), dtype=torch.float64)
+    fused, plain = losses(weight=-1.7)
+    if name == "op":
+        numbers = (0.15, 0.15, 0, 0, 0, [1.0] * 3, -1.7, 1, True, False, False)
+        fused = partial(
+            lambda op, *i: op(*i, *[None] * 3, *numbers)[0], torch.ops.nec_ext.ngf_forward
+        )
+    if name == "exported module":
+        fused = torch.export.export(nec_ext.NGFLoss(weight=-1.7), (*images[:, 0],)).module()
+    for transform in (
+        lambda f: vmap(grad(f, 1)),
+        lambda f: grad(lambda *i: vmap(f)(*i).sum(), (0, 1)),
+        lambda f: vmap(grad(lambda *i: grad(f)(*i).square().sum(), 1)),
+    ):
+        function = transform(fused)
+        if compiled:
+            function = torch.compile(function, backend="aot_eager")
+        torch.testing.assert_close(function(*images), transform(plain)(*images))
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_no_gradient_takes_the_reference(reduction: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = SMALL[0].images()
+    fused, _ = losses(reduction=reduction)
+    inner = images[0].clone().requires_grad_()
+    loss = fused(inner, images[1])
+    monkeypatch.setattr(reference, "loss_from_options", None)  # only derivatives of a gradient do
+    expected = grad(lambda *i: fused(*i).sum())(*images)
+    for _ in range(2):
+        (found,) = torch.autograd.grad(loss.sum(), inner, create_graph=True)
+        assert found.requires_grad
+        assert_gradient_close(found, expected)
+        torch.autograd.grad(loss.sum(), inner, retain_graph=True)
+
+
 @covering(reduction=REDUCTIONS, retained=[False, True])
 def test_batched_gradients(reduction: str, retained: bool) -> None:
     input, target = SMALL[0].images()
@@ -99,7 +139,10 @@ def test_batched_gradients(reduction: str, retained: bool) -> None:
     if retained:
         torch.autograd.grad(loss, input, random_upstream(loss.shape), retain_graph=True)
     upstreams = torch.randn(3, *loss.shape, generator=generator("batched"))
+    (first,) = torch.autograd.grad(loss, input, upstreams, is_grads_batched=True, create_graph=True)
+    assert first.requires_grad
     (actual,) = torch.autograd.grad(loss, input, upstreams, is_grads_batched=True)
+    torch.testing.assert_close(first, actual)
     wide = input.detach().double().requires_grad_()
     value = reference.ngf_loss(wide, target.double(), reduction=reduction)
     for k in range(3):

@@ -137,7 +137,7 @@ def test_files(tmp_path: Path, order: Any, way: str) -> None:
     assert_same_bits(found, evaluate(nec_ext.ngf_loss, *images, 1.0, "input"))
 
 
-@pytest.mark.parametrize(("tiles", "count"), [(1, 1), (4, 3), (8, 5), (99, 9)])
+@pytest.mark.parametrize(("tiles", "count"), [(1, 1), (np.int64(4), 3), (8, 5), (99, 9)])
 def test_no_more_tiles_than_asked_for(tiles: int, count: int) -> None:
     """Nine planes; all tiles but the last are of one size."""
     with mock.patch.object(tiled, "sums", wraps=tiled.sums) as calls:
@@ -213,12 +213,13 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("without a gradient", {"grad_input": IMAGE.clone().requires_grad_()}),
     ("grad_input must have the shape and device", {"grad_input": IMAGE[..., :3]}),
     ("must be writable, every", {"grad_input": GRADIENT[:1].expand_as(IMAGE)}),
+    ("must be writable, every", {"grad_input": GRADIENT.as_strided(IMAGE.shape, (9, 9, 8, 1, 1))}),
     ("grad_input must be writable", {"grad_input": READ_ONLY}),
     ("grad_input must not share memory", {"grad_input": IMAGE, "input": IMAGE}),
     ("must not share", {"grad_input": GRADIENT, "grad_target": GRADIENT}),
     ("must not share", {"grad_input": GRADIENT, "mask": GRADIENT}),
     (WRITABLE, {"grad_input": SWAPPED}),
-    (f"eps must be {FLOATS}, bool or an integer type, got {LONG.dtype.name}", {"eps": LONG}),
+    (f"mask must be {FLOATS}, bool or an integer type, got {LONG.dtype.name}", {"mask": LONG}),
     ("input must be float32, float64, float16 or bfloat16, got int32", {"input": SPARSE}),
     ("mask must be a torch.Tensor, got object", {"mask": object()}),
     (f"input must have shape {SHAPES} 2 dimensions: (3, 4)", {"input": Slices(np.zeros((3, 4)))}),
@@ -297,7 +298,7 @@ def test_a_bad_value_in_the_last_tile(name: str) -> None:
 def test_tiles_take_the_same_memory() -> None:
     """New memory for each of them would lie in pieces, and grow."""
     source = _reading.Source("input", torch.ones(1, 1, *SHAPE, dtype=torch.int16), is_map=False)
-    source.turn(range(5), in_place=True)
+    source.turn(range(5), leads=True)
     source.expect(4)
     first, other = (source.planes(k, 9, torch.device("cpu")) for k in (5, 6))
     assert first.shape[2] == 4 and other.shape[2] == 3

@@ -73,6 +73,14 @@ def test_what_is_read_by_slices(order: str, shape: tuple[int, ...], way: str) ->
     assert len(rest) == 1  # whole planes
 
 
+def test_slices_that_are_not_in_c_order(way: str) -> None:
+    """A graph of arrays that is computed when it is read does not tell their order."""
+    for shape in (SHAPE, (1, 7, 8)):
+        arrays = [stored(seed, "float32", "F", shape) for seed in range(2)]
+        in_order = [floats(np.ascontiguousarray(array)) for array in arrays]
+        check(*map(Slices, arrays), in_order)
+
+
 def test_a_tensor_follows_what_is_read_by_slices(way: str) -> None:
     """A generated image has another order of memory than the file that is its target."""
     image = torch.rand(1, 1, *SHAPE, dtype=torch.float64)
