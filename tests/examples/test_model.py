@@ -28,7 +28,7 @@ from examples.brats.model.objectives import (
     make_ngf_loss,
     patch_nce_loss,
 )
-from examples.brats.model.onset import Onset, inner_correlation
+from examples.brats.model.onset import Onset, inner_correlation, warmup_target
 from examples.brats.options import make_options
 
 
@@ -147,6 +147,13 @@ def test_onset_is_the_step_after_the_last_turn_within_bounds() -> None:
     later = onset_after([-1.0] * 90, delay_steps=(0, 1000), delay_correlation=-0.5)
     assert later == math.ceil(math.log(0.25) / math.log(0.98))
     assert onset_after([-1.0] * 10 + [1.0] * 20, delay_steps=(0, 1000)) == math.inf
+
+
+def test_a_warm_up_copies_or_inverts_the_head() -> None:
+    source = torch.tensor([-1.0, -0.9, 0.0, 0.5, 1.0])
+    assert warmup_target(small_options(), source).tolist() == source.tolist()
+    inverted = warmup_target(small_options(warmup_target="negative"), source)
+    torch.testing.assert_close(inverted, torch.tensor([-1.0, 0.9, 0.0, -0.5, -1.0]))
 
 
 def field(image: Tensor, eps: float) -> Tensor:
