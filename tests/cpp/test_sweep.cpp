@@ -45,8 +45,8 @@ void test_tiles() {
   }
 }
 
-// Rows of several images side by side, the last group of fewer, and whole rows of too few for that.
-void test_joined_images() {
+// Rows of several pairs side by side, the last group of fewer, and whole rows of too few for that.
+void test_joined_pairs() {
   Run random{Case()};
   for (const Size& size : {Size{19, 1, 3, 4, 7}, Size{2, 21, 3, 3, 9}, Size{37, 2, 5, 1, 4},
                            Size{3, 1, 2, 3, 46}, Size{70, 1, 2, 2, 1}}) {
@@ -109,7 +109,7 @@ int main() {
              [](const Problem& p) { return mask_sum(p, 1); }};
   test_everywhere();
   test_tiles();
-  test_joined_images();
+  test_joined_pairs();
   test_workers();
   return check::finish("test_sweep");
 }
