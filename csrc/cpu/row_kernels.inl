@@ -296,7 +296,7 @@ double sum_row(const T* values, int64_t n) {
   return sum;
 }
 
-// Where only a part of a row counts: what cotangent_row sums of the others, in the same way.
+// The sum of cotangent_row, in the same way, of a row of which only a part counts.
 template <typename T>
 void add_products(const T* values, const T* weight, int64_t n, double* sums) {
   using N = Lanes<T>;

@@ -13,7 +13,6 @@ from helpers import (
     DTYPES,
     OPERATORS,
     REDUCTIONS,
-    WANTED,
     assert_same_bits,
     check_fused,
     evaluate,
@@ -39,18 +38,6 @@ def test_threads(case: Case, dtype: torch.dtype, reduction: str, formula: dict[s
         with threads(count):
             results.append(evaluate(nec_ext.ngf_loss, *case.images(dtype), **options))
         assert_same_bits(results[-1], results[0])
-
-
-@covering(case=[*SMALL, *LARGE, *SHORT], dtype=DTYPES, formula=ALL_FORMULAS)
-def test_gradients_leave_the_loss_alone(
-    case: Case, dtype: torch.dtype, formula: dict[str, str]
-) -> None:
-    """Where one is computed, the rows of a tile have a margin, and are summed as without."""
-    images = case.images(dtype)
-    expected = nec_ext.ngf_loss(*images, **formula)
-    for wanted in WANTED:
-        found = evaluate(nec_ext.ngf_loss, *images, wanted=wanted, **formula).loss
-        assert torch.equal(found, expected), wanted
 
 
 def test_concurrent_calls() -> None:
