@@ -328,7 +328,9 @@ def _voxel_loss(n: Tensor, m: Tensor, o: Options) -> Tensor:
     product, ndim = n * m, len(o.spacing)
     alignment = product[:, :, :ndim].sum(2)
     if o.form == "absolute":
-        alignment = alignment.abs()
+        # What rounding leaves of it where the fields are perpendicular has no sign.
+        rounding = 4 * torch.finfo(product.dtype).eps * product[:, :, :ndim].detach().abs().sum(2)
+        alignment = alignment.abs() * (alignment.detach().abs() > rounding)
     if o.eps_mode == "augmented":
         alignment = alignment + product[:, :, ndim]
     return 1 - (0.5 * alignment.square() if o.form == "squared" else alignment)

@@ -55,8 +55,8 @@ bool Maps<T>::load_eps(int image, int64_t z, int64_t y) {
     std::fill(row, row + rows_.span, T(rows_.problem.eps[image]));
   }
   bool in_range = true;
-  for (int64_t i = 0; i < rows_.piece.images; ++i)
-    in_range &= rows_.kernels.scale_eps(row + i * rows_.image_pitch, rows_.width, eps_scale_);
+  for (int64_t i = 0; i < rows_.piece.pairs; ++i)
+    in_range &= rows_.kernels.scale_eps(row + i * rows_.pair_pitch, rows_.width, eps_scale_);
   rows_.fill_between(row, T(1));
   return in_range;
 }

@@ -28,16 +28,10 @@ March<T>::March(const Problem& problem, const Piece& piece)
       gradients_(int(problem.wanted_gradients())),
       rows_(problem, piece, gradients_ == 0 ? 0 : 1),
       taps_(taps_of<T>(problem.op)),
-      scratch_(rows_.take_scratch(Images<T>::scratch_rows(rows_) + gradient_rows() +
-                                  cotangent_rows() + Maps<T>::kRows + 4 + 2 * 3)),
-      images_(rows_, scratch_),
-      gradients_under_way_(scratch_ + Images<T>::scratch_rows(rows_) * rows_.pitch),
-      cotangents_(gradients_under_way_ + gradient_rows() * rows_.pitch),
-      maps_(rows_, cotangents_ + cotangent_rows() * rows_.pitch),
-      value_(cotangents_ + (cotangent_rows() + Maps<T>::kRows) * rows_.pitch),
-      output_(value_ + rows_.pitch),
-      by_eps_(output_ + rows_.pitch),
-      whole_rows_(rows_.begin == 0 && rows_.end == rows_.width),
+      memory_(take_memory()),
+      images_(rows_, memory_.images),
+      maps_(rows_, memory_.maps),
+      whole_rows_(piece.box.lo[2] == 0 && piece.box.hi[2] == problem.size[4]),
       loss_(LossOfValue::of(problem.form)) {
   const int dim = p_.dim - 2, op = int(p_.op), formula = int(p_.formula());
   const bool isotropic = p_.is_isotropic();
@@ -55,29 +49,43 @@ March<T>::March(const Problem& problem, const Piece& piece)
   r.eps_input = maps_.eps(0);
   r.eps_target = maps_.eps(1);
   r.weight = maps_.weight();
-  r.value = value_;
+  r.value = memory_.value;
   r.length = rows_.length;
   r.gradient_scale = T(p_.gradient_scale);
   r.form = FormFactors<T>::of(p_.mode, p_.form);
   r.eps_scale = T(p_.gradient_scale * units.eps_scale);
   for (int k = 0; k < 2; ++k) {
-    r.by_eps[k] = by_eps_ + k * rows_.pitch;
-    for (int c = 0; c < 3; ++c) r.columns[k][c] = by_eps_ + (2 + 3 * k + c) * rows_.pitch;
+    r.by_eps[k] = memory_.by_eps + k * rows_.pitch;
+    for (int c = 0; c < 3; ++c) r.columns[k][c] = memory_.columns + (3 * k + c) * rows_.pitch;
   }
   std::copy_n(r.columns[0], 3, adjoint_arguments_.columns);
   for (int k = 0; k < 3; ++k) r.axis_scale[k] = T(units.axis_scale[k]);
 }
 
 template <typename T>
+typename March<T>::Memory March<T>::take_memory() const {
+  Memory m;
+  rows_.take_scratch({{&m.images, Images<T>::scratch_rows(rows_)},
+                      {&m.gradients, gradient_rows()},
+                      {&m.cotangents, gradients_ * kRing * p_.dim},
+                      {&m.maps, Maps<T>::kRows},
+                      {&m.value, 1},
+                      {&m.output, 1},
+                      {&m.by_eps, 2},
+                      {&m.columns, 2 * 3}});
+  return m;
+}
+
+template <typename T>
 T* March<T>::cotangents(int gradient, int64_t y) const {
   y = std::clamp<int64_t>(y, 0, p_.size[3] - 1);
-  return cotangents_ + (gradient * kRing + int(y % kRing)) * p_.dim * rows_.pitch;
+  return memory_.cotangents + (gradient * kRing + int(y % kRing)) * p_.dim * rows_.pitch;
 }
 
 template <typename T>
 T* March<T>::gradient_row(int gradient, int which, int64_t y) const {
   const int64_t row = (gradient * 2 + which) * rows_.plane_rows + (y - rows_.around.lo[1]);
-  return gradients_under_way_ + row * rows_.pitch;
+  return memory_.gradients + row * rows_.pitch;
 }
 
 // -------------------------------------------------------------------------------------------------
@@ -114,7 +122,7 @@ void March<T>::continue_cotangents(T* row, int axis) const {
   const bool along_x = axis == p_.dim - 1;
   const T below = taps_.beyond(0, along_x), above = taps_.beyond(1, along_x);
   const int64_t width = rows_.width;
-  for (int64_t left = piece_.images;; row += rows_.image_pitch) {
+  for (int64_t left = piece_.pairs;; row += rows_.pair_pitch) {
     if (rows_.around.lo[2] == 0) row[-1] = below * row[0];
     if (rows_.around.hi[2] == p_.size[4]) row[width] = above * row[width - 1];
     if (--left == 0) break;
@@ -126,19 +134,19 @@ void March<T>::reduce_row(int64_t z, int64_t y) {
   const T* weight = maps_.weight();
   if (p_.loss_map) {
     for (int64_t x = 0; x < rows_.length; ++x)
-      output_[x] = loss_.voxel(T(p_.weight) * weight[x], value_[x]);
-    rows_.store(p_.loss_map, z, y, output_);
+      memory_.output[x] = loss_.voxel(T(p_.weight) * weight[x], memory_.value[x]);
+    rows_.store(p_.loss_map, z, y, memory_.output);
   }
   for (int k = 0; k < 2; ++k)
-    if (p_.eps_gradient[k]) rows_.store(p_.eps_gradient[k], z, y, by_eps_ + k * rows_.pitch);
-  if (!whole_rows_) sums_[0] += rows_.weighted_sum(value_, weight);
+    if (p_.eps_gradient[k]) rows_.store(p_.eps_gradient[k], z, y, memory_.by_eps + k * rows_.pitch);
+  if (!whole_rows_) rows_.add_products(memory_.value, weight, sums_);
 }
 
 template <typename T>
 void March<T>::compute_adjoint(int64_t z, int64_t y) {
   AdjointRow<T>& r = adjoint_arguments_;
   r.begin = rows_.begin;
-  r.end = (piece_.images - 1) * rows_.image_pitch + rows_.end;
+  r.end = (piece_.pairs - 1) * rows_.pair_pitch + rows_.end;
   r.sign_y[0] = taps_.beyond(0, y == 0);
   r.sign_y[1] = taps_.beyond(1, y + 1 == p_.size[3]);
   for (int g = 0; g < gradients_; ++g) {
@@ -151,17 +159,17 @@ void March<T>::compute_adjoint(int64_t z, int64_t y) {
     // The first plane of cotangents may complete a plane that is not in the box: to be thrown away.
     const View& view = p_.gradient[g];
     const bool in_box = z > piece_.box.lo[0];
-    const bool direct = in_box && piece_.images == 1 && view.stride[4] == 1 &&
+    const bool direct = in_box && piece_.pairs == 1 && view.stride[4] == 1 &&
                         element_bytes(view.dtype) == sizeof(T);
     T* gradient = nullptr;
     if (direct) gradient = reinterpret_cast<T*>(rows_.address(view, z - 1, y, rows_.around.lo[2]));
-    r.gradient = direct && !stream_ ? gradient : output_;
+    r.gradient = direct && !stream_ ? gradient : memory_.output;
     adjoint_kernel_(r);
     if (direct && stream_) {
       const size_t bytes = size_t(r.end - r.begin) * sizeof(T);
-      stream_copy(output_ + r.begin, bytes, gradient + r.begin);
+      stream_copy(memory_.output + r.begin, bytes, gradient + r.begin);
     } else if (in_box && !direct) {
-      rows_.store(view, z - 1, y, output_);
+      rows_.store(view, z - 1, y, memory_.output);
     }
   }
 }
@@ -179,6 +187,8 @@ double March<T>::march_plane(int64_t z) {
     if (y < around.hi[1]) {
       images_.prepare_row(z + 1, y + 1);
       const bool is_summed = counts && in_box(y);
+      // Rows of which a part counts are summed by reduce_row, also where there is no margin around
+      // that part because no gradient is asked for: the loss is to have the same bits.
       cotangent_arguments_.sums = is_summed && whole_rows_ ? sums_ : not_summed_;
       compute_cotangents(z, y);
       if (is_summed) reduce_row(z, y);
@@ -196,7 +206,7 @@ double March<T>::march_plane(int64_t z) {
 
 template <typename T>
 void March<T>::run(double* partials) {
-  std::fill_n(gradients_under_way_ - kPad, gradient_rows() * rows_.pitch, T(0));
+  std::fill_n(memory_.gradients - kPad, gradient_rows() * rows_.pitch, T(0));
 
   const Box &box = piece_.box, &around = rows_.around;
   for (int64_t z = std::max<int64_t>(around.lo[0] - 1, 0); z <= around.lo[0]; ++z) {

@@ -36,8 +36,18 @@ class March {
   void compute_adjoint(int64_t z, int64_t y);
   void store_last_plane();
 
+  // Rows of scratch memory.
+  struct Memory {
+    T* images;
+    T* gradients;   // under way: [gradient][carried, running][y - around.lo[1]]
+    T* cotangents;  // [gradient][y % kRing][axis]
+    T* maps;
+    T *value, *output;  // a row each
+    T* by_eps;          // [image]
+    T* columns;         // [image], three rows
+  };
+  Memory take_memory() const;
   int64_t gradient_rows() const { return gradients_ * 2 * rows_.plane_rows; }
-  int64_t cotangent_rows() const { return gradients_ * p_.dim * kRing; }
   T* cotangents(int gradient, int64_t y) const;               // a row for each axis
   T* gradient_row(int gradient, int which, int64_t y) const;  // 0: carried, 1: running
 
@@ -46,14 +56,10 @@ class March {
   const int gradients_;  // 0, 1 or 2
   const PieceRows<T> rows_;
   const AdjointTaps<T> taps_;
-  T* const scratch_;  // rows, in the order of the members below
+  const Memory memory_;
   Images<T> images_;
-  T* const gradients_under_way_;  // [gradient][carried, running][y - around.lo[1]], rows
-  T* const cotangents_;           // [gradient][y % kRing][axis], rows
   Maps<T> maps_;
-  T *const value_, *const output_;  // a row each
-  T* const by_eps_;                 // [image], rows
-  const bool whole_rows_;           // all that is computed of a row counts
+  const bool whole_rows_;           // the piece's rows are those of the array
   double sums_[kLanes];             // of mask * value in the plane, by lanes
   double not_summed_[kLanes] = {};  // the same of rows around the piece
   const LossOfValue loss_;

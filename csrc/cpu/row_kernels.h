@@ -64,7 +64,9 @@ struct RowKernels {
   // a wider type.
   using Cotangent = bool (*)(const CotangentRow<T>&);
   using Adjoint = void (*)(const AdjointRow<T>&);
-  using WeightedSum = double (*)(const T* values, const T* weight, int64_t n);
+  using Sum = double (*)(const T* values, int64_t n);
+  // Adds weight times value to sums [kLanes], lane by lane.
+  using AddProducts = void (*)(const T* values, const T* weight, int64_t n, double* sums);
 
   // Rows of eps and of a mask (math/voxel.h). False where an eps is outside of Range<T>.
   using ScaleEps = bool (*)(T* eps, int64_t n, T scale);
@@ -76,7 +78,8 @@ struct RowKernels {
   CheckMask check_mask;
   Cotangent cotangent[2][kOperators][kFormulas][kGradients][2];  // [dim - 2] ... [isotropic]
   Adjoint adjoint[2][kOperators];
-  WeightedSum weighted_sum;
+  Sum sum;
+  AddProducts add_products;
 };
 
 // The same cotangent rows, computed in double for float and in long double for double.

@@ -106,6 +106,17 @@ NEC_INLINE typename S::template Column<Lanes<T>> column_at(T* const (&columns)[3
           Dim == 3 ? load<N>(columns[2] + x) : N(0)};
 }
 
+// The columns of a row of an image.
+template <typename T, int Dim, class S>
+NEC_INLINE void fill_image_columns(const RowPointers<T, 3>& rows, int64_t length,
+                                   T* const (&columns)[3]) {
+  using N = Lanes<T>;
+  fill_columns<T, Dim>(-N::size, length + 1, columns, [&](int64_t x) NEC_INLINE_LAMBDA {
+    return S::template column<Dim, N>(
+        [&](int dz, int dy) NEC_INLINE_LAMBDA { return load<N>(rows.row[dz + 1][dy + 1] + x); });
+  });
+}
+
 // Named components, because gcc keeps no array in registers from one round of a loop to the next.
 template <int Dim, typename N>
 NEC_INLINE Vec<Dim, N> make_vector(N z, N y, N x) {
@@ -115,6 +126,51 @@ NEC_INLINE Vec<Dim, N> make_vector(N z, N y, N x) {
     return {z, y, x};
   }
 }
+
+// What a row of cotangents writes, and the factors it takes: copied, as RowPointers are.
+template <typename T, typename A, int Dim, Formula F, Gradients Wanted, bool Isotropic>
+struct RowOutput {
+  using N = Number<T, A>;
+  T *value, *by_eps_input, *by_eps_target, *input[3], *target[3];
+  N axis_scale[3], gradient_scale, eps_scale;
+
+  explicit NEC_INLINE RowOutput(const CotangentRow<T>& r)
+      : value(r.value),
+        by_eps_input(r.by_eps[0]),
+        by_eps_target(r.by_eps[1]),
+        gradient_scale(A(r.gradient_scale)),
+        eps_scale(A(r.eps_scale)) {
+    for (int k = 0; k < 3; ++k) {
+      input[k] = r.cotangent_input[k];
+      target[k] = r.cotangent_target[k];
+      axis_scale[k] = A(r.axis_scale[k]);
+    }
+  }
+
+  // The voxels from x on; `w` is their weight.
+  NEC_INLINE void put(int64_t x, const Vec<Dim, N>& d, const Vec<Dim, N>& e, const Term<N>& term,
+                      N w) const {
+    store(term.value, value + x);
+    if constexpr (has_any_form(F)) {
+      const N scale = w * eps_scale;
+      store(scale * term.by_eps_d, by_eps_input + x);
+      store(scale * term.by_eps_e, by_eps_target + x);
+    }
+    const N scale = w * gradient_scale, cross = scale * term.cross;
+    const N self_d = scale * term.self_d, self_e = scale * term.self_e;
+#pragma GCC unroll 3
+    for (int k = 0; k < Dim; ++k) {
+      const auto put_component = [&](N component, T* row) NEC_INLINE_LAMBDA {
+        if (!Isotropic && k < Dim - 1) component *= axis_scale[k];
+        store(component, row + x);
+      };
+      if constexpr (Wanted != Gradients::none)
+        put_component(cotangent(cross, e.v[k], self_d, d.v[k]), input[k]);
+      if constexpr (Wanted == Gradients::both)
+        put_component(cotangent(cross, d.v[k], self_e, e.v[k]), target[k]);
+    }
+  }
+};
 
 // `A` is the type of the arithmetic: T, or a wider one for the rare row that needs it. Where all
 // axes have the same spacing, no difference needs a factor: t depends on the ratio of differences
@@ -126,29 +182,12 @@ bool cotangent_row(const CotangentRow<T>& r) {
   constexpr bool has_columns = !S::on_axes && std::is_same_v<T, A>;
   const RowPointers<T, 3> input(r.input), target(r.target);
   const T *eps_input = r.eps_input, *eps_target = r.eps_target, *weight = r.weight;
-  T *value = r.value, *by_eps_input = r.by_eps[0], *by_eps_target = r.by_eps[1];
-  T *cotangent_input[3], *cotangent_target[3];
-  N axis_scale[3];
-  const N gradient_scale = A(r.gradient_scale);
-  [[maybe_unused]] const N eps_scale = A(r.eps_scale);
+  const RowOutput<T, A, Dim, F, Wanted, Isotropic> output(r);
   const FormFactors<N> form{A(r.form.square), A(r.form.linear), A(r.form.absolute),
                             A(r.form.augmented), A(r.form.cross)};
-  for (int k = 0; k < 3; ++k) {
-    cotangent_input[k] = r.cotangent_input[k];
-    cotangent_target[k] = r.cotangent_target[k];
-    axis_scale[k] = A(r.axis_scale[k]);
-  }
   if constexpr (has_columns) {
-    const auto fill = [&](const RowPointers<T, 3>& rows, int image) NEC_INLINE_LAMBDA {
-      fill_columns<T, Dim>(
-          -N::size, r.length + 1, r.columns[image], [&](int64_t x) NEC_INLINE_LAMBDA {
-            return S::template column<Dim, N>([&](int dz, int dy) NEC_INLINE_LAMBDA {
-              return load<N>(rows.row[dz + 1][dy + 1] + x);
-            });
-          });
-    };
-    fill(input, 0);
-    fill(target, 1);
+    fill_image_columns<T, Dim, S>(input, r.length, r.columns[0]);
+    fill_image_columns<T, Dim, S>(target, r.length, r.columns[1]);
   }
   const auto gradient = [&](const RowPointers<T, 3>& rows, int image, int64_t x) NEC_INLINE_LAMBDA {
     Vec<Dim, N> g;
@@ -163,12 +202,12 @@ bool cotangent_row(const CotangentRow<T>& r) {
       });
     }
     if constexpr (!Isotropic) {
-      for (int k = 0; k < Dim - 1; ++k) g.v[k] *= axis_scale[k];
+      for (int k = 0; k < Dim - 1; ++k) g.v[k] *= output.axis_scale[k];
     }
     return g;
   };
   // Voxels are begun before those before them are finished: while a processor waits for the roots
-  // of the latter, it has the former to do.
+  // of the latter, it has the former to do. In 2D there is no y, and Dim / 2 names x once more.
   N d_z, d_y, d_x, e_z, e_y, e_x;
   Products<N> begun;
   const auto begin = [&](int64_t x) NEC_INLINE_LAMBDA {
@@ -184,31 +223,15 @@ bool cotangent_row(const CotangentRow<T>& r) {
   for (int64_t x = 0; x < r.length; x += kNumbers<N>) {
     const Vec<Dim, N> d = make_vector<Dim>(d_z, d_y, d_x), e = make_vector<Dim>(e_z, e_y, e_x);
     const Products<N> products = begun;
+    // After the last ones there are none: the last are begun again, in vain, which no other number
+    // depends on, and nothing beyond the row is read.
     begin(x + kNumbers<N> < r.length ? x + kNumbers<N> : x);
     const N eps_d = load<N>(eps_input + x), eps_e = load<N>(eps_target + x);
     const Term<N> term = ngf_term<F>(d, e, products, eps_d, eps_e, form);
     in_range = in_range & term.in_range;
-    store(term.value, value + x);
     const N w = load<N>(weight + x);
     sum += w * term.value;
-    if constexpr (has_any_form(F)) {
-      const N scale = w * eps_scale;
-      store(scale * term.by_eps_d, by_eps_input + x);
-      store(scale * term.by_eps_e, by_eps_target + x);
-    }
-    const N scale = w * gradient_scale, cross = scale * term.cross;
-    const N self_d = scale * term.self_d, self_e = scale * term.self_e;
-#pragma GCC unroll 3
-    for (int k = 0; k < Dim; ++k) {
-      const auto put = [&](N component, T* row) NEC_INLINE_LAMBDA {
-        if (!Isotropic && k < Dim - 1) component *= axis_scale[k];
-        store(component, row + x);
-      };
-      if constexpr (Wanted != Gradients::none)
-        put(cotangent(cross, e.v[k], self_d, d.v[k]), cotangent_input[k]);
-      if constexpr (Wanted == Gradients::both)
-        put(cotangent(cross, d.v[k], self_e, e.v[k]), cotangent_target[k]);
-    }
+    output.put(x, d, e, term, w);
   }
   // There is no wider type than a wide one: what is not in its range shows in the sum.
   const bool holds = all(in_range);
@@ -263,14 +286,25 @@ void adjoint_row(const AdjointRow<T>& r) {
   }
 }
 
-// Sums a row of which only a part counts, in double and in a fixed number of running sums: the
-// order depends on the instruction set and on nothing else.
+// Sums in double and in a fixed number of running sums: the order depends on the instruction set
+// and on nothing else.
 template <typename T>
-double weighted_sum(const T* values, const T* weight, int64_t n) {
+double sum_row(const T* values, int64_t n) {
   double sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; ++i) sum += double(values[i]) * double(weight[i]);
+  for (int64_t i = 0; i < n; ++i) sum += double(values[i]);
   return sum;
+}
+
+// The sum of cotangent_row, in the same way, of a row of which only a part counts.
+template <typename T>
+void add_products(const T* values, const T* weight, int64_t n, double* sums) {
+  using N = Lanes<T>;
+  N sum = T(0);
+  int64_t x = 0;
+  for (; x + N::size <= n; x += N::size) sum += load<N>(weight + x) * load<N>(values + x);
+  add_lanes(sum, sums);
+  for (; x < n; ++x) *sums += double(weight[x]) * double(values[x]);
 }
 
 // -------------------------------------------------------------------------------------------------
@@ -326,7 +360,8 @@ RowKernels<T> make_row_kernels() {
                   check_mask_row<T>,
                   {},
                   {},
-                  weighted_sum<T>};
+                  sum_row<T>,
+                  add_products<T>};
   fill_cotangents<T, T, 2>(k.cotangent[0], AllOperators());
   fill_cotangents<T, T, 3>(k.cotangent[1], AllOperators());
   fill_adjoints<T, 2>(k.adjoint[0], AllOperators());

@@ -14,15 +14,15 @@ namespace {
 template <typename T>
 void sum_mask(const Problem& problem, const Piece& piece, double* partials) {
   const PieceRows<T> rows(problem, piece, 0);
-  T* memory = rows.take_scratch(Maps<T>::kRows + 1);
+  T* memory;
+  rows.take_scratch({{&memory, Maps<T>::kRows}});
   Maps<T> maps(rows, memory);
-  T* ones = memory + Maps<T>::kRows * rows.pitch;
-  std::fill(ones, ones + rows.length, T(1));
   const Box& box = piece.box;
   for (int64_t z = box.lo[0]; z < box.hi[0]; ++z) {
     for (int64_t y = box.lo[1]; y < box.hi[1]; ++y) {
       maps.load_weight(z, y);
-      partials[(z - box.lo[0]) * piece.partial_stride] += rows.weighted_sum(ones, maps.weight());
+      partials[(z - box.lo[0]) * piece.partial_stride] +=
+          rows.kernels.sum(maps.weight(), rows.span);
     }
   }
 }

@@ -28,7 +28,7 @@ constexpr int64_t kMaxTileLength = 1024;  // of a row
 // beside it have used them, also where their strides put them into few sets of the cache.
 constexpr int64_t kMaxGatheredLength = 256;
 constexpr int64_t kMinTileRows = 8;
-// Rows of several images are put side by side, two elements apart, to as many elements in all.
+// Rows of several pairs are put side by side, two elements apart, to as many elements in all.
 constexpr int64_t kJoinedLength = 96;
 
 // A voxel takes about a nanosecond: below this many in all, waking a second thread costs more than
@@ -42,8 +42,8 @@ constexpr int64_t kMinChunkPlanes = 16;
 
 struct Tiling {
   Box window;
-  int64_t images[2];  // samples, channels
-  int joining;        // images of one piece of work are consecutive samples (0) or channels (1),
+  int64_t pairs[2];   // of an input and a target: samples, channels
+  int joining;        // pairs of one piece of work are consecutive samples (0) or channels (1),
   int64_t joined;     // so many
   int64_t groups[2];  // of them, along samples and channels
   int64_t tile[2];    // length along y, x
@@ -65,11 +65,11 @@ inline int64_t even_part(int64_t length, int64_t most) {
 inline Tiling make_tiling(const Problem& p, int threads) {
   Tiling t;
   t.window = p.window;
-  for (int k = 0; k < 2; ++k) t.images[k] = t.groups[k] = p.size[k];
+  for (int k = 0; k < 2; ++k) t.pairs[k] = t.groups[k] = p.size[k];
   const auto length = [&](int axis) { return p.window.hi[axis] - p.window.lo[axis]; };
   const bool gathered = p.image[0].stride[4] * element_bytes(p.image[0].dtype) >= kCacheLine;
   t.tile[1] = even_part(length(2), gathered ? kMaxGatheredLength : kMaxTileLength);
-  t.joining = t.images[0] < t.images[1];
+  t.joining = t.pairs[0] < t.pairs[1];
   int64_t& groups = t.groups[t.joining];
   t.joined = even_part(groups, std::max<int64_t>(kJoinedLength / (length(2) + 2), 1));
   groups = ceil_div(groups, t.joined);
@@ -80,7 +80,7 @@ inline Tiling make_tiling(const Problem& p, int threads) {
 
   t.planes = length(0);
 
-  const int64_t voxels = t.images[0] * t.images[1] * length(0) * length(1) * length(2);
+  const int64_t voxels = t.pairs[0] * t.pairs[1] * length(0) * length(1) * length(2);
   t.workers = int(std::clamp<int64_t>(voxels / kMinVoxelsPerThread, 1, threads));
   const int64_t columns = t.groups[0] * t.groups[1] * t.tiles[0] * t.tiles[1];
   const int64_t wanted = t.workers == 1 ? 1 : ceil_div(kChunksPerThread * t.workers, columns);
@@ -91,11 +91,11 @@ inline Tiling make_tiling(const Problem& p, int threads) {
   return t;
 }
 
-// One piece: some images, and the box of each whose gradient is written.
+// One piece: some pairs, and the box of each whose gradient is written.
 struct Piece {
   int64_t first[2];  // sample, channel
   int joining;       // the index that goes on from there
-  int64_t images;
+  int64_t pairs;
   Box box;
   int64_t first_partial, partial_stride;  // of its first plane, and from one plane to the next
 };
@@ -112,7 +112,7 @@ inline Piece piece_at(const Tiling& t, int64_t index) {
   piece.first[1] = group % t.groups[1];
   int64_t& first = piece.first[t.joining];
   first *= t.joined;
-  piece.images = std::min(t.joined, t.images[t.joining] - first);
+  piece.pairs = std::min(t.joined, t.pairs[t.joining] - first);
   const int64_t begin[3] = {chunk * t.chunk, tile_y * t.tile[0], tile_x * t.tile[1]};
   const int64_t length[3] = {t.chunk, t.tile[0], t.tile[1]};
   for (int k = 0; k < 3; ++k) {

@@ -42,8 +42,10 @@ Tensor new_like(const Arguments& a, torch::headeronly::IntHeaderOnlyArrayRef sha
 }
 
 // A problem knows "none", "the first" and "both": the gradient of the target alone is that of the
-// first image after a swap, since the loss is symmetric.
+// first image after a swap, since the loss is symmetric. Gradients by eps, which would have to be
+// swapped too, are never asked for beside those.
 void put_wanted_first(Problem& p) {
+  STD_TORCH_CHECK(!p.wants_eps_gradient(), "nec_ext: gradients by eps are a sweep of their own");
   if (p.gradient[0] || !p.gradient[1]) return;
   std::swap(p.image[0], p.image[1]);
   std::swap(p.eps[0], p.eps[1]);

@@ -217,6 +217,41 @@ inline void test_values() {
   }
 }
 
+// On the diagonal of a cube all components of the input's gradient are equal, and those of the
+// target's, which no difference rounds, add up to 0: what is left of their product is rounding.
+inline void test_perpendicular() {
+  const int64_t n = 6;
+  for (const DType dtype : {DType::float32, DType::float64})
+    for (const EpsMode mode : kAllModes)
+      for (const double scale : {1e-25, 1.0, 1e25}) {
+        Case c = case_of(3, {1, 1, n, n, n});
+        c.mode = mode;
+        c.form = Form::absolute;
+        c.dtype[0] = c.dtype[1] = dtype;
+        c.isotropic = true;
+        c.mask_size = c.size;
+        c.eps[0] = 0.15 * scale;
+        c.eps[1] = 0.15;
+        Run run(c);
+        const auto pattern = [](int64_t z, int64_t y, int64_t x) {
+          return Real((9 * z * z + 5 * y * x + 3 * x * x * z) % 31) / 32;
+        };
+        Array input, target, mask;
+        dense::for_each_voxel(c.size, [&](int64_t, int64_t z, int64_t y, int64_t x, int64_t) {
+          input.push_back(0.7L * Real(scale) *
+                          (pattern(z, y, x) + pattern(y, x, z) + pattern(x, z, y)));
+          target.push_back(pattern(z, y, x) - pattern(y, x, z));
+          mask.push_back(z == y && y == x);
+        });
+        run.image[0].fill(input);
+        run.image[1].fill(target);
+        run.mask.fill(mask);
+        const dense::Outputs want = run.expected();
+        run.sweep();
+        for (int m : {0, 1}) compare(run.gradient[m], want.gradient[m], c, "perpendicular");
+      }
+}
+
 inline void test_everywhere() {
   test_options();
   test_wide();
@@ -225,6 +260,7 @@ inline void test_everywhere() {
   test_maps();
   test_windows();
   test_values();
+  test_perpendicular();
 }
 
 }  // namespace sweep_case

@@ -32,7 +32,8 @@ double mask_sum(const Problem& p, int workers) {
   return nec::cpu::total(nec::cpu::mask_sums(p, threads(workers)));
 }
 
-// Larger than any sensible tile along each axis, and not a multiple of one.
+// Larger than any sensible tile along each axis, and not a multiple of one. With a gradient a tile
+// has a margin; the sum has the same bits.
 void test_tiles() {
   for (const Size& size :
        {Size{1, 1, 3, 1, 2500}, Size{1, 1, 4, 67, 1500}, Size{1, 1, 3, 700, 21}}) {
@@ -41,12 +42,15 @@ void test_tiles() {
       c.op = op;
       c.mask_size = size;
       check_case(c);
+      const Real sum = Run(c).sweep();
+      for (c.gradients = 0; c.gradients < 2; ++c.gradients)
+        CHECK(Run(c).sweep() == sum, "sum with other gradients: " + c.name());
     }
   }
 }
 
-// Rows of several images side by side, the last group of fewer, and whole rows of too few for that.
-void test_joined_images() {
+// Rows of several pairs side by side, the last group of fewer, and whole rows of too few for that.
+void test_joined_pairs() {
   Run random{Case()};
   for (const Size& size : {Size{19, 1, 3, 4, 7}, Size{2, 21, 3, 3, 9}, Size{37, 2, 5, 1, 4},
                            Size{3, 1, 2, 3, 46}, Size{70, 1, 2, 2, 1}}) {
@@ -109,7 +113,7 @@ int main() {
              [](const Problem& p) { return mask_sum(p, 1); }};
   test_everywhere();
   test_tiles();
-  test_joined_images();
+  test_joined_pairs();
   test_workers();
   return check::finish("test_sweep");
 }

@@ -159,3 +159,28 @@ def test_forms(case: Case, dtype: torch.dtype, maps: bool, options: dict[str, An
 def test_the_sign_of_a_product_that_vanishes() -> None:
     input, target = SMALL[1].images()
     check_fused(1e-25 * input, 1e-25 * target, form="absolute")
+
+
+@covering(
+    ndim=[2, 3],
+    dtype=DTYPES,
+    scale=[1.0, 2.0**-80],
+    options={**ALL_FORMULAS, "operator": ["central", "forward"], "form": ["absolute"]},
+)
+def test_perpendicular_gradients(
+    ndim: int, dtype: torch.dtype, scale: float, options: dict[str, str]
+) -> None:
+    """On the diagonal all components of the one are equal, and those of the other sum to 0."""
+    images = Case("perpendicular", (1, 1, *(7,) * ndim)).images(torch.float64)
+    # No sum or difference of these is rounded, in any type.
+    input, target = ((32 * image).round() / 32 for image in images)
+    turns = [(0, 1, *(2 + (k + axis) % ndim for axis in range(ndim))) for k in range(ndim)]
+    input, target = sum(map(input.permute, turns)), target - target.permute(turns[1])
+    diagonal = torch.zeros(input.shape, dtype=torch.bool)
+    diagonal[(0, 0, *(range(7),) * ndim)] = True
+    if dtype in DTYPES[2:]:
+        scale = 1.0
+    images = (0.7 * scale * input).to(dtype), (scale * target).to(dtype)
+    result = check_fused(*images, mask=diagonal, reduction="sum", **options)
+    if options["eps_mode"] != "augmented":
+        assert all((gradient == 0).all() for gradient in result[1:])
