@@ -95,28 +95,32 @@ _CPU_SYSTEMS: dict[str, Settings] = {
 }
 
 # These are changes for real slices. A U-Net of two levels sees some 4 cm. One that sees the whole
-# head would paint the mean T2 of a place, whatever the T1 shows there. On real slices the contrast
-# turns at another step with every seed, so NEC's loss has to wait for it. A slow discriminator and
-# an average over the steps bring half a decibel each (results/search/README.md).
+# head would paint the mean T2 of a place, whatever the T1 shows there. A slow discriminator and an
+# average over the steps bring half a decibel each (results/search/README.md).
 _REAL: Settings = {
     "data.size": 96,
     "data.crop": 200,
     "data.slices": "70:90",
     "unet_channels": (32, 64),
     "eps": 0.1,
-    "delay": "auto",
-    "ramp": 0.1,
     "lr_discriminator": 2e-4,
     "ema": 0.999,
     "steps": 4500,
     "validate_every": 300,
 }
+# On real slices the contrast turns late, or turns back, by luck. NEC begins with the negative of
+# its source, so that its loss has the right contrast to keep.
+_REAL_NEC: Settings = {
+    **_REAL,
+    "warmup": 0.05,
+    "warmup_target": "negative",
+    "delay": 0.05,
+    "ramp": 0.2,
+}
 
 # These settings are for real slices of 256x256 pixels and for minutes on a GPU. The U-Net has a
 # level more, and the discriminator a scale more, to see as much of the head as at 96x96.
 _GPU: Settings = {
-    **_CPU,
-    **_REAL,
     "data.size": 256,
     "unet_channels": (32, 64, 128),
     "discriminator_scales": 4,
@@ -157,8 +161,14 @@ PRESETS: dict[str, dict[str, Settings]] = {
         "cut": _RELEASE_DATA,
     },
     "cpu": _CPU_SYSTEMS,
-    "cpu-brats": {system: {**settings, **_REAL} for system, settings in _CPU_SYSTEMS.items()},
-    "gpu": {"nec": {**_GPU, "lambda_ngf": 10.0}, "pix2pix": _GPU},
+    "cpu-brats": {
+        system: {**settings, **(_REAL_NEC if system == "nec" else _REAL)}
+        for system, settings in _CPU_SYSTEMS.items()
+    },
+    "gpu": {
+        "nec": {**_CPU_SYSTEMS["nec"], **_REAL_NEC, **_GPU},
+        "pix2pix": {**_CPU_SYSTEMS["pix2pix"], **_REAL, **_GPU},
+    },
     "volumes": {
         "nec": {
             **_VOLUMES,

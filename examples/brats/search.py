@@ -43,10 +43,7 @@ COLUMNS = (
 )
 # Half precision, because a search on a CPU that has it takes a third less of the time.
 STEPS: dict[str, object] = {"log_every": 100, "amp": "bf16"}
-NEGATIVE: dict[str, object] = {
-    **{"warmup": 0.05, "warmup_target": "negative"},
-    **{"delay": 0.05, "ramp": 0.0},
-}
+AUTO: dict[str, object] = {"warmup": 0, "delay": "auto", "ramp": 0.1}
 ABSOLUTE: dict[str, object] = {"eps_mode": "augmented", "form": "absolute", "lambda_ngf": 5.0}
 # Each name has a system and the options that it changes, beside those of STEPS.
 SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
@@ -59,10 +56,9 @@ SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
         name: ("nec", changes)
         for name, changes in {
             "no EMA": {"ema": 0},
-            "delay 0.13": {"delay": 0.13},
+            "delay 0.13": {"warmup": 0, "delay": 0.13, "ramp": 0.1},
+            "delay auto": AUTO,
             "no ramp": {"ramp": 0},
-            "negative first": NEGATIVE,
-            **{f"below {c}": {"delay_correlation": c} for c in (0.0, -0.2)},
             "lambda 3": {"lambda_ngf": 3},
             "lambda 30": {"lambda_ngf": 30},
             "absolute": ABSOLUTE,
