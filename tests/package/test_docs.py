@@ -2,8 +2,10 @@
 # Copyright (c) 2026 The nec_ext authors
 """The pages: their snippets run, and a call for another loss is what its formula says."""
 
+import csv
 import math
 import re
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import metadata
 from pathlib import Path
@@ -275,3 +277,33 @@ def test_call(row: Row) -> None:
 
     for actual, expected in zip(values(call), values(FORMULAS[row.name]), strict=True):
         assert (actual - expected).norm() <= row.error * expected.norm()
+
+
+def test_the_results_in_pages_are_those_of_the_files() -> None:
+    brats = ROOT / "examples/brats/results/brats/metrics.csv"
+    values: dict[str, dict[str, list[float]]] = {}
+    with brats.open(newline="") as file:
+        for row in csv.DictReader(file):
+            values.setdefault(row["system"], {}).setdefault(row["seed"], []).append(
+                float(row["psnr"])
+            )
+    psnr = {
+        name: statistics.median(statistics.mean(seed) for seed in seeds.values())
+        for name, seeds in values.items()
+    }
+    readme = (ROOT / "README.md").read_text("utf-8")
+    page = (ROOT / "examples/brats/README.md").read_text("utf-8")
+    for name in ("NEC", "Pix2Pix", "best intensity map"):
+        assert f"{psnr[name]:.1f} dB" in readme, name
+    for name in ("best", "CUT", "CycleGAN", "GAN alone", "NEC", "Pix2Pix"):
+        known = next(value for key, value in psnr.items() if key.startswith(name))
+        assert re.search(rf"^\| \**{name}[^|]*\| {known:.1f} \|", page, re.M), name
+
+    results = (ROOT / "examples/registration/results/brats/results.md").read_text("utf-8")
+    before, ngf, lncc, mi = re.findall(
+        r"([\d.]+) mm", results.partition("Mean over the pairs:")[2]
+    )[:4]
+    stated = (
+        f"{before} mm of error become {ngf} mm, with MONAI's local cross-correlation {lncc} mm and"
+    )
+    assert f"{stated} with its mutual information {mi} mm" in " ".join(readme.split())

@@ -17,7 +17,7 @@ from .tables import TITLES
 Line = Mapping[str, str]
 
 # The settings of the figure: those whose curves differ, and those that differ in subjects alone.
-BY_IMAGES = "Pix2Pix", "NEC", "translation and cutout", "fast discriminator", "GAN alone"
+BY_IMAGES = "Pix2Pix", "NEC", "delay auto", "GAN alone", "CycleGAN", "CUT"
 BY_SUBJECTS = {"16 subjects": "16", "33 subjects": "33", "66 subjects": "66", "NEC": "all"}
 METRICS = "psnr", "ssim", "correlation", "faith", "false_edges", "csf_ratio"
 
