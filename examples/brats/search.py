@@ -87,9 +87,9 @@ PAGE = """\
 # What NEC needs on real slices: a search on the validation subjects
 
 Each line is a training with the preset `{preset}`, `{steps}` and the changes that it names. The
-expectation was written down before. Settings were named as in this table after the search: what
-proved good became the preset's, and its first form got a name. All metrics are means over the images of the ten validation
-subjects, at the validation with the best SSIM ("at its best"), by which a run is chosen.
+expectation was written down before. What proved good became part of the preset, and what the preset
+had before got a name. All metrics are means over the images of the ten validation subjects, at the
+validation with the best SSIM ("at its best"), by which a run is chosen.
 
 {table}
 
