@@ -28,7 +28,7 @@ from nec_ext._console import run_command
 from ..common.commands import exit_code, make_parser
 from .data.images import load_data
 from .report.metrics import METRICS, free_predictions, score, summary
-from .report.search import draw_curves, read_csv, table
+from .report.search import draw_curves, read_csv, tables
 from .report.tables import TRAINING_ONLY
 from .train.records import read_facts
 from .train.runs import Run, make_run, slug, train_all
@@ -86,20 +86,23 @@ SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
 PAGE = """\
 # What NEC needs on real slices: a search on the validation subjects
 
-Each line is a training with the preset `{preset}`, `{steps}` and the changes that it names. The
-expectation was written down before. What proved good became part of the preset, and what the preset
-had before got a name. All metrics are means over the images of the ten validation subjects, at the
-validation with the best SSIM ("at its best"), by which a run is chosen.
+Each run is a training with the preset `{preset}`, `{steps}` and the changes that its name stands
+for (`--list`; `log.csv` has them all). The expectation was written down before the run. What proved
+good became part of the preset, and what the preset had before got a name. All metrics are means
+over the images of the ten validation subjects, at the validation with the best SSIM, by which a run
+is chosen.
 
-{table}
+{expected}
 
 ![PSNR over images and subjects](curves.png)
 
 Left: all validations of single runs, seed 0. Right: the best validation of NEC over the number of
 subjects that give T1, and of others that give T2.
 
+{runs}
+
 `python -m examples.brats.search --page FOLDER` writes this page from `log.csv`, `curves` and
-`predictions.csv`; `--list` names the settings.
+`predictions.csv`.
 """
 
 
@@ -199,7 +202,8 @@ def write_page(folder: Path) -> None:
     first = {line["name"] for line in log if line["seed"] == "0"}
     files = {name: folder / "curves" / f"{slug(name)}-0.csv" for name in first}
     draw_curves(folder / "curves.png", log, {name: read_csv(files[name]) for name in first})
-    page = PAGE.format(preset=PRESET, steps=as_words(STEPS), table=table(log, predictions))
+    expected, runs = tables(log, predictions)
+    page = PAGE.format(preset=PRESET, steps=as_words(STEPS), expected=expected, runs=runs)
     (folder / "README.md").write_text(page, "utf-8")
     print(f"written: {folder}/README.md and curves.png")
 

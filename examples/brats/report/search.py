@@ -27,37 +27,40 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def table(log: Sequence[Line], predictions: Sequence[Line]) -> str:
-    """Format a line for each run, in the order of the predictions, after what needs no training."""
-    predicted = {line["name"]: line for line in predictions}
-    order = list(predicted)
+def tables(log: Sequence[Line], predictions: Sequence[Line]) -> list[str]:
+    """Format what came of every prediction, and the metrics of every run, in two tables."""
+    order = [line["name"] for line in predictions]
     free = [line for line in log if not line["seed"]]
     trained = sorted(
         (line for line in log if line["seed"]),
-        key=lambda line: (
-            order.index(line["name"]) if line["name"] in order else len(order),
-            line["seed"],
-        ),
+        key=lambda line: (order.index(line["name"]), line["seed"]),
     )
-    titles = [
-        "setting",
-        "seed",
-        "changes",
-        "expected, dB",
-        "because",
-        "at its best, dB",
-        "at the end, dB",
+    came = {name: [line for line in trained if line["name"] == name] for name in order}
+    outcomes = [
+        [
+            line["name"],
+            line["predicted"],
+            ", ".join(_rounded(run["psnr"], 1) for run in came[line["name"]]),
+            line["why"],
+        ]
+        for line in predictions
     ]
-    titles += [TITLES[metric] for metric in METRICS[1:]] + ["loss from step", "minutes"]
-    rows = []
-    for line in [*free, *trained]:
-        guess = predicted.get(line["name"], {})
-        code = f"`{line['options']}`" if line["options"] else ""
-        cells = [line["name"], line["seed"], code, guess.get("predicted", ""), guess.get("why", "")]
-        cells += [_rounded(line["psnr"], 2), _rounded(line["last_psnr"], 2)]
-        cells += [_rounded(line[metric], 3) for metric in METRICS[1:]]
-        rows.append([*cells, line["onset"], line["minutes"]])
-    return markdown(titles, rows)
+    titles = ["run", "seed", "PSNR", "at the end", *(TITLES[metric] for metric in METRICS[1:])]
+    runs = [
+        [
+            line["name"],
+            line["seed"],
+            _rounded(line["psnr"], 2),
+            _rounded(line["last_psnr"], 2),
+            *(_rounded(line[metric], 2) for metric in METRICS[1:]),
+            line["onset"],
+        ]
+        for line in [*free, *trained]
+    ]
+    return [
+        markdown(["setting", "expected, dB", "came, by seed", "because"], outcomes),
+        markdown([*titles, "loss from step"], runs),
+    ]
 
 
 def _rounded(text: str, digits: int) -> str:
@@ -86,12 +89,11 @@ def draw_curves(path: Path, log: Sequence[Line], curves: Mapping[str, Sequence[L
         [best[name] for name in names],
         "o-",
         color=COLOURS[1],
-        label="NEC, at its best validation",
     )
     for axes in (over_images, over_subjects):
         axes.axhline(best_map, color="#999999", ls="--", label="best intensity map")
-        axes.legend(frameon=False, loc="lower right")
         axes.spines[["top", "right"]].set_visible(False)
     over_images.set(xlabel="images seen", ylabel="PSNR on validation, dB", ylim=(14, None))
-    over_subjects.set(xlabel="subjects for T1 and for T2")
+    over_subjects.set(xlabel="subjects for T1 and for T2 of NEC")
+    figure.legend(*over_images.get_legend_handles_labels(), frameon=False, loc="outside right")
     figure.savefig(path, dpi=120)
