@@ -36,7 +36,7 @@ class Stored(NamedTuple):
     target: bool
 
 
-# What apply takes after the tensors has no gradient: the options, and what is stored.
+# The options and `stored`, which apply takes after the tensors, have no gradient.
 _OPTIONS = (None, None)
 
 

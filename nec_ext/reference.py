@@ -328,7 +328,7 @@ def _voxel_loss(n: Tensor, m: Tensor, o: Options) -> Tensor:
     product, ndim = n * m, len(o.spacing)
     alignment = product[:, :, :ndim].sum(2)
     if o.form == "absolute":
-        # What rounding leaves of it where the fields are perpendicular has no sign.
+        # Where the fields are perpendicular, rounding leaves a rest whose sign means nothing.
         rounding = 4 * torch.finfo(product.dtype).eps * product[:, :, :ndim].detach().abs().sum(2)
         alignment = alignment.abs() * (alignment.detach().abs() > rounding)
     if o.eps_mode == "augmented":

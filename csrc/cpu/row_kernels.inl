@@ -127,7 +127,7 @@ NEC_INLINE Vec<Dim, N> make_vector(N z, N y, N x) {
   }
 }
 
-// What a row of cotangents writes, and the factors it takes: copied, as RowPointers are.
+// Writes the outputs of a row of cotangents. Pointers and factors are copied, as RowPointers are.
 template <typename T, typename A, int Dim, Formula F, Gradients Wanted, bool Isotropic>
 struct RowOutput {
   using N = Number<T, A>;

@@ -43,8 +43,6 @@ COLUMNS = (
 )
 # Half precision, because a search on a CPU that has it takes a third less of the time.
 STEPS: dict[str, object] = {"log_every": 100, "amp": "bf16"}
-AUTO: dict[str, object] = {"warmup": 0, "delay": "auto", "ramp": 0.1}
-ABSOLUTE: dict[str, object] = {"eps_mode": "augmented", "form": "absolute", "lambda_ngf": 5.0}
 # Each name has a system and the options that it changes, beside those of STEPS.
 SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
     "NEC": ("nec", {}),
@@ -57,11 +55,11 @@ SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
         for name, changes in {
             "no EMA": {"ema": 0},
             "delay 0.13": {"warmup": 0, "delay": 0.13, "ramp": 0.1},
-            "delay auto": AUTO,
+            "delay auto": {"warmup": 0, "delay": "auto", "ramp": 0.1},
             "no ramp": {"ramp": 0},
             "lambda 3": {"lambda_ngf": 3},
             "lambda 30": {"lambda_ngf": 30},
-            "absolute": ABSOLUTE,
+            "absolute": {"eps_mode": "augmented", "form": "absolute", "lambda_ngf": 5.0},
             "two scales": {"ngf_scales": 2},
             "three scales": {"ngf_scales": 3},
             "one slice": {"data.training_slices": 1},

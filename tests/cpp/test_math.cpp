@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright (c) 2026 The nec_ext authors
 //
-// What is decided and computed at one place, without a sweep: the axis that makes the rows, half
+// The decisions and formulas that need no sweep: the axis that makes the rows, half
 // types, and the terms of one voxel.
 
 #include <algorithm>

@@ -2,7 +2,6 @@
 # Copyright (c) 2026 The nec_ext authors
 """Options and images so small that a training step takes milliseconds, and a folder of subjects."""
 
-import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 from examples.brats.data.images import Data, ImageSet
 from examples.brats.data.options import DataOptions
 from examples.brats.options import Options, make_options
+from examples.brats.report.search import read_csv
 from examples.brats.train.distributed import Process
 from examples.brats.train.learner import Learner
 from examples.brats.train.loop import Trainer
@@ -114,11 +114,6 @@ def run_file(folder: Path) -> dict[str, Any]:
 
 def lines(folder: Path) -> list[dict[str, str]]:
     return read_csv(folder / "metrics.csv")
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def assert_equal(a: object, b: object) -> None:

@@ -144,6 +144,8 @@ def test_onset_is_the_step_after_the_last_turn_within_bounds() -> None:
     assert onset_after(back, delay_steps=(0, 1000)) == math.inf
     assert onset_after(back, delay_steps=(0, 10)) == 10
     assert turned + 100 < onset_after(back + [-1.0] * 90, delay_steps=(0, 1000)) < math.inf
+    early = {"delay_steps": (0, 1000), "delay_correlation": 0.5}
+    assert onset_after([-1.0] * 16, **early) == onset_after([-1.0] * 15, **early) < 16
     later = onset_after([-1.0] * 90, delay_steps=(0, 1000), delay_correlation=-0.5)
     assert later == math.ceil(math.log(0.25) / math.log(0.98))
     assert onset_after([-1.0] * 10 + [1.0] * 20, delay_steps=(0, 1000)) == math.inf

@@ -21,7 +21,6 @@ from brats_runs import (
     as_words,
     by_hand,
     data_options,
-    read_csv,
     save_subjects,
     volume,
 )
@@ -37,6 +36,7 @@ from examples.brats.presets import PRESETS
 from examples.brats.report import search as search_report
 from examples.brats.report import tables
 from examples.brats.report.metrics import MetricOptions, score, summary
+from examples.brats.report.search import read_csv
 from examples.brats.train.__main__ import main
 from examples.brats.train.loop import Trainer
 from examples.brats.train.runs import Run, make_run

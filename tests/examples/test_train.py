@@ -171,7 +171,7 @@ def test_resumed_is_uninterrupted(system: str, tmp_path: Path) -> None:
         changes |= {"discriminator_augment": "translation"}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     make_trainer(whole, system, **changes).fit()
-    # What was written after the last checkpoint of the run that fails is dropped.
+    # The resumed run drops the lines after the last checkpoint of the one that failed.
     for number, step in ((signal.SIGINT, 2), (None, 4), (signal.SIGTERM, 5)):
         trainer = make_trainer(parts, system, resume=parts.exists(), **changes)
         if number:

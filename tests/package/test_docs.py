@@ -124,7 +124,7 @@ def gradient(image: Tensor, steps: Sequence[float] = (1, 1, 1), mode: str = "rep
 
 
 def sobel(image: Tensor, sum_of_weights: float) -> Tensor:
-    """Of one plane."""
+    """Compute the differences of one plane by Sobel's kernel."""
     kernel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]).double() / sum_of_weights
     padded = F.pad(image[:, :, 3].flatten(0, 1)[:, None], [1] * 4, mode="replicate")
     both = F.conv2d(padded, torch.stack([kernel, kernel.T])[:, None])

@@ -126,7 +126,7 @@ def training_pairs(
 
 
 class Group(NamedTuple):
-    """What a set of images is made of: the files of some subjects, unless they are phantoms."""
+    """Lists what a set of images is made of: the files of some subjects, unless it is phantoms."""
 
     name: str
     subjects: Sequence[str]

@@ -23,7 +23,7 @@ class Onset(nn.Module):
     Without its rim, a T2 correlates negatively with its T1, while a generator starts near the
     contrast of its source. So the contrast has turned once the smoothed correlation of generated
     images with their sources is below ``delay_correlation``, and no label or T2 of the same head
-    is needed to see it. If the contrast turns back and the correlation is above 0, the loss waits
+    is needed to see it. If the contrast turns back, above that and above 0, the loss waits
     again: it would hold the wrong contrast as firmly as the right one. The buffers make it part of
     a checkpoint.
     """
@@ -41,7 +41,7 @@ class Onset(nn.Module):
         """Note the correlation of the images of a step, from 0."""
         self.correlation.lerp_(correlation.to(self.correlation), 1 - MEMORY)
         waits = self.step.isinf().item()
-        turned = self.correlation < (self.threshold if waits else 0.0)
+        turned = self.correlation < (self.threshold if waits else max(self.threshold, 0.0))
         if step + 1 < self.least or (not turned and step + 1 < self.most):
             self.step.fill_(math.inf)
         elif waits:

@@ -29,13 +29,13 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def tables(log: Sequence[Line], predictions: Sequence[Line]) -> list[str]:
     """Format what came of every prediction, and the metrics of every run, in two tables."""
-    order = [line["name"] for line in predictions]
+    rank = {line["name"]: k for k, line in enumerate(predictions)}
     free = [line for line in log if not line["seed"]]
     trained = sorted(
         (line for line in log if line["seed"]),
-        key=lambda line: (order.index(line["name"]), line["seed"]),
+        key=lambda line: (rank.get(line["name"], len(rank)), line["seed"]),  # unexpected ones last
     )
-    came = {name: [line for line in trained if line["name"] == name] for name in order}
+    came = {name: [line for line in trained if line["name"] == name] for name in rank}
     outcomes = [
         [
             line["name"],
