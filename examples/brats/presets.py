@@ -118,6 +118,7 @@ _REAL_NEC: Settings = {
     "lambda_l1": 10.0,
     "delay": 0.1,
     "ramp": 0.2,
+    "discriminator_augment": "translation+cutout",
 }
 
 # These settings are for real slices of 256x256 pixels and for minutes on a GPU. The U-Net has a

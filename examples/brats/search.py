@@ -74,8 +74,8 @@ SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
             "four layers of the discriminator": {"discriminator_layers": 4},
             "spectral norm": {"discriminator_norm": "spectral"},
             "R1": {"lambda_r1": 10},
+            "no augmentation": {"discriminator_augment": "none"},
             "translation": {"discriminator_augment": "translation"},
-            "translation and cutout": {"discriminator_augment": "translation+cutout"},
             "fast discriminator": {"lr_discriminator": 1e-3},
         }.items()
     },
