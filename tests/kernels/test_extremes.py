@@ -74,6 +74,19 @@ def test_extreme_spacing(spacing: float, in_voxels: bool, eps_mode: str, case: C
     assert_as_loops(nec_ext.ngf_loss, *case.images(), **options)
 
 
+# Differences in units of one axis are larger than the images by the ratio of two spacings.
+@covering(
+    scales=[(3e38, (1, 1, 4)), (1e38, (0.5, 0.5, 8)), (3e38, (4, 1, 1))],
+    options=ALL_FORMULAS,
+)
+def test_extreme_scales_and_unequal_spacing(
+    scales: tuple[float, tuple[float, ...]], options: dict[str, str]
+) -> None:
+    scale, spacing = scales
+    images = (scale * image for image in TINY[1].images())
+    assert_as_loops(nec_ext.ngf_loss, *images, spacing=spacing, **options)
+
+
 @covering(scale=[1e30, 1e-30, 1e-37], reduction=REDUCTIONS, case=TINY)
 def test_extreme_mask(scale: float, reduction: str, case: Case) -> None:
     mask = scale * torch.rand(case.shape, generator=generator("mask"))
