@@ -110,9 +110,11 @@ _REAL: Settings = {
 }
 # On real slices the contrast turns late, or turns back, by luck. NEC begins with the negative of
 # its source, so that its loss has the right contrast to keep. The L1 distance to it is weak enough
-# to fade out beside the adversarial term.
+# to fade out beside the adversarial term. Without a bound the generator may paint white matter
+# darker than the background, whose edges are as good to the NGF loss.
 _REAL_NEC: Settings = {
     **_REAL,
+    "output": "tanh",
     "warmup": 0.1,
     "warmup_target": "negative",
     "lambda_l1": 10.0,

@@ -74,6 +74,7 @@ SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
             "four layers of the discriminator": {"discriminator_layers": 4},
             "spectral norm": {"discriminator_norm": "spectral"},
             "R1": {"lambda_r1": 10},
+            "no bound": {"output": "none"},
             "no augmentation": {"discriminator_augment": "none"},
             "translation": {"discriminator_augment": "translation"},
             "fast discriminator": {"lr_discriminator": 1e-3},
