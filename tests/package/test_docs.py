@@ -3,6 +3,7 @@
 """The pages: their snippets run, and a call for another loss is what its formula says."""
 
 import csv
+import inspect
 import math
 import re
 import statistics
@@ -73,6 +74,17 @@ def test_diff_of_the_readme() -> None:
         gradients.append(network.weight.grad)
     torch.testing.assert_close(*losses)
     torch.testing.assert_close(*gradients)
+
+
+def test_options_are_those_of_the_signature() -> None:
+    page = (ROOT / "docs" / "options.md").read_text()
+    stated = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", page, re.MULTILINE))
+    parameters = inspect.signature(nec_ext.ngf_loss).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    words = {"target_eps": "as `eps`", "spacing": "1", "mask": "none"}
+    assert [name for name, value in defaults.items() if value is None] == list(words)
+    texts = {n: f'`"{v}"`' if isinstance(v, str) else f"{v:g}" for n, v in defaults.items() if v}
+    assert stated == words | texts
 
 
 def test_badges() -> None:
