@@ -2,7 +2,7 @@
 # Copyright (c) 2026 The nec_ext authors
 """Builds the CUDA kernels and reads their registers from the compiler's report: ``make registers``.
 
-Needs nvcc and no GPU. Fails if a kernel of float32 arithmetic keeps registers in memory.
+Needs nvcc and no GPU. Fails if a kernel of float32 arithmetic spills registers.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def table(kernels: Iterable[Kernel]) -> str:
 
 
 def main() -> int:
-    """Build, print the table; return exit code 1 if a float32 kernel keeps registers in memory."""
+    """Build, print the table; return exit code 1 if a float32 kernel spills registers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--architectures", nargs="+", default=[], help="as 9.0; default: all")
     parser.add_argument("--out", type=Path, help="Markdown file to write")
@@ -136,12 +136,13 @@ def main() -> int:
     names = ", ".join(f"{number // 10}.{number % 10}" for number in numbers)
     text = f"""# Registers
 
-Registers per thread of every kernel of a sweep, compiled for compute capability
-{names}: a range where they differ. Written by `make registers`.
+Registers per thread of each CUDA kernel, compiled for compute capability
+{names}: a range where they differ. More registers mean fewer threads
+at a time. `make registers` writes this page, so that a change is seen.
 
 {table(kernels)}
 
-Bytes of registers kept in memory, over all kernels and architectures: \
+Register spills and stack frames, in bytes, over all kernels and architectures: \
 {", ".join(f"{dtype} {count}" for dtype, count in in_memory.items())}.
 """
     print(text)
@@ -150,7 +151,7 @@ Bytes of registers kept in memory, over all kernels and architectures: \
         arguments.out.write_text(text)
     for k in kernels:
         if k.in_memory > 0:
-            print(f"{k.in_memory} bytes of registers are kept in memory by {k}")
+            print(f"{k.in_memory} bytes are spilled by {k}")
     return int(in_memory["float32"] > 0)
 
 

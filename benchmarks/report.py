@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Write pages of results: ``python -m benchmarks.report RESULTS.json ... [README.md]``.
+"""Write pages of results: ``python -m benchmarks.report RESULTS.json ... [PAGE.md ...]``.
 
 The command writes the page of each results file with its plots, and the short table of all of them
-into a README.
+into further pages, as README.md and docs/performance.md.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _page(results: Results, plots: dict[str, str], folder: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-# --- The README -----------------------------------------------------------------------------------
+# --- Other pages ----------------------------------------------------------------------------------
 
 
 def insert(page: str, text: str, name: str) -> str:
@@ -112,19 +112,19 @@ def insert(page: str, text: str, name: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("files", type=Path, nargs="+", metavar="RESULTS.json ... [README.md]")
-    *paths, readme = parser.parse_args().files
-    if readme.suffix == ".json":
-        paths, readme = [*paths, readme], None
-    elif not readme.is_file():
-        raise SystemExit(f"{readme} is not a file.")
+    parser.add_argument("files", type=Path, nargs="+", metavar="RESULTS.json ... [PAGE.md ...]")
+    files = parser.parse_args().files
+    paths = [path for path in files if path.suffix == ".json"]
+    pages = [path for path in files if path not in paths]
+    for page in pages:
+        if not page.is_file():
+            raise SystemExit(f"{page} is not a file.")
     for path in paths:
         print(f"written: {write_page(path)}")
-    if readme:
+    if pages:
         from .summary import summary  # which needs matplotlib
-
-        text = summary(paths, readme.parent)
-        readme.write_text(insert(readme.read_text(), text, "results"))
+    for page in pages:
+        page.write_text(insert(page.read_text(), summary(paths, page.parent), "results"))
 
 
 if __name__ == "__main__":

@@ -335,7 +335,7 @@ def head(results: Results) -> str:
 
 def sections(results: Results) -> list[Section]:
     """Return the sections that have content."""
-    every = (goals, step, forward, size, fits, batch, threads, options, training)
+    every = (step, forward, size, fits, batch, threads, options, training, goals)
     filled = [section(results) for section in every]
     filled = [s._replace(paragraphs=[text for text in s.paragraphs if text]) for s in filled]
     return [section for section in filled if section.paragraphs]

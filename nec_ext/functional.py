@@ -33,7 +33,7 @@ def ngf_loss(
     reduction: str = "mean",
     form: str = "squared",
 ) -> Tensor:
-    """Compute the normalized gradient field loss, and its gradient in the same sweep.
+    """Compute the normalized gradient field loss, and its gradient in the same sweep of the images.
 
     At every voxel the loss is ``1 - <n(I), n(J)>^2 / 2``, in [1/2, 1]: it is small where the edges
     of both images run in parallel or opposite directions, whatever their contrast, equation (3) of

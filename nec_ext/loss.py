@@ -29,9 +29,8 @@ class NGFLoss(_Loss):
     """Normalized gradient field loss: :func:`nec_ext.ngf_loss` with its options set once.
 
     Args:
-        eps, target_eps: see :func:`nec_ext.ngf_loss`. A tensor is a buffer or, if it is one, a
-            parameter of the module: it moves with it, and checkpoints hold it, as they hold the
-            weight of :class:`torch.nn.CrossEntropyLoss`.
+        eps, target_eps: see :func:`nec_ext.ngf_loss`. A tensor becomes a buffer of the module, a
+            ``Parameter`` a parameter. So it moves with the module, and checkpoints contain it.
         eps_mode, operator, spacing, weight, form: see :func:`nec_ext.ngf_loss`.
         reduction: as in :func:`nec_ext.ngf_loss`, or the member of MONAI's ``LossReduction``.
 

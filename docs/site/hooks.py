@@ -24,6 +24,12 @@ ROOT = Path(__file__).parents[2]
 COPIED = (".md", ".png", ".svg")
 LANGUAGES = {".cuh": "cuda", ".cu": "cuda", ".h": "cpp", ".inl": "cpp", ".cpp": "cpp"}
 LANGUAGES |= {".py": "python", ".toml": "toml", ".yml": "yaml", ".json": "json"}
+# The defaults of parameters that have names, as DEFAULT_EPS.
+CONSTANTS = dict(
+    re.findall(
+        r"^(DEFAULT_\w+) = (.+)$", (ROOT / "nec_ext" / "_arguments.py").read_text(), re.MULTILINE
+    )
+)
 LINK = re.compile(r"(?<=\]\()[^)#:\s]+(?=[)#])")
 
 
@@ -95,3 +101,9 @@ class Roles(griffe.Extension):
             role, link = r":func:`(?:nec_ext\.)?([\w.]+)`", r"[`nec_ext.\1`][nec_ext.\1]"
             text = re.sub(role, link, obj.docstring.value)
             obj.docstring.value = text.replace("\nExample:\n", "\nExamples:\n")
+
+    def on_function(self, *, func: griffe.Function, **_: Any) -> None:
+        """Show a default by its value in place of the name of its constant."""
+        for parameter in func.parameters:
+            if str(parameter.default) in CONSTANTS:
+                parameter.default = CONSTANTS[str(parameter.default)]

@@ -71,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "# Mean target registration error in mm over the weight of the bending energy",
             title("registration.sweep", shlex.join(words)),
         ]
+        if options.choices:
+            parts.append(f"Rows that name no eta have eta {ETA:g}.")
         least: dict[str, list[float]] = {name: [] for name in tried}
         for t1, _, problem in problems(options):
             pair, lines = pair_name(t1.path), []

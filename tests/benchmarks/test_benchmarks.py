@@ -217,15 +217,19 @@ def test_readme(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="needs the marks <!-- results: begin -->"):
         run(monkeypatch, report.main, path, readme)
     before, after = "before\n<!-- results: begin -->", "<!-- results: end -->\nafter\n"
-    readme.write_text(f"{before}\nold\n{after}")
+    other = path.parent / "docs" / "performance.md"
+    other.parent.mkdir()
+    for page in (readme, other):
+        page.write_text(f"{before}\nold\n{after}")
     gpu = path.with_name("gpu.json")
     eager = {**row("")["ms"], "eager": quartiles(3000), "eager, fields": quartiles(10)}
     step = row("test_step[3D 256x256x256]", ms=eager)
     step["memory"]["eager, fields"] = {"peak": 18.2, "saved": 1.0}
     facts = {"device": "cuda", "gpu": "Some GPU", "nvidia_smi": {}, "torch_cuda": "13.0"}
     gpu.write_text(json.dumps({**MACHINE, **facts, "rows": [step]}))
-    run(monkeypatch, report.main, path, gpu, readme)
+    run(monkeypatch, report.main, path, gpu, readme, other)
     text = readme.read_text()
+    assert other.read_text() == re.sub(r"\]\(", "](../", text)
     assert text.startswith(before) and text.endswith(after) and "old" not in text
     assert "**In 3D, 5 to 20 times faster than eager PyTorch and 5 times faster than" in text
     assert "| Some CPU, 2 threads | 40.3 ms | 10.5 ms | **2.00 ms** | 500 us |" in text

@@ -3,6 +3,7 @@
 """The pages: their snippets run, and a call for another loss is what its formula says."""
 
 import csv
+import inspect
 import math
 import re
 import statistics
@@ -73,6 +74,17 @@ def test_diff_of_the_readme() -> None:
         gradients.append(network.weight.grad)
     torch.testing.assert_close(*losses)
     torch.testing.assert_close(*gradients)
+
+
+def test_options_are_those_of_the_signature() -> None:
+    page = (ROOT / "docs" / "options.md").read_text()
+    stated = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", page, re.MULTILINE))
+    parameters = inspect.signature(nec_ext.ngf_loss).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    words = {"target_eps": "as `eps`", "spacing": "1", "mask": "none"}
+    assert [name for name, value in defaults.items() if value is None] == list(words)
+    texts = {n: f'`"{v}"`' if isinstance(v, str) else f"{v:g}" for n, v in defaults.items() if v}
+    assert stated == words | texts
 
 
 def test_badges() -> None:
@@ -214,12 +226,12 @@ FORMULAS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "(1 - t²) / 2, in a mask": lambda x, y, a: masked_mean((1 - t(x, y) ** 2) / 2, mask),
     "AirLab, and copies of it": lambda x, y, a: -(t(x, y) ** 2).mean() / 2,
     "FAIR, NGFdot": lambda x, y, a: h * x.numel() - h * (t(x, y, steps=spacing) ** 2).sum(),
-    "FAIR, NGFcross": lambda x, y, a: h * cross(x, y).sum(),
+    "FAIR, NGFcross": lambda x, y, a: h / 2 * cross(x, y).sum(),
     "signed": lambda x, y, a: (1 - t(x, y)).mean(),
     "signed, Huber": lambda x, y, a: F.huber_loss(t(x, y), torch.ones_like(x)),
-    "MIRTK, pTVreg": lambda x, y, a: (1 - quotient(x, y)).mean(),
+    "MIRTK": lambda x, y, a: (1 - quotient(x, y)).mean() / 2,
     "ritk": lambda x, y, a: (1 - quotient(x, y) ** 2).mean(),
-    "the same, blind to the sign of contrast": lambda x, y, a: (1 - quotient(x, y, True)).mean(),
+    "absolute, augmented": lambda x, y, a: (1 - quotient(x, y, True)).mean(),
     "preserved texture, a metric": lambda x, y, a: (t(x, y) ** 2).mean(),
     "AdaNGF, its edge map": lambda x, y, a: length(field(gradient(x), a.sqrt())),
     "AdaNGF": lambda x, y, a: nec(t(x, y, a.sqrt())),
