@@ -124,7 +124,8 @@ def draw(
         "fields.png": f"Normalized gradient fields of {case} (figure 2 of the paper).",
         "systems.png": f"{case} by every system, as compared, with a part enlarged (figure 3).",
         "worst.png": f"{worst}, where NEC's PSNR is lowest (figure 4).",
-        "psnr.png": "PSNR over the test images, all seeds of a system together (figure 5).",
+        "psnr.png": "PSNR of the n test images of all seeds of a system: "
+        "median, quartiles, and single images far from them (figure 5).",
     }
 
 
