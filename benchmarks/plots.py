@@ -25,6 +25,7 @@ from .rows import (
     machine_name,
     percent,
     rows_of,
+    saved,
     share,
     training_rows,
     voxels,
@@ -275,7 +276,8 @@ def training(results: Results, axes: Axes) -> bool:
                 elinewidth=0.8,
                 capsize=2,
             )
-            text = f"{whole:.0f} %; its loss {percent(share(row, call))}"
+            note = saved(row, call)[1]
+            text = f"{whole:.0f} %{note}; its loss {percent(share(row, call))}"
             axes.text(upper + 1, height, text, va="center", fontsize=9)
             longest = max(longest, upper)
             heights.append(height)
@@ -284,12 +286,13 @@ def training(results: Results, axes: Axes) -> bool:
     if not rows:
         return False
     axes.set_yticks(heights, names)
+    axes.set_xticks(range(0, 101, 20))
     axes.set_ylim(height + 0.6, 0.8)
-    axes.set(xlabel="time of a step, % of that with the eager loss", xlim=(0, 1.45 * longest))
+    axes.set(xlabel="time of a step, % of that with the eager loss", xlim=(0, 1.9 * longest))
     axes.legend(
         handles=[
-            Patch(facecolor="white", edgecolor="black", hatch="/////", label="loss and gradient"),
-            Patch(facecolor="black", label="the rest of the step"),
+            Patch(facecolor="white", edgecolor="grey", hatch="/////", label="loss and gradient"),
+            Patch(color="grey", label="the rest of the step"),
         ],
         loc="lower left",
         bbox_to_anchor=(0, 1),

@@ -73,6 +73,13 @@ def share(row: Row, call: str) -> float:
     return float(row["loss_ms"][call][1]) / median(row, call)
 
 
+def saved(row: Row, call: str) -> tuple[float, str]:
+    """Return the share of the step with eager that a call saves, and a note if that is noise."""
+    part = 1 - median(row, call) / median(row, "eager")
+    noise = max(spread(row, call), spread(row, "eager"))
+    return part, " (within the spread)" if call != "eager" and abs(part) < noise else ""
+
+
 def voxels(row: Row) -> int:
     return math.prod(row["shape"])
 

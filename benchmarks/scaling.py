@@ -18,8 +18,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from nec_ext._agreement import RECORD_BYTES
 from nec_ext._parts import HALO
@@ -198,35 +198,34 @@ def tables(results: dict[str, Any]) -> str:
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Draw the bytes per rank, and the time of the halo, over the number of ranks."""
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    panels: tuple[Axes, Axes] = figure.subplots(1, 2)
+    """Draw the time of the halo, as a share of that of the sweep, over the number of ranks."""
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.add_subplot()
     for edge, (colour, marker) in zip(EDGES, STYLES, strict=True):
         rows = [row for row in results["model"] if row["edge"] == edge and row["ranks"] > 1]
-        ranks = [row["ranks"] for row in rows]
-        style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4}
-        panels[0].plot(ranks, [r["halo_bytes"] for r in rows], **style, label=f"halo, {edge}³")
-        panels[0].plot(ranks, [r["sweep_bytes"] for r in rows], color=colour, linestyle=":")
-        panels[1].plot(ranks, [r["halo_of_sweep"] for r in rows], **style, label=f"{edge}³")
+        axes.plot(
+            [row["ranks"] for row in rows],
+            [100 * row["halo_of_sweep"] for row in rows],
+            color=colour,
+            marker=marker,
+            markersize=4,
+            label=f"{edge}³ voxels",
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.axhline(100, color="black", linewidth=0.8)
+    axes.text(2, 115, "above: the exchange takes\nlonger than the sweep", fontsize=9)
     ranks = [ranks for ranks in RANKS if ranks > 1]
-    panels[0].plot(ranks, [REDUCED] * len(ranks), color="black", dashes=(1, 4), label="all-reduce")
-    panels[0].plot([], [], color="#999999", linestyle=":", label="memory moved by the sweep")
-    panels[0].set_ylabel("bytes per rank and step")
-    panels[1].axhline(1, color="black", linewidth=0.8)
-    panels[1].set_ylabel("time of the halo / time of the sweep")
-    for axes in panels:
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        axes.set_xticks(ranks, [str(count) for count in ranks])
-        axes.set_xlabel("ranks")
-        axes.grid(axis="y", linewidth=0.4, alpha=0.5)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylim(1, 1e13)  # room for the legend
-    panels[0].legend(loc="lower left", bbox_to_anchor=(0, 0.14), ncols=2, frameon=False, fontsize=8)
-    panels[1].legend(frameon=False, fontsize=8)
+    axes.set_xticks(ranks, [str(count) for count in ranks])
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g} %"))
+    axes.set(xlabel="ranks", ylabel="time of the exchange, % of that of the sweep")
+    axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
     figure.suptitle(
-        f"A float32 cube split into slabs: {digits(results['nanoseconds_per_voxel'])} ns per voxel "
-        f"and {results['link_bytes_per_second'] / 1e9} GB/s",
+        "Model of a float32 cube in slabs, one per rank: "
+        f"{digits(results['nanoseconds_per_voxel'])} ns per voxel, "
+        f"{results['link_bytes_per_second'] / 1e9} GB/s",
         x=0.01,
         ha="left",
         fontsize=10,

@@ -23,6 +23,7 @@ from .rows import (
     rate,
     ratio,
     rows_of,
+    saved,
     share,
     spread,
     training_rows,
@@ -254,13 +255,12 @@ def options(results: Results) -> Section:
 def training(results: Results) -> Section:
     rows = training_rows(results)
 
-    def saved(row: Row) -> str:
+    def saved_time(row: Row) -> str:
         call = row["call"]
         if call == "eager" or "eager" not in row["ms"]:
             return ""
-        part = 1 - median(row, call) / median(row, "eager")
-        noise = max(spread(row, call), spread(row, "eager"))
-        return percent(part) + (" (within the spread)" if abs(part) < noise else "")
+        part, note = saved(row, call)
+        return percent(part) + note
 
     def spread_of(row: Row) -> str:
         noise = spread(row, row["call"])
@@ -279,7 +279,7 @@ def training(results: Results) -> Section:
         ("ms per step", lambda row: digits(median(row, row["call"]))),
         ("spread", spread_of),
         ("the loss's share", lambda row: percent(share(row, row["call"]))),
-        ("time saved, of the step with eager", saved),
+        ("time saved, of the step with eager", saved_time),
         ("GB at the worst moment", peak),
     )
     what = "\n".join(f"* {case(row)}: {row['what']} {largest(row)}".rstrip() for row in rows)

@@ -125,7 +125,8 @@ def draw(
         "systems.png": f"{case} by the first seed of every system, after the histogram matching, "
         "with its PSNR; below, the square enlarged (figure 3).",
         "worst.png": f"The same for {worst}, where NEC's PSNR is lowest (figure 4).",
-        "psnr.png": "PSNR over the test images, all seeds of a system together (figure 5).",
+        "psnr.png": "PSNR of the n test images of all seeds of a system: "
+        "median, quartiles, and single images far from them (figure 5).",
     }
 
 

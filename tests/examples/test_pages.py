@@ -226,7 +226,7 @@ def test_search_logs_a_line_and_a_curve(tmp_path: Path, monkeypatch: pytest.Monk
     )
     assert float(free[0]["psnr"]) == pytest.approx(mean["psnr"].mean, rel=1e-4)
     (tmp_path / "predictions.csv").write_text("name,predicted,why\ntiny lambda_ngf=2,9.5,luck\n")
-    monkeypatch.setattr(search_report, "BY_IMAGES", ("tiny lambda_ngf=2",))
+    monkeypatch.setattr(search_report, "BY_STEPS", ("tiny lambda_ngf=2",))
     assert search.main(["--page", str(tmp_path)]) == 0
     page = (tmp_path / "README.md").read_text()
     psnr = float(best["psnr"])

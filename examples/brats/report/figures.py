@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
-from scipy.stats import gaussian_kde
 from torch import Tensor
 
 import nec_ext
@@ -124,23 +123,29 @@ def three_planes(volume: Array) -> Array:
 
 
 def psnr_distribution(path: Path, rows: Sequence[Row]) -> None:
-    """Draw figure 5: the density of PSNR over the test images, all seeds of a system together."""
+    """Draw figure 5 as boxes: PSNR of the test images, all seeds of a system together."""
     values: dict[str, list[float]] = {}
     for row in rows:
         values.setdefault(str(row["system"]), []).append(float(row["psnr"] or 0))
-    low = min(map(min, values.values())) - 1
-    high = max(map(max, values.values())) + 1
-    grid = np.linspace(low, high, 400)
-    figure = Figure((6.4, 3.6), layout="constrained")
+    names = sorted(values, key=lambda name: np.median(values[name]))  # the best is on top
+    figure = Figure((6.4, 0.6 + 0.4 * len(names)), layout="constrained")
     axes = figure.add_subplot()
-    for k, (name, psnr) in enumerate(values.items()):
-        if len(set(psnr)) < 2:  # a single value has no density
-            continue
-        line = {"color": COLOURS[k % len(COLOURS)], "ls": "-" if k < len(COLOURS) else "--"}
-        axes.plot(grid, gaussian_kde(psnr)(grid), label=f"{name}: {np.mean(psnr):.1f} dB", **line)
-    axes.set(xlabel="PSNR of a test image, dB", ylabel="density", xlim=(low, high), ylim=(0, None))
+    axes.boxplot(
+        [values[name] for name in names],
+        orientation="horizontal",
+        widths=0.55,
+        patch_artist=True,
+        boxprops={"facecolor": "#56b4e9", "edgecolor": "none"},
+        medianprops={"color": "black", "lw": 2},
+        flierprops={"marker": ".", "markersize": 3},
+        tick_labels=[f"{name} (n = {len(values[name])})" for name in names],
+    )
+    for y, median in enumerate((np.median(values[name]) for name in names), start=1):
+        axes.text(median, y + 0.33, f"{median:.1f}", ha="center", fontsize=8)
+    axes.set_xlabel("PSNR of a test image, dB")
+    axes.locator_params(axis="x", integer=True)
+    axes.grid(axis="x", lw=0.4, alpha=0.5)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(title="mean", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=120)
 
 

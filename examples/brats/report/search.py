@@ -17,8 +17,9 @@ from .tables import TITLES
 Line = Mapping[str, str]
 
 # The settings of the figure: those whose curves differ, and those that differ in subjects alone.
-BY_IMAGES = "Pix2Pix", "NEC", "delay auto", "GAN alone", "CycleGAN", "CUT"
-BY_SUBJECTS = {"16 subjects": "16", "33 subjects": "33", "66 subjects": "66", "NEC": "all"}
+BY_STEPS = "Pix2Pix", "NEC", "delay auto", "GAN alone", "CycleGAN", "CUT"
+LABELS = {"delay auto": "NEC, delay=auto", "GAN alone": "GAN alone (NEC without NGF)"}
+BY_SUBJECTS = {f"{n} subjects": f"{n}" for n in (16, 33, 66)} | {"NEC": "397 T1, 131 T2"}
 METRICS = "psnr", "ssim", "correlation", "faith", "false_edges", "csf_ratio"
 
 
@@ -70,7 +71,7 @@ def _rounded(text: str, digits: int) -> str:
 
 
 def draw_curves(path: Path, log: Sequence[Line], curves: Mapping[str, Sequence[Line]]) -> None:
-    """Draw validation PSNR over the images that were seen, and its best over training subjects.
+    """Draw validation PSNR over the steps, and its best over training subjects.
 
     Args:
         path: the PNG file to write.
@@ -78,24 +79,20 @@ def draw_curves(path: Path, log: Sequence[Line], curves: Mapping[str, Sequence[L
         curves: the validations of seed 0 of each setting, by its name.
     """
     figure = Figure((9.6, 3.6), layout="constrained")
-    over_images, over_subjects = figure.subplots(1, 2, sharey=True)
+    over_steps, over_subjects = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     best = {line["name"]: float(line["psnr"]) for line in log if line["seed"] in ("", "0")}
     best_map = next(psnr for name, psnr in best.items() if name.startswith("best intensity map"))
-    for k, name in enumerate(name for name in BY_IMAGES if name in curves):
-        seen = [int(line["images"]) for line in curves[name]]
+    for k, name in enumerate(name for name in BY_STEPS if name in curves):
+        steps = [int(line["step"]) for line in curves[name]]
         psnr = [float(line["psnr"]) for line in curves[name]]
-        over_images.plot(seen, psnr, color=COLOURS[k], label=name)
-    names = [name for name in BY_SUBJECTS if name in best]
-    over_subjects.plot(
-        [BY_SUBJECTS[name] for name in names],
-        [best[name] for name in names],
-        "o-",
-        color=COLOURS[1],
-    )
-    for axes in (over_images, over_subjects):
+        over_steps.plot(steps, psnr, color=COLOURS[k], label=LABELS.get(name, name))
+    subjects = {label: best[name] for name, label in BY_SUBJECTS.items() if name in best}
+    over_subjects.plot(list(subjects), list(subjects.values()), "o-", color=COLOURS[1])
+    over_subjects.margins(x=0.2)
+    for axes in (over_steps, over_subjects):
         axes.axhline(best_map, color="#999999", ls="--", label="best intensity map")
         axes.spines[["top", "right"]].set_visible(False)
-    over_images.set(xlabel="images seen", ylabel="PSNR on validation, dB", ylim=(14, None))
-    over_subjects.set(xlabel="subjects for T1 and for T2 of NEC")
-    figure.legend(*over_images.get_legend_handles_labels(), frameon=False, loc="outside right")
+    over_steps.set(xlabel="training steps", ylabel="PSNR, dB", title="all validations of a run")
+    over_subjects.set(xlabel="training subjects per contrast", title="best validation of NEC")
+    figure.legend(*over_steps.get_legend_handles_labels(), frameon=False, loc="outside right")
     figure.savefig(path, dpi=120)
