@@ -19,7 +19,7 @@ Line = Mapping[str, str]
 # The settings of the figure: those whose curves differ, and those that differ in subjects alone.
 BY_STEPS = "Pix2Pix", "NEC", "delay auto", "GAN alone", "CycleGAN", "CUT"
 LABELS = {"delay auto": "NEC, delay=auto", "GAN alone": "GAN alone (NEC without NGF)"}
-BY_SUBJECTS = {f"{n} subjects": f"{n}" for n in (16, 33, 66)} | {"NEC": "397 T1, 131 T2"}
+BY_SUBJECTS = {f"{n} subjects": f"{n}" for n in (16, 33, 66)} | {"NEC": "all"}
 METRICS = "psnr", "ssim", "correlation", "faith", "false_edges", "csf_ratio"
 
 
