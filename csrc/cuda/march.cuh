@@ -34,9 +34,6 @@ template <typename T_, int Dim, class S, Gradients Wanted, Variant V>
 class March {
  public:
   using T = T_;
-  using Arguments = SweepArguments<T>;
-
- private:
   static constexpr int G = int(Wanted), N = Strip<T>::size;
   static constexpr bool kGeneral = V == Variant::general, kWeighted = V != Variant::bare;
   static constexpr int R = Dim == 3 && S::on_axes && !kGeneral ? 2 : 1;  // rows of a thread
@@ -46,67 +43,47 @@ class March {
                                     SobelImages<T, Dim, S, Cells>>;
   using Gradients_ = RunningGradients<T, Dim, S, Cells, G, R, kGeneral>;
   static constexpr int kDelay = G > 0 ? Gradients_::kDelay : 0;
-
- public:
-  static constexpr int kStrip = N;
   // As many as there are registers for: 128, 168 or 255 for each.
   static constexpr bool kLarge = kGeneral || (kWeighted && R * G == 4);
   static constexpr int kMostThreads = kLarge ? 256 : Dim == 2 && G < 2 ? 512 : 384;
-  // In which differences are measured.
-  static constexpr double kUnit = Images::kUnit;
 
-  static constexpr Limits limits(int multiprocessors, int64_t shared_bytes, bool gradients,
-                                 bool masked, bool staged) {
-    const CellSizes cell = Cells::sizes(kWeighted && masked, staged);
-    return {multiprocessors, shared_bytes, kMostThreads, N, R, Cells::kHaloRows, gradients, cell};
+  NEC_DEVICE March(const SweepArguments<T>& a, void* shared)
+      : a_(a), at_(a, shared), ring_(at_), z_(at_.z) {
+    ring_.start(at_);
+    slot_ = ring_.slot_after(a.first_slot);
+    images_.template advance<1 % kPhases>(at_, a.first_slot);
+    images_.template advance<2 % kPhases>(at_, slot_);
+    if constexpr (G > 0) gradients_.start(at_, Images::kUnit);
   }
 
-  // The kernel. `shared`: a cell for each thread, and for rows that no thread stands for.
-  static NEC_DEVICE void run(const Arguments& arguments, void* shared) {
-    // Only a kernel of ours waits for what this one writes: the total of its partial sums.
-    if (arguments.partials) let_next_kernel_start();
-    March march(arguments, shared);
-    march.take_steps(std::make_integer_sequence<int, kPhases>());
-    march.finish();
-    if (arguments.partials) {
-      const double sum = block_sum(march.sum_, static_cast<double*>(shared));
-      if (threadIdx.x == 0) arguments.partials[blockIdx.x] = sum;
+  // Returns the sum of weight * value over the thread's voxels.
+  NEC_DEVICE double run() {
+    take_steps(std::make_integer_sequence<int, kPhases>());
+    // Nothing may be on its way into shared memory that is used for something else.
+    wait_for_copies<0>();
+    if constexpr (G > 0) {
+      if (a_.staged) {  // by the last step
+        __syncthreads();
+        gradients_.write_staged(at_, z_);
+      }
     }
+    return sum_;
   }
 
  private:
-  const Arguments& a_;  // in constant memory
+  const SweepArguments<T>& a_;  // in constant memory
   const Cells at_;
   Ring<T, Dim, Cells, R, kWeighted> ring_;
   Images images_;
   Gradients_ gradients_;
-  int z_;           // of the plane at hand
-  int slot_;        // of that plane
-  double sum_ = 0;  // of weight * value, over the thread's voxels
-
-  NEC_DEVICE March(const Arguments& a, void* shared)
-      : a_(a), at_(a, shared), ring_(at_), z_(at_.z) {
-    ring_.start(at_);
-    const int before = ring_.first_slot();
-    slot_ = ring_.slot_after(before);
-    images_.start(at_, before, slot_);
-    if constexpr (G > 0) gradients_.start(at_, kUnit);
-  }
+  int z_;     // of the plane at hand
+  int slot_;  // of that plane
+  double sum_ = 0;
 
   // A round of steps after the other, one for each phase, until one finds nothing left to do.
   template <int... Phases>
   NEC_DEVICE void take_steps(std::integer_sequence<int, Phases...>) {
     while ((step<Phases>() && ...)) {
-    }
-  }
-
-  // Writes the gradients that the last step has staged.
-  NEC_DEVICE void finish() {
-    ring_.finish();
-    if constexpr (G > 0) {
-      if (!a_.staged) return;
-      __syncthreads();
-      gradients_.write_staged(at_, z_);
     }
   }
 
@@ -129,7 +106,6 @@ class March {
       } else if constexpr (G > 0) {
         gradients_.skip(at_, z_);
       }
-      images_.end_step();
     }
     slot_ = next;
     ++z_;
@@ -275,6 +251,23 @@ class March {
       }
     }
     gradients_.put(at_, z, g, r, parts);
+  }
+};
+
+// A march as a kernel. Shared memory: a cell for each thread, and for rows that no thread stands
+// for.
+template <class M>
+struct Sweep {
+  static constexpr int kMostThreads = M::kMostThreads;
+  SweepArguments<typename M::T> arguments;
+
+  NEC_DEVICE void run(void* shared) const {
+    // Only a kernel of ours waits for what this one writes: the total of its partial sums.
+    if (arguments.partials) let_next_kernel_start();
+    double sum = M(arguments, shared).run();
+    if (!arguments.partials) return;
+    sum = block_sum(sum, static_cast<double*>(shared));
+    if (threadIdx.x == 0) arguments.partials[blockIdx.x] = sum;
   }
 };
 

@@ -30,9 +30,8 @@ class Ring {
     for (int r = 0; r < R; ++r) offset_[r] = unsigned(offset(at, a_.source[0], r));
   }
 
-  NEC_DEVICE int first_slot() const { return a_.first_slot; }
   NEC_DEVICE int slot_after(int slot) const {
-    return slot == a_.last_slot ? first_slot() : slot + a_.slot_bytes;
+    return slot == a_.last_slot ? a_.first_slot : slot + a_.slot_bytes;
   }
   NEC_DEVICE int slot_before(int slot) const {
     return slot == a_.first_slot ? a_.last_slot : slot - a_.slot_bytes;
@@ -40,12 +39,12 @@ class Ring {
 
   // Requests the first planes, of which two are then there.
   NEC_DEVICE void start(const Cells& at) {
-    int slot = first_slot();
+    int slot = a_.first_slot;
     for (int k = 0; k < a_.tiling.slots; ++k, slot += a_.slot_bytes)
       request(at, slot, at.z - 1 + k);
     wait_for_all_but(a_.tiling.slots - 2);
-    land(at, first_slot());
-    land(at, first_slot() + a_.slot_bytes);
+    land(at, a_.first_slot);
+    land(at, a_.first_slot + a_.slot_bytes);
     __syncthreads();  // single elements come by way of others
   }
 
@@ -86,9 +85,6 @@ class Ring {
     commit_copies();
   }
 
-  // Nothing may be on its way into shared memory that is used for something else.
-  NEC_DEVICE void finish() { wait_for_copies<0>(); }
-
   // The weights of the mask in row r of the plane in a slot; bad ones are NaN.
   NEC_DEVICE Strip<T> mask(const Cells& at, int slot, int r) const {
     const Strip<T>* const strip = at.image(slot, 2, r);
@@ -107,10 +103,6 @@ class Ring {
     const int x = source.strip_bytes > 0 ? minimum(at.x, a_.width - N) : 0;
     return y * source.array.stride[3] + x * source.array.stride[kAxes - 1];
   }
-  // The rows of images that a thread copies: its own, and those beside the block.
-  static NEC_DEVICE int first_row(const Cells& at) { return at.is_first_row() ? -1 : 0; }
-  static NEC_DEVICE int last_row(const Cells& at) { return at.is_last_row() ? R : R - 1; }
-
   template <int Bytes>
   NEC_DEVICE void copy_images(const Cells& at, int slot) const {
     NEC_UNROLL
@@ -131,11 +123,13 @@ class Ring {
     copy_async<Bytes>(at.image(slot, m, r), plane_[m] + offset(at, a_.source[m], r));
   }
 
-  // Rows of any array, with as little code as possible.
+  // Rows of any array, with as little code as possible: a thread's own, and of the images those
+  // beside the block.
   NEC_DEVICE void copy_any(const Cells& at, int slot, int m) const {
     const Source& source = a_.source[m];
     const char* const plane = m == 0 ? plane_[0] : m == 1 ? plane_[1] : plane_[kSources - 1];
-    const int first = m == 2 ? 0 : first_row(at), last = m == 2 ? R - 1 : last_row(at);
+    const int first = m < 2 && at.is_first_row() ? -1 : 0;
+    const int last = m < 2 && at.is_last_row() ? R : R - 1;
     NEC_ROLLED
     for (int r = first; r <= last; ++r) {
       const char* const row = plane + offset(at, source, r);

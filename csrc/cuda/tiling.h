@@ -30,10 +30,14 @@ struct CellSizes {
   NEC_INLINE int64_t bytes(int slots) const { return 16 * int64_t(pitch(slots)) + edge_bytes; }
 };
 
-// The limits of one kernel on one GPU.
-struct Limits {
+// The limits of a GPU.
+struct Device {
   int multiprocessors;
-  int64_t shared_bytes;    // of a block
+  int shared_bytes;  // of a block
+};
+
+// Those of one kernel there.
+struct Limits : Device {
   int most_threads;        // of a block; as many run on a multiprocessor, in whatever blocks
   int strip_voxels;        // per thread
   int rows_per_thread;     // 2D: 1
