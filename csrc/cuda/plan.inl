@@ -11,8 +11,7 @@
 namespace nec::cuda {
 
 inline Device current_limits() {
-  static PerDevice<Device> limits;
-  return limits.get([] {
+  return once_per_device([] {
     return Device{attribute_of_device(cudaDevAttrMultiProcessorCount, "number of multiprocessors"),
                   attribute_of_device(cudaDevAttrMaxSharedMemoryPerBlockOptin, "shared memory")};
   });
@@ -116,8 +115,7 @@ void launch_sweep(const Plan& plan, const Problem& problem, const double* factor
   sweep.arguments.partials = partials;
   // Above 48 KB a kernel has to be allowed its shared memory: as much as there is, because that is
   // said once per device.
-  static PerDevice<bool> is_allowed;
-  is_allowed.get([&] {
+  once_per_device([&] {
     check(cudaFuncSetAttribute(kernel<Sweep<M>>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                current_limits().shared_bytes),
           name);

@@ -88,9 +88,7 @@ class Ring {
   // The weights of the mask in row r of the plane in a slot; bad ones are NaN.
   NEC_DEVICE Strip<T> mask(const Cells& at, int slot, int r) const {
     const Strip<T>* const strip = at.image(slot, 2, r);
-    return checked_masks(a_.source[2].converted
-                             ? load_strip_of<uint8_t, T>(reinterpret_cast<const char*>(strip))
-                             : *strip);
+    return checked_masks(a_.source[2].converted ? load_strip_of<uint8_t, T>(strip) : *strip);
   }
 
  private:
@@ -103,6 +101,7 @@ class Ring {
     const int x = source.strip_bytes > 0 ? minimum(at.x, a_.width - N) : 0;
     return y * source.array.stride[3] + x * source.array.stride[kAxes - 1];
   }
+
   template <int Bytes>
   NEC_DEVICE void copy_images(const Cells& at, int slot) const {
     NEC_UNROLL
@@ -178,7 +177,7 @@ class Ring {
       with_image_type<T>(source.array.dtype, [&](auto element) {
         const auto convert = [&](int r) {
           Strip<T>* const strip = at.image(slot, m, r);
-          *strip = load_strip_of<decltype(element), T>(reinterpret_cast<const char*>(strip));
+          *strip = load_strip_of<decltype(element), T>(strip);
         };
         NEC_UNROLL
         for (int r = 0; r < R; ++r) convert(r);

@@ -20,9 +20,9 @@
 namespace nec::cuda {
 namespace {
 
-// Enough for any GPU to be busy, few enough for one block to add up.
-constexpr int64_t kMaskBlocks = 1024;
-constexpr int64_t kScaleBlocks = 1024;
+// Of the mask's sum and of a scaling. Enough for any GPU to be busy, few enough for one block to
+// add up.
+constexpr int64_t kMostBlocks = 1024;
 // At the start of the workspace: the sum of the mask and the factor.
 constexpr int64_t kScalars = 2;
 
@@ -34,23 +34,16 @@ void check_size(const int64_t (&sizes)[kAxes]) {
   }
 }
 
-// A kernel whose blocks have kSumThreads threads.
-template <class Body>
-void launch_small(const Body& body, int64_t blocks, Stream stream, const char* name,
-                  bool early = false) {
-  launch(body, blocks, kSumThreads, kSumThreads * int64_t(sizeof(double)), stream, name, early);
-}
-
 // Adds up what the kernel before it has left. One block is enough for a few thousand numbers, and
 // adds them in one order.
 template <class Body>
 void launch_finish(const Body& body, Stream stream, const char* name) {
-  launch_small(body, 1, stream, name, true);
+  launch(body, 1, kSumThreads, kSumBytes, stream, name, true);
 }
 
-// A thread takes several strips where there are more than `most` blocks would hold.
-int64_t enough_blocks(const JoinedArray& joined, int64_t most) {
-  return std::min(ceil_div(joined.count, int64_t(kSumThreads)), most);
+// A thread takes several strips where there are more than so many blocks would hold.
+int64_t enough_blocks(const JoinedArray& joined) {
+  return std::min(ceil_div(joined.count, int64_t(kSumThreads)), kMostBlocks);
 }
 
 // Calls f with a number of the type of the arithmetic.
@@ -75,8 +68,9 @@ Partials launch_mask(const Problem& p, double* sums, Stream stream) {
   return with_arithmetic(p.wide, [&](auto number) {
     using T = decltype(number);
     const JoinedArray joined = join_array<T>(mask, axes);
-    const int64_t blocks = enough_blocks(joined, kMaskBlocks);
-    launch_small(MaskSum<T>{joined, sums}, blocks, stream, "launch of the mask's sum failed");
+    const int64_t blocks = enough_blocks(joined);
+    launch(MaskSum<T>{joined, sums}, blocks, kSumThreads, kSumBytes, stream,
+           "launch of the mask's sum failed");
     return Partials{sums, blocks, axes.repeats};
   });
 }
@@ -88,7 +82,7 @@ Plan make_plan(const Problem& p) {
   check_size(p.size);
   Plan plan = p.wide ? (p.dim == 2 ? plan_sweep<double, 2>(p) : plan_sweep<double, 3>(p))
                      : (p.dim == 2 ? plan_sweep<float, 2>(p) : plan_sweep<float, 3>(p));
-  plan.workspace_size = kScalars + std::max(kMaskBlocks, plan.tiling.blocks);
+  plan.workspace_size = kScalars + std::max(kMostBlocks, plan.tiling.blocks);
   return plan;
 }
 
@@ -131,9 +125,8 @@ void launch_scale(const View& gradient, const int64_t (&size)[kAxes], const View
   with_arithmetic(gradient.dtype == DType::float64, [&](auto number) {
     using T = decltype(number);
     const JoinedArray joined = join_array<T>(gradient, join_axes(gradient, size));
-    launch_small(Scale<T>{joined, make_array(upstream, 1), make_array(factor, 1)},
-                 enough_blocks(joined, kScaleBlocks), stream,
-                 "launch of the gradient's scaling failed");
+    launch(Scale<T>{joined, make_array(upstream, 1), make_array(factor, 1)}, enough_blocks(joined),
+           kSumThreads, kSumBytes, stream, "launch of the gradient's scaling failed");
   });
 }
 

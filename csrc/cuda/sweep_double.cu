@@ -3,4 +3,5 @@
 
 #include "plan.inl"
 
+template nec::cuda::Plan nec::cuda::plan_sweep<double, 2>(const nec::Problem&);
 template nec::cuda::Plan nec::cuda::plan_sweep<double, 3>(const nec::Problem&);
