@@ -21,8 +21,8 @@ class AxisImages {
   static constexpr double kUnit = 1;             // of the gradients
   static constexpr T kExtremeScale = T(1) / 16;  // of images whose differences may overflow
 
-  // A step begins: the plane after the one at hand is in slot `next`. Two of the phases before the
-  // first one bring the planes before.
+  // A step begins: the plane after the one at hand is in slot `next`. Before the first step the two
+  // phases before it bring their planes likewise.
   template <int Phase>
   NEC_DEVICE void advance(const Cells& at, int next) {
     if constexpr (Phases == 1) {
@@ -133,7 +133,7 @@ class SobelImages {
     Vec<Dim, T> d;  // of the plane at hand
     T before, here, known[Dim], begun[Dim];
   };
-  Voxel kept_[2][N] = {};
+  Voxel kept_[2][N];
 };
 
 }  // namespace nec::cuda

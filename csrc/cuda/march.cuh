@@ -50,6 +50,7 @@ class March {
       : a_(a), at_(a, shared), ring_(at_), z_(at_.z) {
     ring_.start(at_);
     slot_ = ring_.slot_after(a.first_slot);
+    images_ = Images();
     images_.template advance<1 % kPhases>(at_, a.first_slot);
     images_.template advance<2 % kPhases>(at_, slot_);
     gradients_.start(at_, Images::kUnit);

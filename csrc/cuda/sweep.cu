@@ -91,7 +91,8 @@ void launch_loss(const Problem& problem, const Plan& plan, const Total& total, d
   double* const scalars = problem.mask ? workspace : nullptr;
   double* const sums = workspace + kScalars;
   if (scalars) {
-    launch_finish(FinishMask{launch_mask(problem, sums, stream), total, scalars}, stream,
+    const Partials mask = launch_mask(problem, sums, stream);
+    launch_finish(FinishSum{mask, total, scalars, scalars + 1}, stream,
                   "launch of the mask's total failed");
   }
   // The factor of a mask's mean is known to the GPU alone.
@@ -112,7 +113,7 @@ void launch_sum(const Problem& problem, const Plan& plan, bool of_mask, double* 
   } else {
     plan.launch(plan, problem, nullptr, workspace, stream);
   }
-  launch_finish(FinishSum{partials, sum}, stream, "launch of the total failed");
+  launch_finish(FinishSum{partials, {}, sum, nullptr}, stream, "launch of the total failed");
 }
 
 void launch_maps(const Problem& problem, const Plan& plan, Stream stream) {
