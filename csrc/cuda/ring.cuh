@@ -65,7 +65,7 @@ class Ring {
         copy_images<8>(at, slot);
       } else {
         NEC_ROLLED
-        for (int m = 0; m < 2; ++m) copy_any(at, slot, m);
+        for (int m = 0; m < 2; ++m) copy_any<false>(at, slot, m);
       }
       if (Masked && a_.source[2].array) {
         const int bytes = a_.source[2].strip_bytes;
@@ -74,7 +74,7 @@ class Ring {
           if (bytes == 4) copy_row<4>(at, slot, kSources - 1, r);
           if (bytes == 16) copy_row<16>(at, slot, kSources - 1, r);
         }
-        if (bytes != 4 && bytes != 16) copy_any(at, slot, 2);
+        if (bytes != 4 && bytes != 16) copy_any<true>(at, slot, 2);
       }
     }
     // Beyond the border the first and the last one go on.
@@ -124,11 +124,12 @@ class Ring {
 
   // Rows of any array, with as little code as possible: a thread's own, and of the images those
   // beside the block.
+  template <bool IsMask>
   NEC_DEVICE void copy_any(const Cells& at, int slot, int m) const {
     const Source& source = a_.source[m];
-    const char* const plane = m == 0 ? plane_[0] : m == 1 ? plane_[1] : plane_[kSources - 1];
-    const int first = m < 2 && at.is_first_row() ? -1 : 0;
-    const int last = m < 2 && at.is_last_row() ? R : R - 1;
+    const char* const plane = IsMask ? plane_[kSources - 1] : m == 0 ? plane_[0] : plane_[1];
+    const int first = !IsMask && at.is_first_row() ? -1 : 0;
+    const int last = !IsMask && at.is_last_row() ? R : R - 1;
     NEC_ROLLED
     for (int r = first; r <= last; ++r) {
       const char* const row = plane + offset(at, source, r);
@@ -140,11 +141,12 @@ class Ring {
       } else if (source.strip_bytes == 4) {
         copy_async<4>(to, row);
       } else {
-        copy_elements(at, source.array, row, to);
+        copy_elements<IsMask>(at, source.array, row, to);
       }
     }
   }
 
+  template <bool IsMask>
   NEC_DEVICE void copy_elements(const Cells& at, const Array& array, const char* row,
                                 Strip<T>* strip) const {
     const auto from = [&](int j) {
@@ -152,18 +154,19 @@ class Ring {
       return row + minimum(x, a_.width - 1) * array.stride[kAxes - 1];
     };
     const auto to = [&](int j) { return at.element(strip, j * a_.tiling.strips + at.column); };
+    const auto copy = [&](auto element) {
+      const auto voxels = Strip<T>::of(
+          [&](int j) { return load_as<T>(*reinterpret_cast<const decltype(element)*>(from(j))); });
+      NEC_UNROLL
+      for (int j = 0; j < N; ++j) *to(j) = voxels.v[j];
+    };
     if (array.dtype == kType<T>) {
       NEC_UNROLL
       for (int j = 0; j < N; ++j) copy_async<sizeof(T)>(to(j), from(j));
+    } else if constexpr (IsMask) {
+      with_type(array.dtype, copy);
     } else {
-      with_type(array.dtype, [&](auto element) {
-        T voxel[N];
-        NEC_UNROLL
-        for (int j = 0; j < N; ++j)
-          voxel[j] = load_as<T>(*reinterpret_cast<const decltype(element)*>(from(j)));
-        NEC_UNROLL
-        for (int j = 0; j < N; ++j) *to(j) = voxel[j];
-      });
+      with_image_type<T>(array.dtype, copy);
     }
   }
 
