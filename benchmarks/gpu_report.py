@@ -98,7 +98,7 @@ def phases(results: Path) -> dict[str, list[Step]]:
             Step(
                 tool,
                 200,
-                [sanitizer, "--tool", tool, *options, *flags, PYTHON, "tests/gpu/every_kernel.py"],
+                [sanitizer, "--tool", tool, *options, *flags, PYTHON, "tests/every_kernel.py"],
                 check,
             )
             for tool, flags in tools.items()

@@ -33,6 +33,7 @@ from .rows import (
 from .sections import NEGLIGIBLE
 
 CASES = ("3D 160x192x160", "3D 256x256x256")  # the chart shows the largest
+IMAGE = "2D 1 x 256x256"  # where the loss is fast whichever way it is computed
 # The calls that are shown, and their names for a reader who has not seen the benchmarks.
 NAMES = {
     "eager": "eager PyTorch",
@@ -73,7 +74,7 @@ def summary(paths: Sequence[Path], root: Path) -> str:
         f"{text} ({machine_name(results)})" for results in machines if (text := _steps(results))
     )
     parts = [
-        _headline([row for _, row in shown]),
+        _headline(machines),
         _table(shown),
         f"![Time and memory of the loss and its gradient]({link(chart)})",
         f"*Does it matter?* {' '.join(steps)}",
@@ -82,14 +83,22 @@ def summary(paths: Sequence[Path], root: Path) -> str:
     return "\n\n".join(parts)
 
 
-def _headline(rows: Sequence[Row]) -> str:
-    def times(call: str) -> str:
-        ratios = sorted(ratio(row, fastest(row, call)) for row in rows)
+def _headline(machines: Sequence[Results]) -> str:
+    steps = [row for results in machines for row in rows_of(results, "test_step")]
+
+    def times(call: str, *cases: str) -> str:
+        ratios = sorted(ratio(row, fastest(row, call)) for row in steps if case(row) in cases)
         return " to ".join(dict.fromkeys(f"{one:.0f}" for one in (ratios[0], ratios[-1])))
 
+    where = "" if any("gpu" in results for results in machines) else " on a CPU"
+    image = ""
+    if any(case(row) == IMAGE for row in steps):
+        small = (times(call, IMAGE) for call in ("eager", "torch.compile"))
+        image = f"; one 2D image of 256x256: {' and '.join(small)} times"
     return (
-        f"**{times('eager')} times faster than eager PyTorch, {times('torch.compile')} times "
-        "faster than `torch.compile`** (loss and gradient, float32):"
+        f"**In 3D{where}, {times('eager', *CASES)} times faster than eager PyTorch and "
+        f"{times('torch.compile', *CASES)} times faster than `torch.compile`** "
+        f"(loss and gradient, float32{image}):"
     )
 
 
@@ -122,17 +131,21 @@ def _steps(results: Results) -> str:
     rows = [row for row in training_rows(results) if "eager" in row["ms"]]
     little = [case(row) for row in rows if share(row, "eager") < NEGLIGIBLE]
     sentences = [
-        f"A step of {case(row)} takes {duration(median(row, 'fused'))} in place of "
-        f"{duration(median(row, 'eager'))} with the eager loss."
+        f"The eager loss takes {percent(share(row, 'eager'))} of a step of {case(row)}, "
+        f"{_size(row)}, and the fused loss {percent(share(row, 'fused'))}."
         for row in rows
         if case(row) not in little
     ]
     if little:
         sentences.append(
-            f"The eager loss takes less than {percent(NEGLIGIBLE)} of a step of "
-            f"{', '.join(little)}: there the choice of the loss hardly changes the time."
+            f"It takes less than {percent(NEGLIGIBLE)} of a training step with these networks, "
+            f"where the choice of the loss hardly changes the time: {', '.join(little)}."
         )
     return " ".join(sentences)
+
+
+def _size(row: Row) -> str:
+    return "x".join(str(edge) for edge in row["shape"][2:]) + " voxels"
 
 
 def _draw(shown: Sequence[tuple[str, Row]], path: Path) -> None:

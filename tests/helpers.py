@@ -73,6 +73,13 @@ def as_leaves(input: Tensor, target: Tensor, wanted: str) -> list[Tensor]:
     ]
 
 
+def copied(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor with its strides and gaps to a device."""
+    length = tensor.untyped_storage().nbytes() // tensor.element_size()
+    memory = tensor.as_strided((length,), (1,), 0).to(device)
+    return memory.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+
+
 def random_upstream(shape: Shape, dtype: torch.dtype = torch.float32) -> Tensor:
     """Draw numbers of both signs, in [0.5, 2): not 1, and in float32, which all losses hold."""
     rng = generator(f"upstream {tuple(shape)}")

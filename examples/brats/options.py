@@ -91,7 +91,7 @@ class Options:
     ngf_scales: Count = 1  # of the NGF loss: the images, their copies of half the size, ...
     operator: Literal["central", "forward", "sobel"] = "sobel"
     loss_backend: Literal["fused", "eager", "compiled"] = "fused"
-    lambda_l1: Weight = 100.0  # Pix2Pix, and NEC while it warms up
+    lambda_l1: Weight = 100.0  # Pix2Pix, and NEC while it warms up and until the ramp ends
     warmup: Share = 0.0  # in which the source, or its negative in the head, is the target
     warmup_target: Literal["source", "negative"] = "source"
     lambda_cycle: Weight = 10.0

@@ -122,8 +122,9 @@ def draw(
     figures.psnr_distribution(folder / "psnr.png", rows)
     return {
         "fields.png": f"Normalized gradient fields of {case} (figure 2 of the paper).",
-        "systems.png": f"{case} by every system, as compared, with a part enlarged (figure 3).",
-        "worst.png": f"{worst}, where NEC's PSNR is lowest (figure 4).",
+        "systems.png": f"{case} by the first seed of every system, after the histogram matching, "
+        "with its PSNR; below, the square enlarged (figure 3).",
+        "worst.png": f"The same for {worst}, where NEC's PSNR is lowest (figure 4).",
         "psnr.png": "PSNR over the test images, all seeds of a system together (figure 5).",
     }
 
@@ -174,7 +175,9 @@ def write(
         page(evaluation, PUBLISHED).rstrip(),
         "Published: PSNR and SSIM in table 1 of Jaouen, Conze and Visvikis, ISBI 2024, with 400 "
         "and 400 training slices of 256x256 pixels and 441 test slices. GAN alone: NEC with a "
-        "weight of 0 for its loss.",
+        "weight of 0 for its loss. Three predictions need no training: identity is the T1 itself; "
+        "negation in the brain is its negative; the best intensity map is one curve from T1 to T2 "
+        "intensities, with the least squared error over the training pairs.",
         *(f"![{name}]({name})\n\n{caption}" for name, caption in captions.items()),
         costs(runs),
     ]

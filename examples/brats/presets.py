@@ -109,13 +109,18 @@ _REAL: Settings = {
     "validate_every": 300,
 }
 # On real slices the contrast turns late, or turns back, by luck. NEC begins with the negative of
-# its source, so that its loss has the right contrast to keep.
+# its source, so that its loss has the right contrast to keep. The L1 distance to it is weak enough
+# to fade out beside the adversarial term. Without a bound the generator may paint white matter
+# darker than the background, whose edges are as good to the NGF loss.
 _REAL_NEC: Settings = {
     **_REAL,
-    "warmup": 0.05,
+    "output": "tanh",
+    "warmup": 0.1,
     "warmup_target": "negative",
-    "delay": 0.05,
+    "lambda_l1": 10.0,
+    "delay": 0.1,
     "ramp": 0.2,
+    "discriminator_augment": "translation+cutout",
 }
 
 # These settings are for real slices of 256x256 pixels and for minutes on a GPU. The U-Net has a
@@ -162,8 +167,11 @@ PRESETS: dict[str, dict[str, Settings]] = {
     },
     "cpu": _CPU_SYSTEMS,
     "cpu-brats": {
-        system: {**settings, **(_REAL_NEC if system == "nec" else _REAL)}
-        for system, settings in _CPU_SYSTEMS.items()
+        "nec": {**_CPU_SYSTEMS["nec"], **_REAL_NEC},
+        "pix2pix": {**_CPU_SYSTEMS["pix2pix"], **_REAL},
+        # What their identity terms keep is the contrast of the source.
+        "cyclegan": {**_CPU_SYSTEMS["cyclegan"], **_REAL, "lambda_identity": 0.0},
+        "cut": {**_CPU_SYSTEMS["cut"], **_REAL, "nce_identity": False},
     },
     "gpu": {
         "nec": {**_CPU_SYSTEMS["nec"], **_REAL_NEC, **_GPU},

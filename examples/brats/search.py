@@ -74,8 +74,9 @@ SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
             "four layers of the discriminator": {"discriminator_layers": 4},
             "spectral norm": {"discriminator_norm": "spectral"},
             "R1": {"lambda_r1": 10},
+            "no bound": {"output": "none"},
+            "no augmentation": {"discriminator_augment": "none"},
             "translation": {"discriminator_augment": "translation"},
-            "translation and cutout": {"discriminator_augment": "translation+cutout"},
             "fast discriminator": {"lr_discriminator": 1e-3},
         }.items()
     },
@@ -84,11 +85,13 @@ SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
 PAGE = """\
 # What NEC needs on real slices: a search on the validation subjects
 
-Each run is a training with the preset `{preset}`, `{steps}` and the changes that its name stands
-for (`--list`; `log.csv` has them all). The expectation was written down before the run. What proved
-good became part of the preset, and what the preset had before got a name. All metrics are means
-over the images of the ten validation subjects, at the validation with the best SSIM, by which a run
-is chosen.
+Each run is a training with the preset `{preset}`, `{steps}` and the changes that its row names:
+a name of `python -m examples.brats.search --list`, or options of `options.py`. The runs of an
+"abrupt warm-up" were made before the L1 term of the warm-up faded: it had a weight of 100 and ended
+at once after 5 % of the steps, in which the discriminator took negatives for real. What was
+expected of a setting, and why, was written down before its run. All metrics are means over the
+images of the ten validation subjects, at the validation with the best SSIM, by which a run is
+chosen. [The results](../brats/README.md) define them.
 
 {expected}
 
@@ -98,6 +101,8 @@ Left: all validations of single runs, seed 0. Right: the best validation of NEC 
 subjects that give T1, and of others that give T2.
 
 {runs}
+
+"At the end" is PSNR after the last step, "loss from step" the step from which the NGF loss acts.
 
 `python -m examples.brats.search --page FOLDER` writes this page from `log.csv`, `curves` and
 `predictions.csv`.

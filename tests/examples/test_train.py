@@ -105,7 +105,8 @@ def test_only_the_paired_system_sees_pairs(tmp_path: Path) -> None:
         assert paired == (len(numbers) == 6)
 
 
-def test_a_run_by_hand(tmp_path: Path) -> None:
+@pytest.mark.parametrize("warmup_target", ["source", "negative"])
+def test_a_run_by_hand(warmup_target: str, tmp_path: Path) -> None:
     """Train NEC by nothing of the trainer but the first weights and the batches.
 
     In float64, for Adam takes whole steps where a gradient is nothing but rounding errors.
@@ -113,6 +114,7 @@ def test_a_run_by_hand(tmp_path: Path) -> None:
     options = small_options(
         **{"out": str(tmp_path), "batch": 1, "accumulate": 2, "ema": 0.5, "augment": "flip"},
         **{"warmup": 0.25, "delay": 0.25, "ramp": 0.5, "decay": 0.5, "validate_every": 4},
+        warmup_target=warmup_target,
         **{"lambda_gan": 0.7, "lambda_ngf": 3, "lambda_l1": 20, "lr_discriminator": 5e-3},
     )
     groups = [
@@ -132,6 +134,9 @@ def test_a_run_by_hand(tmp_path: Path) -> None:
         logits = discriminator(images)
         return sum(F.softplus(-one if real else one).mean() for one in logits) / len(logits)
 
+    def negative(image: Tensor) -> Tensor:
+        return torch.where(image > -1, -image, -1)
+
     def descend(network: nn.Module, loss: Tensor, rate: float) -> None:
         parameters = list(network.parameters())
         gradients = torch.autograd.grad(loss, parameters, retain_graph=True)
@@ -144,13 +149,14 @@ def test_a_run_by_hand(tmp_path: Path) -> None:
     for step, (falling, growing) in enumerate([(1, 0), (1, 0), (1, 0.5), (0.5, 1)]):
         source, target = trainer.pairs.batch(step, "flip")
         fake = generator(source)
-        real = judged(source if step == 0 else target, True)
+        copies = step == 0 and warmup_target == "source"
+        real = judged(source if copies else target, True)
         descend(discriminator, 0.5 * (real + judged(fake.detach(), False)), 5e-3 * falling)
         ngf = nec_ext.reference.ngf_loss(
             fake, source, eps=0.15, eps_mode="quadrature", operator="sobel"
         )
-        copying = F.l1_loss(fake, source) if step == 0 else 0
-        loss = 0.7 * judged(fake, True) + 3 * growing * ngf + 20 * copying
+        l1 = F.l1_loss(fake, source if warmup_target == "source" else negative(source))
+        loss = 0.7 * judged(fake, True) + 3 * growing * ngf + 20 * (1 - growing) * l1
         descend(generator, loss, 1e-3 * falling)
         now = [weight.detach().clone() for weight in generator.parameters()]
         average = [(a + b) / 2 for a, b in zip(average, now, strict=True)] if average else now

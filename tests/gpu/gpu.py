@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import copied
 from torch import Tensor
 
 import nec_ext
@@ -29,11 +30,7 @@ def gpu_by_default() -> Iterator[None]:
 
 def on_gpu(value: Any) -> Any:
     """Copy a tensor with its strides and gaps to the GPU; return anything else itself."""
-    if not isinstance(value, Tensor):
-        return value
-    length = value.untyped_storage().nbytes() // value.element_size()
-    memory = value.as_strided((length,), (1,), 0).to(DEVICE)
-    return memory.as_strided(value.shape, value.stride(), value.storage_offset())
+    return copied(value, DEVICE) if isinstance(value, Tensor) else value
 
 
 def all_on_gpu(options: dict[str, Any]) -> dict[str, Any]:

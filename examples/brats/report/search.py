@@ -40,8 +40,8 @@ def tables(log: Sequence[Line], predictions: Sequence[Line]) -> list[str]:
         [
             line["name"],
             line["predicted"],
-            ", ".join(_rounded(run["psnr"], 1) for run in came[line["name"]]),
             line["why"],
+            ", ".join(_rounded(run["psnr"], 1) for run in came[line["name"]]),
         ]
         for line in predictions
     ]
@@ -58,7 +58,9 @@ def tables(log: Sequence[Line], predictions: Sequence[Line]) -> list[str]:
         for line in [*free, *trained]
     ]
     return [
-        markdown(["setting", "expected, dB", "came, by seed", "because"], outcomes),
+        markdown(
+            ["setting", "expected, dB", "why this was expected", "measured, by seed"], outcomes
+        ),
         markdown([*titles, "loss from step"], runs),
     ]
 

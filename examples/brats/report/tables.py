@@ -55,9 +55,10 @@ TITLES = {
 LEGEND = """\
 A cell is mean ± standard deviation over the images, or the median (least to greatest) of the means
 of several seeds. Histogram matching: {histogram}, then a Gaussian of {blur:g} {blur_unit}; SSIM
-with a {ssim_window} window. Correlation: Pearson's in the brain. Faith: how much of the T1's edges
-is in the synthetic image, 1 for the T1 itself. False edges: the share of the brain's flat pixels,
-without an edge of T1 or true T2 nearby, where the synthetic image has an edge."""
+with a {ssim_window} window. Correlation: Pearson's in the brain. Faith: how well the synthetic
+image's edges are aligned with those of the T1, 1 for the T1 itself and its negative, a little more
+for steeper edges. False edges: the share of the brain's flat pixels, without an edge of T1 or true
+T2 nearby, where the synthetic image has an edge."""
 LEGEND_TISSUES = """\
  CSF{tumour} ratio: contrast to white matter as a share of the true one, after
 histogram matching, which gives a pale image its contrast back but not the order of its tissues; CSF

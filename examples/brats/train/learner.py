@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..model.onset import warmup_target
 from ..model.systems import make_system
 from ..model.systems.base import Images, Losses, System
 from ..options import Options
@@ -57,8 +56,10 @@ class Learner:
         """
         options, system = self.options, self.system
         torch.manual_seed(_seed(options.seed, step, self.process.rank))
-        if step < options.warmup * options.steps:
-            target = warmup_target(options, source)
+        # As in the authors' code, which warms up to a copy, the discriminator has one target with
+        # the generator. A negative has the contrast of a T2, of which it can learn from the start.
+        if options.warmup_target == "source" and step < options.warmup * options.steps:
+            target = source
         parts = source.chunk(options.accumulate), target.chunk(options.accumulate)
         batches = list(zip(*parts, strict=True))
         single = len(batches) == 1

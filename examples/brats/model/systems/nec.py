@@ -20,7 +20,9 @@ class NEC(System):
     contrast is inverted. ``delay`` and ``ramp`` let it decide before the loss acts; ``delay=auto``
     waits until it has decided. ``warmup`` is the first epoch of the authors' released code, in
     which the network learns to copy its input, or, with ``warmup_target=negative``, to invert it:
-    then the contrast has turned from the start, and the loss keeps it so.
+    then the contrast has turned from the start, and the loss keeps it so. The L1 term of the
+    warm-up fades while the NGF loss grows: if it ended at once, the generator would leave what it
+    has learned before the discriminator could guide it.
     """
 
     def __init__(self, options: Options) -> None:
@@ -58,10 +60,13 @@ class NEC(System):
             ramp = min(max(since / (options.ramp * options.steps), 0.0), 1.0)
         else:
             ramp = float(since >= 0)
-        warming_up = step < options.warmup * options.steps
+        if step < options.warmup * options.steps:
+            l1 = options.lambda_l1
+        else:
+            l1 = options.lambda_l1 * (1 - ramp) if options.warmup else 0.0
         return {
             **super().weights(step),
             "ngf": options.lambda_ngf * ramp,
-            "l1": options.lambda_l1 if warming_up else 0.0,
+            "l1": l1,
             **({"source_correlation": 0.0} if self.onset else {}),
         }
