@@ -12,8 +12,12 @@ namespace nec::cuda {
 
 inline Device current_limits() {
   return once_per_device([] {
-    return Device{attribute_of_device(cudaDevAttrMultiProcessorCount, "number of multiprocessors"),
-                  attribute_of_device(cudaDevAttrMaxSharedMemoryPerBlockOptin, "shared memory")};
+    return Device{
+        attribute_of_device(cudaDevAttrMultiProcessorCount, "number of multiprocessors"),
+        attribute_of_device(cudaDevAttrMaxSharedMemoryPerBlockOptin, "shared memory"),
+        attribute_of_device(cudaDevAttrMaxSharedMemoryPerMultiprocessor,
+                            "shared memory of a multiprocessor"),
+        attribute_of_device(cudaDevAttrReservedSharedMemoryPerBlock, "reserved shared memory")};
   });
 }
 

@@ -33,7 +33,9 @@ struct CellSizes {
 // The limits of a GPU.
 struct Device {
   int multiprocessors;
-  int shared_bytes;  // of a block
+  int shared_bytes;           // of a block
+  int shared_multiprocessor;  // of all blocks that a multiprocessor runs together
+  int shared_reserved;        // of these, for each block besides its own
 };
 
 // Those of one kernel there.
@@ -73,9 +75,16 @@ constexpr int64_t kStepsBesides = 3;
 // one, and the more often the planes between two chunks are computed twice.
 constexpr int64_t kMostWaves = 4;
 
-// Blocks that are on a multiprocessor together.
+// In shared memory.
+inline int64_t cells(const Tiling& t, const Limits& limits) {
+  return int64_t(t.strips) * (t.rows + limits.halo_rows_of_cells);
+}
+
+// Blocks that a multiprocessor has room for, with the smallest ring.
 inline int64_t resident(const Tiling& t, const Limits& limits) {
-  return std::max(1, limits.most_threads / t.threads());
+  const int64_t bytes = cells(t, limits) * limits.cell.bytes(kFewestSlots) + limits.shared_reserved;
+  return std::max<int64_t>(1, std::min<int64_t>(limits.most_threads / t.threads(),
+                                                limits.shared_multiprocessor / bytes));
 }
 
 // The time of all blocks, in threads times steps of a multiprocessor. Those that are resident
@@ -125,15 +134,12 @@ inline Cut cut(int64_t length, int64_t halo, int64_t longest, int64_t more, int6
   return {int(ceil_div(inside, each - 2 * halo)), each};
 }
 
-// In shared memory.
-inline int64_t cells(const Tiling& t, const Limits& limits) {
-  return int64_t(t.strips) * (t.rows + limits.halo_rows_of_cells);
-}
-
 // The most that leave room for the other blocks of a multiprocessor, and are no more than there are
 // planes. One of a few numbers, for each of which a kernel has an instruction (ring.cuh).
 inline int choose_slots(const Problem& p, const Tiling& t, const Limits& limits) {
-  const int64_t room = limits.shared_bytes / resident(t, limits);
+  const int64_t room =
+      std::min<int64_t>(limits.shared_bytes, limits.shared_multiprocessor / resident(t, limits) -
+                                                 limits.shared_reserved);
   const int most = std::min(p.dim == 2 ? 8 : 6, t.chunk + 2 * t.margin + 2);
   for (const int slots : {8, 6, kGoodSlots}) {
     if (slots <= most && cells(t, limits) * limits.cell.bytes(slots) <= room) return slots;
