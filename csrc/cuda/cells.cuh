@@ -61,10 +61,10 @@ class Cells : public Place<T, Dim, R> {
     const bool has_up = Dim == 3 && at.row > 0;
     const bool has_down = Dim == 3 && at.row + 1 < t.rows && at.y + R < a.height;
     constexpr int kLast = int(sizeof(T)), kNext = kEdgePitch * int(sizeof(T));
-    to_left_ = has_left ? int(sizeof(T)) * (N - 1) - a.pitch : 0;
-    to_right_ = has_right ? a.pitch : int(sizeof(T)) * (N - 1);
-    left_edges_ = edges_ + (has_left ? kLast - kNext : 0);
-    right_edges_ = edges_ + (has_right ? kNext : kLast);
+    beside_[0] = has_left ? int(sizeof(T)) * (N - 1) - a.pitch : 0;
+    beside_[1] = has_right ? a.pitch : int(sizeof(T)) * (N - 1);
+    edges_beside_[0] = edges_ + (has_left ? kLast - kNext : 0);
+    edges_beside_[1] = edges_ + (has_right ? kNext : kLast);
     const int up = has_up ? -t.strips : 0, down = has_down ? t.strips : 0;
     above_ = cell_ + up * a.pitch + (has_up ? R - 1 : 0) * kStripBytes;
     below_ = cell_ + down * a.pitch + (has_down ? 0 : R - 1) * kStripBytes;
@@ -79,12 +79,9 @@ class Cells : public Place<T, Dim, R> {
     return reinterpret_cast<Strip<T>*>(cell_ + cell * a.row_bytes + slot +
                                        (m * R + in_cell) * kStripBytes);
   }
-  // The voxels beside a strip.
-  NEC_DEVICE T left(const Strip<T>* strip) const {
-    return *reinterpret_cast<const T*>(reinterpret_cast<const char*>(strip) + to_left_);
-  }
-  NEC_DEVICE T right(const Strip<T>* strip) const {
-    return *reinterpret_cast<const T*>(reinterpret_cast<const char*>(strip) + to_right_);
+  // The voxel before a strip (`side` 0), or after it (1).
+  NEC_DEVICE T beside(int side, const Strip<T>* strip) const {
+    return *reinterpret_cast<const T*>(reinterpret_cast<const char*>(strip) + beside_[side]);
   }
   // Element e of the block's row in which a strip of the thread lies.
   NEC_DEVICE T* element(Strip<T>* strip, int e) const {
@@ -93,14 +90,15 @@ class Cells : public Place<T, Dim, R> {
   }
 
   // Puts the cotangents of gradient g by component `axis`, in row r of plane z, where others see
-  // them.
-  NEC_DEVICE void put_strip(int z, int g, int axis, int r, const Strip<T>& strip) const {
-    *cotangents(cell_, z, g, axis, r) = strip;
-  }
-  NEC_DEVICE void put_edges(int z, int g, int axis, int r, const Strip<T>& strip) const {
-    T* const to = edges(edges_, z, g, axis, r);
-    to[0] = strip.v[0];
-    to[1] = strip.v[N - 1];
+  // them: those who look at this axis.
+  NEC_DEVICE void put(int z, int g, int axis, int r, const Strip<T>& strip) const {
+    const bool along_x = axis == Dim - 1;
+    if (!S::on_axes || !along_x) *cotangents(cell_, z, g, axis, r) = strip;
+    if (!S::on_axes || along_x) {
+      T* const to = edges(edges_, z, g, axis, r);
+      to[0] = strip.v[0];
+      to[1] = strip.v[N - 1];
+    }
   }
   // A row r of gradient g in plane z that is to be written from here.
   NEC_DEVICE Strip<T>* staged(int z, int g, int r) const {
@@ -113,18 +111,14 @@ class Cells : public Place<T, Dim, R> {
            : r >= R ? *cotangents(below_, z, g, axis, 0)
                     : *cotangents(cell_, z, g, axis, r);
   }
-  // The cotangent before row r, and the one after it; also of the rows above and below where R
-  // is 1.
-  NEC_DEVICE T cotangent_left(int z, int g, int axis, int r) const {
-    return *edges(left_edges_ + edges_to(r), z, g, axis, R == 1 ? 0 : r);
-  }
-  NEC_DEVICE T cotangent_right(int z, int g, int axis, int r) const {
-    return *edges(right_edges_ + edges_to(r), z, g, axis, R == 1 ? 0 : r);
+  // The cotangent before row r (`side` 0), or after it (1); also of the rows above and below where
+  // R is 1.
+  NEC_DEVICE T cotangent_beside(int side, int z, int g, int axis, int r) const {
+    const int to_row = r < 0 ? edges_up_ : r >= R ? edges_down_ : 0;
+    return *edges(edges_beside_[side] + to_row, z, g, axis, R == 1 ? 0 : r);
   }
 
  private:
-  NEC_DEVICE int edges_to(int r) const { return r < 0 ? edges_up_ : r >= R ? edges_down_ : 0; }
-
   static NEC_DEVICE Strip<T>* cotangents(char* cell, int z, int g, int axis, int r) {
     constexpr int kPlane = G * kStripParts * R * kStripBytes;
     const int index = (g * kStripParts + (S::on_axes ? 0 : axis)) * R + r;
@@ -136,10 +130,10 @@ class Cells : public Place<T, Dim, R> {
     return reinterpret_cast<T*>(cell + (z & 1) * kPlane) + index * 2;
   }
 
-  char *cell_, *edges_;     // of the thread
-  int to_left_, to_right_;  // bytes, from a strip to the voxel beside it
-  char *above_, *below_;    // where cotangents around are, in bytes too
-  char *left_edges_, *right_edges_;
+  char *cell_, *edges_;   // of the thread
+  int beside_[2];         // bytes, from a strip to the voxel beside it
+  char *above_, *below_;  // where cotangents around are, in bytes too
+  char* edges_beside_[2];
   int edges_up_, edges_down_;
 };
 

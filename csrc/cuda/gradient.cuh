@@ -67,11 +67,7 @@ class RunningGradients {
   // of the plane before.
   NEC_DEVICE void put(const Cells& at, int z, int g, int r, const Strip<T> (&parts)[Dim]) {
     NEC_UNROLL
-    for (int axis = S::on_axes ? 1 : 0; axis < Dim; ++axis) {
-      const bool along_x = axis == Dim - 1;
-      if (!S::on_axes || !along_x) at.put_strip(z, g, axis, r, parts[axis]);
-      if (!S::on_axes || along_x) at.put_edges(z, g, axis, r, parts[axis]);
-    }
+    for (int axis = S::on_axes ? 1 : 0; axis < Dim; ++axis) at.put(z, g, axis, r, parts[axis]);
     if constexpr (S::on_axes) {
       Strip<T> own;  // of the adjoint along x
       NEC_UNROLL
@@ -132,8 +128,8 @@ class RunningGradients {
     constexpr bool both = S::lower < 0;
     NEC_UNROLL
     for (int r = 0; r < R; ++r) {
-      running_[g][r].v[0] += beyond_x_[0] * at.cotangent_left(z, g, Dim - 1, r);
-      if (both) running_[g][r].v[N - 1] -= beyond_x_[1] * at.cotangent_right(z, g, Dim - 1, r);
+      running_[g][r].v[0] += beyond_x_[0] * at.cotangent_beside(0, z, g, Dim - 1, r);
+      if (both) running_[g][r].v[N - 1] -= beyond_x_[1] * at.cotangent_beside(1, z, g, Dim - 1, r);
     }
     if constexpr (Dim == 3) {
       running_[g][0] += beyond_y_[0] * at.cotangent_strip(z, g, 1, -1);
@@ -156,8 +152,8 @@ class RunningGradients {
         const Strip<T> strip = y * at.cotangent_strip(z, g, axis, dy);
         NEC_UNROLL
         for (int i = 0; i < N; ++i) row[i + 1] = strip.v[i];
-        row[0] = (along_x ? beyond_x_[0] : y) * at.cotangent_left(z, g, axis, dy);
-        row[N + 1] = (along_x ? beyond_x_[1] : y) * at.cotangent_right(z, g, axis, dy);
+        row[0] = (along_x ? beyond_x_[0] : y) * at.cotangent_beside(0, z, g, axis, dy);
+        row[N + 1] = (along_x ? beyond_x_[1] : y) * at.cotangent_beside(1, z, g, axis, dy);
       }
     }
     NEC_UNROLL

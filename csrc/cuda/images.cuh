@@ -21,20 +21,19 @@ class AxisImages {
   static constexpr double kUnit = 1;             // of the gradients
   static constexpr T kExtremeScale = T(1) / 16;  // of images whose differences may overflow
 
-  // The planes before and at the first step are in these slots.
-  NEC_DEVICE void start(const Cells& at, int before, int here) {
-    planes_[0] = read(at, before);
-    planes_[1] = read(at, here);
-  }
-  // A step begins, and ends. The plane after the one at hand is in slot `next`.
+  // A step begins: the plane after the one at hand is in slot `next`. Before the first step the two
+  // phases before it bring their planes likewise.
   template <int Phase>
   NEC_DEVICE void advance(const Cells& at, int next) {
-    planes_[(Phase + 2) % 3] = read(at, next);
-  }
-  NEC_DEVICE void end_step() {
-    if constexpr (Phases > 1) return;
-    planes_[0] = planes_[1];
-    planes_[1] = planes_[2];
+    if constexpr (Phases == 1) {
+      planes_[0] = planes_[1];
+      planes_[1] = planes_[2];
+    }
+    NEC_UNROLL
+    for (int m = 0; m < 2; ++m) {
+      NEC_UNROLL
+      for (int r = 0; r < R; ++r) planes_[(Phase + 2) % 3].v[m][r] = *at.image(next, m, r);
+    }
   }
 
   // The gradient of image m in row r of the plane at hand, which is in that slot. `Again`: of
@@ -48,7 +47,7 @@ class AxisImages {
       if (S::lower < 0) rows[0] = r > 0 ? own[0] : *at.image(slot, m, -1);
       rows[2] = r < R - 1 ? own[R - 1] : *at.image(slot, m, R);
     }
-    const T left = at.left(at.image(slot, m, r)), right = at.right(at.image(slot, m, r));
+    const T left = at.beside(0, at.image(slot, m, r)), right = at.beside(1, at.image(slot, m, r));
     NEC_UNROLL
     for (int i = 0; i < N; ++i) {
       d[i] = S::template gradient<Dim, T>([&](int dz, int dy, int dx) {
@@ -66,16 +65,6 @@ class AxisImages {
   struct Plane {
     Strip<T> v[2][R];  // [image][row]
   };
-  static NEC_DEVICE Plane read(const Cells& at, int slot) {
-    Plane plane;
-    NEC_UNROLL
-    for (int m = 0; m < 2; ++m) {
-      NEC_UNROLL
-      for (int r = 0; r < R; ++r) plane.v[m][r] = *at.image(slot, m, r);
-    }
-    return plane;
-  }
-
   Plane planes_[3];  // before, at hand and after, in turn
 };
 
@@ -90,15 +79,6 @@ class SobelImages {
   static constexpr double kUnit = 1.0 / 16;
   static constexpr T kExtremeScale = 1;
 
-  NEC_DEVICE void start(const Cells& at, int before, int here) {
-    NEC_UNROLL
-    for (Voxel(&strip)[N] : kept_) {
-      NEC_UNROLL
-      for (Voxel& voxel : strip) voxel = Voxel{};
-    }
-    advance<0>(at, before);
-    advance<0>(at, here);
-  }
   template <int Phase>
   NEC_DEVICE void advance(const Cells& at, int next) {
     NEC_UNROLL
@@ -122,7 +102,6 @@ class SobelImages {
       }
     }
   }
-  NEC_DEVICE void end_step() {}
 
   template <int Phase, bool Again>
   NEC_DEVICE void differences(const Cells&, int, int m, int, Vec<Dim, T> (&d)[N]) const {
@@ -140,8 +119,8 @@ class SobelImages {
       NEC_UNROLL
       for (int dy = -kRows; dy <= kRows; ++dy) {
         const Strip<T>* const strip = at.image(slot, m, dy);
-        v[dy + 1][0] = at.left(strip);
-        v[dy + 1][N + 1] = at.right(strip);
+        v[dy + 1][0] = at.beside(0, strip);
+        v[dy + 1][N + 1] = at.beside(1, strip);
         NEC_UNROLL
         for (int i = 0; i < N; ++i) v[dy + 1][i + 1] = strip->v[i];
       }

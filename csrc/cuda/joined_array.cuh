@@ -46,8 +46,8 @@ struct JoinedArray {
     x = int(strip) * elements;
     if (count == strips) return array.data;  // as most arrays are: without gaps, one row
     // A division by 32 bits takes a quarter of the time.
-    if (count <= int64_t(UINT32_MAX)) return find_in_rows(unsigned(strip), elements, x);
-    return find_in_rows(strip, elements, x);
+    return count <= int64_t(UINT32_MAX) ? find_in_rows(unsigned(strip), elements, x)
+                                        : find_in_rows(strip, elements, x);
   }
   template <typename Index>
   NEC_DEVICE char* find_in_rows(Index strip, int elements, int& x) const {

@@ -21,7 +21,6 @@
 #include "cotangents.cuh"
 #include "gradient.cuh"
 #include "images.cuh"
-#include "maps.cuh"
 #include "ring.cuh"
 #include "sums.cuh"
 
@@ -34,9 +33,6 @@ template <typename T_, int Dim, class S, Gradients Wanted, Variant V>
 class March {
  public:
   using T = T_;
-  using Arguments = SweepArguments<T>;
-
- private:
   static constexpr int G = int(Wanted), N = Strip<T>::size;
   static constexpr bool kGeneral = V == Variant::general, kWeighted = V != Variant::bare;
   static constexpr int R = Dim == 3 && S::on_axes && !kGeneral ? 2 : 1;  // rows of a thread
@@ -46,67 +42,48 @@ class March {
                                     SobelImages<T, Dim, S, Cells>>;
   using Gradients_ = RunningGradients<T, Dim, S, Cells, G, R, kGeneral>;
   static constexpr int kDelay = G > 0 ? Gradients_::kDelay : 0;
-
- public:
-  static constexpr int kStrip = N;
   // As many as there are registers for: 128, 168 or 255 for each.
   static constexpr bool kLarge = kGeneral || (kWeighted && R * G == 4);
   static constexpr int kMostThreads = kLarge ? 256 : Dim == 2 && G < 2 ? 512 : 384;
-  // In which differences are measured.
-  static constexpr double kUnit = Images::kUnit;
 
-  static constexpr Limits limits(int multiprocessors, int64_t shared_bytes, bool gradients,
-                                 bool masked, bool staged) {
-    const CellSizes cell = Cells::sizes(kWeighted && masked, staged);
-    return {multiprocessors, shared_bytes, kMostThreads, N, R, Cells::kHaloRows, gradients, cell};
+  NEC_DEVICE March(const SweepArguments<T>& a, void* shared)
+      : a_(a), at_(a, shared), ring_(at_), z_(at_.z) {
+    ring_.start(at_);
+    slot_ = ring_.slot_after(a.first_slot);
+    images_ = Images();
+    images_.template advance<1 % kPhases>(at_, a.first_slot);
+    images_.template advance<2 % kPhases>(at_, slot_);
+    gradients_.start(at_, Images::kUnit);
   }
 
-  // The kernel. `shared`: a cell for each thread, and for rows that no thread stands for.
-  static NEC_DEVICE void run(const Arguments& arguments, void* shared) {
-    // Only a kernel of ours waits for what this one writes: the total of its partial sums.
-    if (arguments.partials) let_next_kernel_start();
-    March march(arguments, shared);
-    march.take_steps(std::make_integer_sequence<int, kPhases>());
-    march.finish();
-    if (arguments.partials) {
-      const double sum = block_sum(march.sum_, static_cast<double*>(shared));
-      if (threadIdx.x == 0) arguments.partials[blockIdx.x] = sum;
+  // Returns the sum of weight * value over the thread's voxels.
+  NEC_DEVICE double run() {
+    take_steps(std::make_integer_sequence<int, kPhases>());
+    // Nothing may be on its way into shared memory that is used for something else.
+    wait_for_copies<0>();
+    if constexpr (G > 0) {
+      if (a_.staged) {  // by the last step
+        __syncthreads();
+        gradients_.write_staged(at_, z_);
+      }
     }
+    return sum_;
   }
 
  private:
-  const Arguments& a_;  // in constant memory
+  const SweepArguments<T>& a_;  // in constant memory
   const Cells at_;
   Ring<T, Dim, Cells, R, kWeighted> ring_;
   Images images_;
   Gradients_ gradients_;
-  int z_;           // of the plane at hand
-  int slot_;        // of that plane
-  double sum_ = 0;  // of weight * value, over the thread's voxels
-
-  NEC_DEVICE March(const Arguments& a, void* shared)
-      : a_(a), at_(a, shared), ring_(at_), z_(at_.z) {
-    ring_.start(at_);
-    const int before = ring_.first_slot();
-    slot_ = ring_.slot_after(before);
-    images_.start(at_, before, slot_);
-    if constexpr (G > 0) gradients_.start(at_, kUnit);
-  }
+  int z_;     // of the plane at hand
+  int slot_;  // of that plane
+  double sum_ = 0;
 
   // A round of steps after the other, one for each phase, until one finds nothing left to do.
   template <int... Phases>
   NEC_DEVICE void take_steps(std::integer_sequence<int, Phases...>) {
     while ((step<Phases>() && ...)) {
-    }
-  }
-
-  // Writes the gradients that the last step has staged.
-  NEC_DEVICE void finish() {
-    ring_.finish();
-    if constexpr (G > 0) {
-      if (!a_.staged) return;
-      __syncthreads();
-      gradients_.write_staged(at_, z_);
     }
   }
 
@@ -118,18 +95,15 @@ class March {
     const int next = ring_.slot_after(slot_);
     ring_.arrive(at_, next);
     ring_.request(at_, ring_.slot_before(slot_), z_ - 1 + a_.tiling.slots);
-    if constexpr (G > 0) {
-      gradients_.write_staged(at_, z_);
-      gradients_.add_plane(at_, z_ - 1);
-    }
+    gradients_.write_staged(at_, z_);
+    gradients_.add_plane(at_, z_ - 1);
     if (kDelay == 0 || z_ < at_.end) {
       images_.template advance<Phase>(at_, next);
       if (z_ < a_.depth) {
         compute_plane<Phase>(z_);
-      } else if constexpr (G > 0) {
+      } else {
         gradients_.skip(at_, z_);
       }
-      images_.end_step();
     }
     slot_ = next;
     ++z_;
@@ -141,60 +115,58 @@ class March {
   NEC_DEVICE void compute_plane(int z) {
     NEC_UNROLL
     for (int r = 0; r < R; ++r) {
-      Strip<T> weight, values;
-      VoxelCotangents<Dim, T> voxels[N];
+      Strip<T> weight;
+      Cotangents<Dim, T> voxels;
       compute_row<Phase>(z, r, weight, voxels);
-      NEC_UNROLL
-      for (int i = 0; i < N; ++i) {
-        values.v[i] = kWeighted ? weight.v[i] * voxels[i].value : voxels[i].value;
+      Strip<T> values = voxels.value;
+      if constexpr (kWeighted) {
+        values *= weight;
         NEC_UNROLL
-        for (int g = 0; kWeighted && g < G; ++g) {
+        for (int g = 0; g < G; ++g) {
           NEC_UNROLL
-          for (T& component : voxels[i].by[g].v) component *= weight.v[i];
+          for (Strip<T>& component : voxels.by[g]) component *= weight;
         }
       }
       if (a_.broken_strips) mend(voxels, values);
       if (at_.writes(z, r)) reduce(z, r, voxels, weight, values);
       NEC_UNROLL
-      for (int g = 0; g < G; ++g) publish(z, g, r, voxels);
+      for (int g = 0; g < G; ++g) {
+        NEC_UNROLL
+        for (int k = 0; kWeighted && k < Dim - 1; ++k)
+          voxels.by[g][k] = a_.axis_scale[k] * voxels.by[g][k];
+        gradients_.put(at_, z, g, r, voxels.by[g]);
+      }
     }
   }
 
   template <int Phase>
-  NEC_DEVICE void compute_row(int z, int r, Strip<T>& weight,
-                              VoxelCotangents<Dim, T> (&voxels)[N]) {
+  NEC_DEVICE void compute_row(int z, int r, Strip<T>& weight, Cotangents<Dim, T>& voxels) {
     Vec<Dim, T> d[2][N];
     differences<Phase, false>(r, d);
     Strip<T> eps[2];
     NEC_UNROLL
-    for (int i = 0; i < N; ++i) {
-      eps[0].v[i] = a_.eps[0];
-      eps[1].v[i] = a_.eps[1];
-      weight.v[i] = 1;
-    }
+    for (int m = 0; m < 2; ++m) eps[m] = Strip<T>::of([&](int) { return a_.eps[m]; });
+    weight = Strip<T>::of([](int) { return T(1); });
     if constexpr (kWeighted) {
       if (a_.source[2].array) weight = ring_.mask(at_, slot_, r);
     }
     bool in_range = true;
-    if constexpr (kGeneral) in_range = load_maps(at_, z, eps, weight);
+    if constexpr (kGeneral) in_range = load_maps(z, eps, weight);
     // The general variant uses the formulas of any form for all of them.
     constexpr Formula additive = kGeneral ? Formula::any_additive : Formula::additive;
     constexpr Formula root = kGeneral ? Formula::any_root : Formula::quadrature;
     if (a_.additive) {
-      in_range &= voxel_cotangents<additive>(d[0], d[1], eps[0], eps[1], a_.form, voxels);
+      in_range &= strip_cotangents<additive>(d, eps, a_.form, voxels);
     } else {
-      in_range &= voxel_cotangents<root>(d[0], d[1], eps[0], eps[1], a_.form, voxels);
+      in_range &= strip_cotangents<root>(d, eps, a_.form, voxels);
     }
     // A strip is computed once more as a whole: extremes are rare, and come together.
     if (!in_range || !a_.eps_in_range) {
-      constexpr T smaller = Images::kExtremeScale;
       differences<Phase, true>(r, d);
       NEC_UNROLL
-      for (int i = 0; i < N; ++i) {
-        voxels[i] = extreme_voxel_cotangents<kGeneral>(a_.additive, a_.form, d[0][i], d[1][i],
-                                                       smaller * eps[0].v[i], smaller * eps[1].v[i],
-                                                       smaller);
-      }
+      for (int i = 0; i < N; ++i)
+        extreme_voxel_cotangents<kGeneral>(a_.additive, a_.form, d, eps, Images::kExtremeScale, i,
+                                           voxels);
     }
   }
 
@@ -213,34 +185,53 @@ class March {
     }
   }
 
+  // Reads the maps of the general variant besides the mask, when they are needed and not ahead: eps
+  // of both images in a row of the plane, in differences along the last axis, and the upstream
+  // gradient times the weights, which have the mask already. False where an eps is outside of
+  // Range<T>.
+  NEC_DEVICE bool load_maps(int z, Strip<T> (&eps)[2], Strip<T>& weight) const {
+    bool in_range = true;
+    if (at_.y >= a_.height) return in_range;
+    const auto load = [&](const Array& map) {
+      return load_strip<T>(map, at_.row_of(map, z, 0), at_.x, a_.width);
+    };
+    NEC_UNROLL
+    for (int m = 0; m < 2; ++m) {
+      if (!a_.eps_map[m]) continue;
+      eps[m] = a_.eps_scale * load(a_.eps_map[m]);
+      NEC_UNROLL
+      for (T& value : eps[m].v) {
+        value = checked_eps(value);
+        in_range &= eps_in_range(value);
+      }
+    }
+    if (a_.upstream) weight *= load(a_.upstream);
+    return in_range;
+  }
+
   // Adds the voxels that are the thread's to the sum, and writes what is asked for of each.
-  NEC_DEVICE void reduce(int z, int r, const VoxelCotangents<Dim, T> (&voxels)[N],
-                         const Strip<T>& weight, const Strip<T>& values) {
+  NEC_DEVICE void reduce(int z, int r, const Cotangents<Dim, T>& voxels, const Strip<T>& weight,
+                         const Strip<T>& values) {
     T sum = 0;
     NEC_UNROLL
     for (const T value : values.v) sum += value;
     sum_ += double(sum);
     if constexpr (kGeneral) {
-      if (a_.loss_map) {
-        store_map(a_.loss_map, z, r,
-                  [&](int i) { return a_.loss.voxel(a_.weight * weight.v[i], voxels[i].value); });
-      }
+      store_map(a_.loss_map, z, r,
+                [&](int i) { return a_.loss.voxel(a_.weight * weight.v[i], voxels.value.v[i]); });
+      const T scale = T(a_.gradient_scale) * a_.eps_scale;
       NEC_UNROLL
-      for (int m = 0; m < 2; ++m) {
-        if (!a_.by_eps[m]) continue;
-        const T scale = T(a_.gradient_scale) * a_.eps_scale;
+      for (int m = 0; m < 2; ++m)
         store_map(a_.by_eps[m], z, r,
-                  [&](int i) { return scale * weight.v[i] * voxels[i].by_eps[m]; });
-      }
+                  [&](int i) { return scale * weight.v[i] * voxels.by_eps[m].v[i]; });
     }
   }
 
-  // Writes a value for each voxel of the strip that is the thread's.
+  // Writes a value for each voxel of the strip that is the thread's, where a map is asked for.
   template <typename F>
   NEC_DEVICE void store_map(const Array& map, int z, int r, const F& value_at) const {
-    Strip<T> strip;
-    NEC_UNROLL
-    for (int i = 0; i < N; ++i) strip.v[i] = value_at(i);
+    if (!map) return;
+    const Strip<T> strip = Strip<T>::of(value_at);
     char* const row = at_.row_of(map, z, r);
     with_image_type<T>(map.dtype, [&](auto element) {
       store_strip_of<decltype(element)>(map, row, at_.x, at_.low(), at_.high(), strip);
@@ -249,32 +240,35 @@ class March {
 
   // Where a strip ends with the row, or a part of it is not summed: the cotangents go on, and the
   // values do not count.
-  NEC_DEVICE void mend(VoxelCotangents<Dim, T> (&voxels)[N], Strip<T>& values) const {
+  NEC_DEVICE void mend(Cotangents<Dim, T>& voxels, Strip<T>& values) const {
     NEC_UNROLL
     for (int i = 0; i < N; ++i) {
       if (at_.x + i < at_.low() || at_.x + i >= at_.high()) values.v[i] = 0;
       if (i == 0 || at_.x + i != a_.width) continue;
       NEC_UNROLL
-      for (int m = 0; m < 2; ++m) {
-        voxels[i].by[m] = voxels[i == 0 ? 0 : i - 1].by[m];
-        voxels[i].by[m].v[Dim - 1] *= T(S::continuation[1]);
+      for (Strip<T>(&by)[Dim] : voxels.by) {
+        NEC_UNROLL
+        for (int k = 0; k < Dim; ++k)
+          by[k].v[i] = by[k].v[i == 0 ? 0 : i - 1] * (k < Dim - 1 ? T(1) : T(S::continuation[1]));
       }
     }
   }
+};
 
-  // Takes the cotangents of gradient g in row r apart into their components.
-  NEC_DEVICE void publish(int z, int g, int r, const VoxelCotangents<Dim, T> (&voxels)[N]) {
-    Strip<T> parts[Dim];
-    NEC_UNROLL
-    for (int axis = 0; axis < Dim; ++axis) {
-      NEC_UNROLL
-      for (int i = 0; i < N; ++i) {
-        T& part = parts[axis].v[i];
-        part = voxels[i].by[g].v[axis];
-        if (kWeighted && axis < Dim - 1) part *= a_.axis_scale[axis];
-      }
-    }
-    gradients_.put(at_, z, g, r, parts);
+// A march as a kernel. Shared memory: a cell for each thread, and for rows that no thread stands
+// for.
+template <class M>
+struct Sweep {
+  static constexpr int kMostThreads = M::kMostThreads;
+  SweepArguments<typename M::T> arguments;
+
+  NEC_DEVICE void run(void* shared) const {
+    // Only a kernel of ours waits for what this one writes: the total of its partial sums.
+    if (arguments.partials) let_next_kernel_start();
+    double sum = M(arguments, shared).run();
+    if (!arguments.partials) return;
+    sum = block_sum(sum, shared);
+    if (threadIdx.x == 0) arguments.partials[blockIdx.x] = sum;
   }
 };
 

@@ -30,9 +30,8 @@ class Ring {
     for (int r = 0; r < R; ++r) offset_[r] = unsigned(offset(at, a_.source[0], r));
   }
 
-  NEC_DEVICE int first_slot() const { return a_.first_slot; }
   NEC_DEVICE int slot_after(int slot) const {
-    return slot == a_.last_slot ? first_slot() : slot + a_.slot_bytes;
+    return slot == a_.last_slot ? a_.first_slot : slot + a_.slot_bytes;
   }
   NEC_DEVICE int slot_before(int slot) const {
     return slot == a_.first_slot ? a_.last_slot : slot - a_.slot_bytes;
@@ -40,12 +39,12 @@ class Ring {
 
   // Requests the first planes, of which two are then there.
   NEC_DEVICE void start(const Cells& at) {
-    int slot = first_slot();
+    int slot = a_.first_slot;
     for (int k = 0; k < a_.tiling.slots; ++k, slot += a_.slot_bytes)
       request(at, slot, at.z - 1 + k);
     wait_for_all_but(a_.tiling.slots - 2);
-    land(at, first_slot());
-    land(at, first_slot() + a_.slot_bytes);
+    land(at, a_.first_slot);
+    land(at, a_.first_slot + a_.slot_bytes);
     __syncthreads();  // single elements come by way of others
   }
 
@@ -66,7 +65,7 @@ class Ring {
         copy_images<8>(at, slot);
       } else {
         NEC_ROLLED
-        for (int m = 0; m < 2; ++m) copy_any(at, slot, m);
+        for (int m = 0; m < 2; ++m) copy_any<false>(at, slot, m);
       }
       if (Masked && a_.source[2].array) {
         const int bytes = a_.source[2].strip_bytes;
@@ -75,7 +74,7 @@ class Ring {
           if (bytes == 4) copy_row<4>(at, slot, kSources - 1, r);
           if (bytes == 16) copy_row<16>(at, slot, kSources - 1, r);
         }
-        if (bytes != 4 && bytes != 16) copy_any(at, slot, 2);
+        if (bytes != 4 && bytes != 16) copy_any<true>(at, slot, 2);
       }
     }
     // Beyond the border the first and the last one go on.
@@ -86,15 +85,10 @@ class Ring {
     commit_copies();
   }
 
-  // Nothing may be on its way into shared memory that is used for something else.
-  NEC_DEVICE void finish() { wait_for_copies<0>(); }
-
   // The weights of the mask in row r of the plane in a slot; bad ones are NaN.
   NEC_DEVICE Strip<T> mask(const Cells& at, int slot, int r) const {
     const Strip<T>* const strip = at.image(slot, 2, r);
-    return checked_masks(a_.source[2].converted
-                             ? load_strip_of<uint8_t, T>(reinterpret_cast<const char*>(strip))
-                             : *strip);
+    return checked_masks(a_.source[2].converted ? load_strip_of<uint8_t, T>(strip) : *strip);
   }
 
  private:
@@ -107,9 +101,6 @@ class Ring {
     const int x = source.strip_bytes > 0 ? minimum(at.x, a_.width - N) : 0;
     return y * source.array.stride[3] + x * source.array.stride[kAxes - 1];
   }
-  // The rows of images that a thread copies: its own, and those beside the block.
-  static NEC_DEVICE int first_row(const Cells& at) { return at.is_first_row() ? -1 : 0; }
-  static NEC_DEVICE int last_row(const Cells& at) { return at.is_last_row() ? R : R - 1; }
 
   template <int Bytes>
   NEC_DEVICE void copy_images(const Cells& at, int slot) const {
@@ -131,11 +122,14 @@ class Ring {
     copy_async<Bytes>(at.image(slot, m, r), plane_[m] + offset(at, a_.source[m], r));
   }
 
-  // Rows of any array, with as little code as possible.
+  // Rows of any array, with as little code as possible: a thread's own, and of the images those
+  // beside the block.
+  template <bool IsMask>
   NEC_DEVICE void copy_any(const Cells& at, int slot, int m) const {
     const Source& source = a_.source[m];
-    const char* const plane = m == 0 ? plane_[0] : m == 1 ? plane_[1] : plane_[kSources - 1];
-    const int first = m == 2 ? 0 : first_row(at), last = m == 2 ? R - 1 : last_row(at);
+    const char* const plane = IsMask ? plane_[kSources - 1] : m == 0 ? plane_[0] : plane_[1];
+    const int first = !IsMask && at.is_first_row() ? -1 : 0;
+    const int last = !IsMask && at.is_last_row() ? R : R - 1;
     NEC_ROLLED
     for (int r = first; r <= last; ++r) {
       const char* const row = plane + offset(at, source, r);
@@ -147,11 +141,12 @@ class Ring {
       } else if (source.strip_bytes == 4) {
         copy_async<4>(to, row);
       } else {
-        copy_elements(at, source.array, row, to);
+        copy_elements<IsMask>(at, source.array, row, to);
       }
     }
   }
 
+  template <bool IsMask>
   NEC_DEVICE void copy_elements(const Cells& at, const Array& array, const char* row,
                                 Strip<T>* strip) const {
     const auto from = [&](int j) {
@@ -159,18 +154,19 @@ class Ring {
       return row + minimum(x, a_.width - 1) * array.stride[kAxes - 1];
     };
     const auto to = [&](int j) { return at.element(strip, j * a_.tiling.strips + at.column); };
+    const auto copy = [&](auto element) {
+      const auto voxels = Strip<T>::of(
+          [&](int j) { return load_as<T>(*reinterpret_cast<const decltype(element)*>(from(j))); });
+      NEC_UNROLL
+      for (int j = 0; j < N; ++j) *to(j) = voxels.v[j];
+    };
     if (array.dtype == kType<T>) {
       NEC_UNROLL
       for (int j = 0; j < N; ++j) copy_async<sizeof(T)>(to(j), from(j));
+    } else if constexpr (IsMask) {
+      with_type(array.dtype, copy);
     } else {
-      with_type(array.dtype, [&](auto element) {
-        T voxel[N];
-        NEC_UNROLL
-        for (int j = 0; j < N; ++j)
-          voxel[j] = load_as<T>(*reinterpret_cast<const decltype(element)*>(from(j)));
-        NEC_UNROLL
-        for (int j = 0; j < N; ++j) *to(j) = voxel[j];
-      });
+      with_image_type<T>(array.dtype, copy);
     }
   }
 
@@ -184,7 +180,7 @@ class Ring {
       with_image_type<T>(source.array.dtype, [&](auto element) {
         const auto convert = [&](int r) {
           Strip<T>* const strip = at.image(slot, m, r);
-          *strip = load_strip_of<decltype(element), T>(reinterpret_cast<const char*>(strip));
+          *strip = load_strip_of<decltype(element), T>(strip);
         };
         NEC_UNROLL
         for (int r = 0; r < R; ++r) convert(r);

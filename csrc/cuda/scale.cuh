@@ -5,37 +5,31 @@
 // does: the sweep has written the gradient of the loss already.
 #pragma once
 
-#include "joined_array.cuh"
+#include "sums.cuh"
 
 namespace nec::cuda {
 
 // gradient *= upstream * factor
-struct ScaleArguments {
-  JoinedArray gradient;
-  Array upstream, factor;  // scalars; no factor: 1
-};
-
 template <typename T>
 struct Scale {
-  using Arguments = ScaleArguments;
+  static constexpr int kMostThreads = kSumThreads;
+  JoinedArray gradient;
+  Array upstream, factor;  // scalars; no factor: 1
+
   // A scalar in device memory, of float32 or float64.
   static NEC_DEVICE T scalar(const Array& a) {
     return a.dtype == DType::float64 ? T(*reinterpret_cast<const double*>(a.data))
                                      : T(*reinterpret_cast<const float*>(a.data));
   }
-  static NEC_DEVICE void run(const Arguments& a, void*) {
-    T scale = scalar(a.upstream);
-    if (a.factor) scale *= scalar(a.factor);
+  NEC_DEVICE void run(void*) const {
+    T scale = scalar(upstream);
+    if (factor) scale *= scalar(factor);
     if (scale == 1) return;  // as it is after loss.backward()
-    constexpr int N = Strip<T>::size;
-    const Array& array = a.gradient.array;
-    with_image_type<T>(array.dtype, [&](auto element) {
+    with_image_type<T>(gradient.array.dtype, [&](auto element) {
       using S = decltype(element);
-      a.gradient.template for_each_strip<S, N>([&](const auto& packed, char* row, int x) {
-        Strip<T> strip = convert<T>(packed);
-        NEC_UNROLL
-        for (T& value : strip.v) value *= scale;
-        store_strip_of<S>(array, row, x, 0, a.gradient.size[kAxes - 1], strip);
+      gradient.for_each_strip<S, Strip<T>::size>([&](const auto& packed, char* row, int x) {
+        store_strip_of<S>(gradient.array, row, x, 0, gradient.size[kAxes - 1],
+                          scale * convert<T>(packed));
       });
     });
   }

@@ -3,8 +3,4 @@
 
 #include "plan.inl"
 
-namespace nec::cuda {
-
-template Plan plan_sweep<float, 3>(const Problem&);
-
-}  // namespace nec::cuda
+template nec::cuda::Plan nec::cuda::plan_sweep<float, 3>(const nec::Problem&);

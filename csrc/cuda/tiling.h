@@ -30,10 +30,16 @@ struct CellSizes {
   NEC_INLINE int64_t bytes(int slots) const { return 16 * int64_t(pitch(slots)) + edge_bytes; }
 };
 
-// The limits of one kernel on one GPU.
-struct Limits {
+// The limits of a GPU.
+struct Device {
   int multiprocessors;
-  int64_t shared_bytes;    // of a block
+  int shared_bytes;           // of a block
+  int shared_multiprocessor;  // of all blocks that a multiprocessor runs together
+  int shared_reserved;        // of these, for each block besides its own
+};
+
+// Those of one kernel there.
+struct Limits : Device {
   int most_threads;        // of a block; as many run on a multiprocessor, in whatever blocks
   int strip_voxels;        // per thread
   int rows_per_thread;     // 2D: 1
@@ -69,75 +75,74 @@ constexpr int64_t kStepsBesides = 3;
 // one, and the more often the planes between two chunks are computed twice.
 constexpr int64_t kMostWaves = 4;
 
-// The time of all blocks, in threads times steps of a multiprocessor. Blocks that are on a
-// multiprocessor together share its time; those that find no room wait for a whole wave.
-inline int64_t cost(const Tiling& t, const Limits& limits) {
-  const int64_t resident = std::max(1, limits.most_threads / t.threads());
-  const int64_t on_each = ceil_div(t.blocks, limits.multiprocessors);
-  const int64_t side_by_side = std::min(resident, on_each);
-  const int64_t warps = ceil_div(t.threads(), kWarp);
-  const int64_t step = std::max(side_by_side * warps * kWarp, kLeastThreads);
-  return ceil_div(on_each, resident) * step * (t.chunk + 2 * t.margin + kStepsBesides);
-}
-
-// Completes a tiling whose tiles are given with the best length of a chunk, and returns its cost.
-// Long chunks compute few planes twice; short ones leave no multiprocessor without work at the end.
-inline int64_t choose_chunks(const Problem& p, const Limits& limits, Tiling& t) {
-  const int64_t planes = p.window.hi[0] - p.window.lo[0];
-  const int64_t columns = p.size[0] * p.size[1] * t.tiles_x * t.tiles_y;
-  const int64_t pieces_per_block = p.dim == 2 ? t.rows : 1;
-  const int64_t resident = std::max(1, limits.most_threads / t.threads());
-  Tiling best{};
-  int64_t least = std::numeric_limits<int64_t>::max();
-  for (int64_t waves = 1; waves <= kMostWaves; ++waves) {
-    const int64_t room = waves * resident * limits.multiprocessors * pieces_per_block;
-    t.chunk = ceil_div(planes, std::clamp<int64_t>(room / columns, 1, planes));
-    t.chunks = ceil_div(planes, t.chunk);
-    t.pieces = columns * t.chunks;
-    t.blocks = ceil_div(t.pieces, pieces_per_block);
-    const int64_t own = cost(t, limits);
-    if (own < least) {
-      least = own;
-      best = t;
-    }
-  }
-  t = best;
-  return least;
-}
-
-// Tiles along an axis and the length of each, in strips or in rows: a multiple of `unit`.
-// Neighbours overlap by two halos.
-struct Cut {
-  int64_t tiles, length;
-};
-
-inline Cut cut(int64_t length, int64_t halo, int64_t tiles, int64_t unit) {
-  const auto whole = [unit](int64_t part) { return ceil_div(part, unit) * unit; };
-  const int64_t inside = length - 2 * halo;
-  const int64_t each = whole(ceil_div(inside, tiles) + 2 * halo);
-  if (each >= length) return {1, whole(length)};
-  return {ceil_div(inside, each - 2 * halo), each};
-}
-
-// So many that none is longer than a block allows.
-inline int64_t fewest_tiles(int64_t length, int64_t halo, int64_t longest) {
-  return length <= longest ? 1 : ceil_div(length - 2 * halo, longest - 2 * halo);
-}
-
 // In shared memory.
 inline int64_t cells(const Tiling& t, const Limits& limits) {
   return int64_t(t.strips) * (t.rows + limits.halo_rows_of_cells);
 }
 
+// Blocks that a multiprocessor has room for, with the smallest ring.
+inline int64_t resident(const Tiling& t, const Limits& limits) {
+  const int64_t bytes = cells(t, limits) * limits.cell.bytes(kFewestSlots) + limits.shared_reserved;
+  return std::max<int64_t>(1, std::min<int64_t>(limits.most_threads / t.threads(),
+                                                limits.shared_multiprocessor / bytes));
+}
+
+// The time of all blocks, in threads times steps of a multiprocessor. Those that are resident
+// together share its time; those that find no room wait for a whole wave.
+inline int64_t cost(const Tiling& t, const Limits& limits) {
+  const int64_t on_each = ceil_div(t.blocks, limits.multiprocessors);
+  const int64_t side_by_side = std::min(resident(t, limits), on_each);
+  const int64_t warps = ceil_div(t.threads(), kWarp);
+  const int64_t step = std::max(side_by_side * warps * kWarp, kLeastThreads);
+  return ceil_div(on_each, resident(t, limits)) * step * (t.chunk + 2 * t.margin + kStepsBesides);
+}
+
+// Completes a tiling whose tiles are given with some lengths of a chunk, and keeps the cheapest as
+// `best`. Long chunks compute few planes twice; short ones leave no multiprocessor without work at
+// the end.
+inline void try_chunks(const Problem& p, const Limits& limits, Tiling t, Tiling& best,
+                       int64_t& least) {
+  const int64_t planes = p.window.hi[0] - p.window.lo[0];
+  const int64_t columns = p.size[0] * p.size[1] * t.tiles_x * t.tiles_y;
+  const int64_t pieces_per_block = p.dim == 2 ? t.rows : 1;
+  const int64_t at_once = resident(t, limits) * limits.multiprocessors * pieces_per_block;
+  for (int64_t waves = 1; waves <= kMostWaves; ++waves) {
+    t.chunk = ceil_div(planes, std::clamp<int64_t>(waves * at_once / columns, 1, planes));
+    t.chunks = ceil_div(planes, t.chunk);
+    t.pieces = columns * t.chunks;
+    t.blocks = ceil_div(t.pieces, pieces_per_block);
+    const int64_t own = cost(t, limits);
+    if (own >= least) continue;
+    least = own;
+    best = t;
+  }
+}
+
+// Tiles along an axis and the length of each, in strips or in rows: a multiple of `unit`.
+// Neighbours overlap by two halos.
+struct Cut {
+  int tiles, length;
+};
+
+// `more` tiles than it takes at least if none is longer than `longest`.
+inline Cut cut(int64_t length, int64_t halo, int64_t longest, int64_t more, int64_t unit) {
+  const int64_t inside = length - 2 * halo;
+  const int64_t fewest = length <= longest ? 1 : ceil_div(inside, longest - 2 * halo);
+  const auto whole = [unit](int64_t part) { return int(ceil_div(part, unit) * unit); };
+  const int each = whole(ceil_div(inside, fewest + more) + 2 * halo);
+  if (each >= length) return {1, whole(length)};
+  return {int(ceil_div(inside, each - 2 * halo)), each};
+}
+
 // The most that leave room for the other blocks of a multiprocessor, and are no more than there are
 // planes. One of a few numbers, for each of which a kernel has an instruction (ring.cuh).
 inline int choose_slots(const Problem& p, const Tiling& t, const Limits& limits) {
-  const int64_t resident = std::max(1, limits.most_threads / t.threads());
+  const int64_t room =
+      std::min<int64_t>(limits.shared_bytes, limits.shared_multiprocessor / resident(t, limits) -
+                                                 limits.shared_reserved);
   const int most = std::min(p.dim == 2 ? 8 : 6, t.chunk + 2 * t.margin + 2);
   for (const int slots : {8, 6, kGoodSlots}) {
-    if (slots <= most &&
-        cells(t, limits) * limits.cell.bytes(slots) <= limits.shared_bytes / resident)
-      return slots;
+    if (slots <= most && cells(t, limits) * limits.cell.bytes(slots) <= room) return slots;
   }
   return kFewestSlots;
 }
@@ -169,29 +174,24 @@ inline Tiling make_tiling(const Problem& p, const Limits& limits) {
   Tiling best{};
   int64_t least = std::numeric_limits<int64_t>::max();
   if (room < kWarp || widest < 3) return best;
-  const int64_t fewest_x = fewest_tiles(row_strips, 1, widest);
-  for (int64_t wanted_x = fewest_x; wanted_x <= fewest_x + kMoreTilesX; ++wanted_x) {
-    const Cut x = cut(row_strips, 1, wanted_x, 1);
-    t.tiles_x = int(x.tiles);
-    t.strips = int(x.length);
+  for (int64_t more_x = 0; more_x <= kMoreTilesX; ++more_x) {
+    const Cut x = cut(row_strips, 1, widest, more_x, 1);
+    t.tiles_x = x.tiles;
+    t.strips = x.length;
     const int64_t most_rows =
-        std::min(limits.most_threads / x.length, room / x.length - limits.halo_rows_of_cells);
+        std::min(limits.most_threads / x.length, int(room / x.length) - limits.halo_rows_of_cells);
     for (int64_t more = 0; more <= kMoreTilesY; ++more) {
       // In 3D the most rows, or a few less; in 2D a half or a third of them: small images leave
       // multiprocessors without work otherwise.
       if (p.dim == 3) {
-        const Cut y = cut(rows, halo, fewest_tiles(rows, halo, most_rows * unit) + more, unit);
-        t.tiles_y = int(y.tiles);
+        const Cut y = cut(rows, halo, most_rows * unit, more, unit);
+        t.tiles_y = y.tiles;
         t.rows = int(y.length / unit);
       } else {
         t.tiles_y = 1;
         t.rows = int(std::max<int64_t>(most_rows / (more + 1), 1));
       }
-      const int64_t own = choose_chunks(p, limits, t);
-      if (own < least) {
-        least = own;
-        best = t;
-      }
+      try_chunks(p, limits, t, best, least);
     }
   }
   best.slots = choose_slots(p, best, limits);

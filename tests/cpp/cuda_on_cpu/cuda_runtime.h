@@ -39,6 +39,12 @@
 #define __launch_bounds__(...)
 #define __align__(...)
 
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
 };
@@ -78,7 +84,9 @@ inline FakeDevice fake_device;
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount,
   cudaDevAttrMaxSharedMemoryPerBlockOptin,
-  cudaDevAttrComputeCapabilityMajor
+  cudaDevAttrComputeCapabilityMajor,
+  cudaDevAttrMaxSharedMemoryPerMultiprocessor,
+  cudaDevAttrReservedSharedMemoryPerBlock
 };
 // What is asked of a device once must not outlive a change of the one that is imitated: each is a
 // device of its own.
@@ -94,7 +102,8 @@ inline cudaError_t cudaDriverGetVersion(int* version) {
   return cudaSuccess;
 }
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  const int values[] = {fake_device.multiprocessors, fake_device.shared_bytes, fake_device.major};
+  const int values[] = {fake_device.multiprocessors, fake_device.shared_bytes, fake_device.major,
+                        fake_device.shared_bytes + 1024, 1024};
   *value = values[attribute];
   return cudaSuccess;
 }
