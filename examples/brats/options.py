@@ -57,7 +57,8 @@ class Options:
 
     # Networks.
     generator: Literal["unet", "resnet"] = "unet"
-    output: Literal["none", "tanh"] = "none"  # the generator's last activation
+    # The generator's last activation; head: tanh where the source is no background, and that there.
+    output: Literal["none", "tanh", "head"] = "none"
     unet_channels: tuple[Count, ...] = (64, 128, 256, 512, 512, 512, 512, 512)
     unet_units: Count = 9  # convolutions per residual unit
     checkpointing: bool = False  # the U-Net's levels are computed again in the backward pass

@@ -96,8 +96,11 @@ _CPU_SYSTEMS: dict[str, Settings] = {
 
 # These are changes for real slices. A U-Net of two levels sees some 4 cm. One that sees the whole
 # head would paint the mean T2 of a place, whatever the T1 shows there. A slow discriminator and an
-# average over the steps bring half a decibel each (results/search/README.md).
+# average over the steps bring half a decibel each (results/search/README.md). Without a bound the
+# generator may paint white matter darker than the background, whose edges are as good to the NGF
+# loss, and lines at the rim of the slice.
 _REAL: Settings = {
+    "output": "head",
     "data.size": 96,
     "data.crop": 200,
     "data.slices": "70:90",
@@ -110,17 +113,14 @@ _REAL: Settings = {
 }
 # On real slices the contrast turns late, or turns back, by luck. NEC begins with the negative of
 # its source, so that its loss has the right contrast to keep. The L1 distance to it is weak enough
-# to fade out beside the adversarial term. Without a bound the generator may paint white matter
-# darker than the background, whose edges are as good to the NGF loss.
+# to fade out beside the adversarial term.
 _REAL_NEC: Settings = {
     **_REAL,
-    "output": "tanh",
     "warmup": 0.1,
     "warmup_target": "negative",
     "lambda_l1": 10.0,
     "delay": 0.1,
     "ramp": 0.2,
-    "discriminator_augment": "translation+cutout",
 }
 
 # These settings are for real slices of 256x256 pixels and for minutes on a GPU. The U-Net has a
@@ -171,7 +171,7 @@ PRESETS: dict[str, dict[str, Settings]] = {
         "pix2pix": {**_CPU_SYSTEMS["pix2pix"], **_REAL},
         # What their identity terms keep is the contrast of the source.
         "cyclegan": {**_CPU_SYSTEMS["cyclegan"], **_REAL, "lambda_identity": 0.0},
-        "cut": {**_CPU_SYSTEMS["cut"], **_REAL, "nce_identity": False},
+        "cut": {**_CPU_SYSTEMS["cut"], **_REAL, "output": "none", "nce_identity": False},
     },
     "gpu": {
         "nec": {**_CPU_SYSTEMS["nec"], **_REAL_NEC, **_GPU},

@@ -75,8 +75,8 @@ SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
             "spectral norm": {"discriminator_norm": "spectral"},
             "R1": {"lambda_r1": 10},
             "no bound": {"output": "none"},
-            "no augmentation": {"discriminator_augment": "none"},
             "translation": {"discriminator_augment": "translation"},
+            "translation and cutout": {"discriminator_augment": "translation+cutout"},
             "fast discriminator": {"lr_discriminator": 1e-3},
         }.items()
     },

@@ -20,6 +20,7 @@ from monai.networks.nets.unet import CheckpointUNet
 from monai.networks.utils import normal_init
 from torch import Tensor, nn
 
+from ..data.grid import BACKGROUND
 from ..options import Options
 
 INITIAL_SCALE = 0.02  # the standard deviation of normal weights, and the gain of Xavier's
@@ -27,7 +28,7 @@ INITIAL_SCALE = 0.02  # the standard deviation of normal weights, and the gain o
 
 def make_generator(options: Options) -> nn.Module:
     """Make a network that maps images to images of the same shape."""
-    tanh = options.output == "tanh"
+    tanh = options.output != "none"
     if options.generator == "resnet":
         network: nn.Module = ResNetGenerator(
             options.resnet_channels, options.resnet_blocks, antialias=options.antialias, tanh=tanh
@@ -45,7 +46,24 @@ def make_generator(options: Options) -> nn.Module:
         )
         if tanh:
             network = nn.Sequential(network, nn.Tanh())
-    return initialize(network, options.initialization)
+    initialize(network, options.initialization)
+    return InHead(network) if options.output == "head" else network
+
+
+class InHead(nn.Module):
+    """A generator that leaves the background as it is in its source."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.where(image > BACKGROUND, self.network(image), BACKGROUND)
+
+    def features(self, image: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Return the outputs of these layers of the network, for CUT."""
+        features: list[Tensor] = self.network.features(image, layers)
+        return features
 
 
 def make_discriminator(options: Options) -> nn.Module:
