@@ -62,6 +62,22 @@ def test_networks_have_the_layers_of_the_papers() -> None:
         assert [tuple(one.shape) for one in logits] == [(1, 1, n, n) for n in sides]
 
 
+@pytest.mark.parametrize("kind", ["unet", "resnet"])
+def test_a_generator_that_leaves_the_background(kind: str) -> None:
+    source = random_images(2, 0)
+    head, inside = (
+        make_generator(small_options("cyclegan", generator=kind, output=output))
+        for output in ("head", "tanh")
+    )
+    head.network.load_state_dict(inside.state_dict())
+    background = source <= -1
+    assert 0.2 < background.float().mean() < 0.9
+    expected = torch.where(background, -1, inside(source))
+    torch.testing.assert_close(head(source), expected)
+    if kind == "resnet":
+        torch.testing.assert_close(head.features(source, [4]), inside.features(source, [4]))
+
+
 @covering(real=[True, False], criterion=[("bce", "bce"), ("lsgan", "least_squares")])
 def test_adversarial_loss_is_that_of_monai(real: bool, criterion: tuple[str, str]) -> None:
     scales = [torch.randn(2, 1, 5, 5), torch.randn(2, 1, 2, 2)]
