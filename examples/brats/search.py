@@ -86,19 +86,20 @@ PAGE = """\
 # What NEC needs on real slices: a search on the validation subjects
 
 Each run is a training with the preset `{preset}`, `{steps}` and the changes that its row names:
-a name of `python -m examples.brats.search --list`, or options of `options.py`. The runs of an
-"abrupt warm-up" were made before the L1 term of the warm-up faded: it had a weight of 100 and ended
-at once after 5 % of the steps, in which the discriminator took negatives for real. What was
-expected of a setting, and why, was written down before its run. All metrics are means over the
-images of the ten validation subjects, at the validation with the best SSIM, by which a run is
-chosen. [The results](../brats/README.md) define them.
+a name of `python -m examples.brats.search --list`, or options of `options.py`. "NEC" is the preset
+with which the search ended. The runs with a delay or an abrupt warm-up came before it, with
+`output=none`. An abrupt warm-up is one whose L1 term had a weight of 100 and ended at once after
+5 % of the steps, in which the discriminator took negatives for real. What was expected of a
+setting, and why, was written down before its run. All metrics are means over the images of the ten
+validation subjects, at the validation with the best SSIM, by which a run is chosen.
+[The results](../brats/README.md) define them.
 
 {expected}
 
 ![PSNR over images and subjects](curves.png)
 
-Left: all validations of single runs, seed 0. Right: the best validation of NEC over the number of
-subjects that give T1, and of others that give T2.
+Left: all validations of single runs, seed 0. Right: the best validation over the number of subjects
+that give T1, and of others that give T2, with an abrupt warm-up.
 
 {runs}
 

@@ -19,7 +19,8 @@ Line = Mapping[str, str]
 # The settings of the figure: those whose curves differ, and those that differ in subjects alone.
 BY_STEPS = "Pix2Pix", "NEC", "delay auto", "GAN alone", "CycleGAN", "CUT"
 LABELS = {"delay auto": "NEC, delay=auto", "GAN alone": "GAN alone (NEC without NGF)"}
-BY_SUBJECTS = {f"{n} subjects": f"{n}" for n in (16, 33, 66)} | {"NEC": "all"}
+WITH_ALL = "abrupt warm-up"  # beside which subjects were left out
+BY_SUBJECTS = {f"{WITH_ALL} data.subjects={n}": f"{n}" for n in (33, 66)} | {WITH_ALL: "all"}
 METRICS = "psnr", "ssim", "correlation", "faith", "false_edges", "csf_ratio"
 
 
@@ -93,6 +94,6 @@ def draw_curves(path: Path, log: Sequence[Line], curves: Mapping[str, Sequence[L
         axes.axhline(best_map, color="#999999", ls="--", label="best intensity map")
         axes.spines[["top", "right"]].set_visible(False)
     over_steps.set(xlabel="training steps", ylabel="PSNR, dB", title="all validations of a run")
-    over_subjects.set(xlabel="training subjects per contrast", title="best validation of NEC")
+    over_subjects.set(xlabel="training subjects per contrast", title=f"best validation, {WITH_ALL}")
     figure.legend(*over_steps.get_legend_handles_labels(), frameon=False, loc="outside right")
     figure.savefig(path, dpi=120)
