@@ -230,7 +230,7 @@ def test_search_logs_a_line_and_a_curve(tmp_path: Path, monkeypatch: pytest.Monk
     assert search.main(["--page", str(tmp_path)]) == 0
     page = (tmp_path / "README.md").read_text()
     psnr = float(best["psnr"])
-    assert f"| tiny lambda_ngf=2 | 9.5 | {psnr:.1f} | luck |" in page
+    assert f"| tiny lambda_ngf=2 | 9.5 | luck | {psnr:.1f} |" in page
     assert f"| tiny lambda_ngf=2 | 0 | {psnr:.2f} |" in page
     assert (tmp_path / "curves.png").stat().st_size > 0
 
