@@ -166,7 +166,7 @@ class Ring {
     } else if constexpr (IsMask) {
       with_type(array.dtype, copy);
     } else {
-      with_image_type<T>(array.dtype, copy);
+      with_type(array.dtype, copy);
     }
   }
 
@@ -177,7 +177,7 @@ class Ring {
     for (int m = 0; m < 2; ++m) {
       const Source& source = a_.source[m];
       if (!source.converted) continue;
-      with_image_type<T>(source.array.dtype, [&](auto element) {
+      with_type(source.array.dtype, [&](auto element) {
         const auto convert = [&](int r) {
           Strip<T>* const strip = at.image(slot, m, r);
           *strip = load_strip_of<decltype(element), T>(strip);
