@@ -141,12 +141,11 @@ class Ring {
       } else if (source.strip_bytes == 4) {
         copy_async<4>(to, row);
       } else {
-        copy_elements<IsMask>(at, source.array, row, to);
+        copy_elements(at, source.array, row, to);
       }
     }
   }
 
-  template <bool IsMask>
   NEC_DEVICE void copy_elements(const Cells& at, const Array& array, const char* row,
                                 Strip<T>* strip) const {
     const auto from = [&](int j) {
@@ -163,8 +162,6 @@ class Ring {
     if (array.dtype == kType<T>) {
       NEC_UNROLL
       for (int j = 0; j < N; ++j) copy_async<sizeof(T)>(to(j), from(j));
-    } else if constexpr (IsMask) {
-      with_type(array.dtype, copy);
     } else {
       with_type(array.dtype, copy);
     }
