@@ -20,8 +20,8 @@
 namespace nec::cuda {
 namespace {
 
-// Of the mask's sum and of a scaling. Enough for any GPU to be busy, few enough for one block to
-// add up.
+// The most blocks of the mask's sum and of a scaling: enough for any GPU to be busy, few enough for
+// one block to add up.
 constexpr int64_t kMostBlocks = 1024;
 // At the start of the workspace: the sum of the mask and the factor.
 constexpr int64_t kScalars = 2;

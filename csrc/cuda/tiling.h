@@ -38,7 +38,7 @@ struct Device {
   int shared_reserved;        // of these, for each block besides its own
 };
 
-// Those of one kernel there.
+// The limits of one kernel on a GPU.
 struct Limits : Device {
   int most_threads;        // of a block; as many run on a multiprocessor, in whatever blocks
   int strip_voxels;        // per thread
@@ -87,14 +87,14 @@ inline int64_t resident(const Tiling& t, const Limits& limits) {
                                                 limits.shared_multiprocessor / bytes));
 }
 
-// The time of all blocks, in threads times steps of a multiprocessor. Those that are resident
-// together share its time; those that find no room wait for a whole wave.
-inline int64_t cost(const Tiling& t, const Limits& limits) {
+// The time of all blocks, in threads times steps of a multiprocessor. The `together` that it has
+// room for share its time; those that find no room wait for a whole wave.
+inline int64_t cost(const Tiling& t, const Limits& limits, int64_t together) {
   const int64_t on_each = ceil_div(t.blocks, limits.multiprocessors);
-  const int64_t side_by_side = std::min(resident(t, limits), on_each);
+  const int64_t side_by_side = std::min(together, on_each);
   const int64_t warps = ceil_div(t.threads(), kWarp);
   const int64_t step = std::max(side_by_side * warps * kWarp, kLeastThreads);
-  return ceil_div(on_each, resident(t, limits)) * step * (t.chunk + 2 * t.margin + kStepsBesides);
+  return ceil_div(on_each, together) * step * (t.chunk + 2 * t.margin + kStepsBesides);
 }
 
 // Completes a tiling whose tiles are given with some lengths of a chunk, and keeps the cheapest as
@@ -105,13 +105,14 @@ inline void try_chunks(const Problem& p, const Limits& limits, Tiling t, Tiling&
   const int64_t planes = p.window.hi[0] - p.window.lo[0];
   const int64_t columns = p.size[0] * p.size[1] * t.tiles_x * t.tiles_y;
   const int64_t pieces_per_block = p.dim == 2 ? t.rows : 1;
-  const int64_t at_once = resident(t, limits) * limits.multiprocessors * pieces_per_block;
+  const int64_t together = resident(t, limits);
+  const int64_t at_once = together * limits.multiprocessors * pieces_per_block;
   for (int64_t waves = 1; waves <= kMostWaves; ++waves) {
     t.chunk = ceil_div(planes, std::clamp<int64_t>(waves * at_once / columns, 1, planes));
     t.chunks = ceil_div(planes, t.chunk);
     t.pieces = columns * t.chunks;
     t.blocks = ceil_div(t.pieces, pieces_per_block);
-    const int64_t own = cost(t, limits);
+    const int64_t own = cost(t, limits, together);
     if (own >= least) continue;
     least = own;
     best = t;

@@ -169,7 +169,7 @@ PRESETS: dict[str, dict[str, Settings]] = {
     "cpu-brats": {
         "nec": {**_CPU_SYSTEMS["nec"], **_REAL_NEC},
         "pix2pix": {**_CPU_SYSTEMS["pix2pix"], **_REAL},
-        # What their identity terms keep is the contrast of the source.
+        # Their identity terms keep the contrast of the source.
         "cyclegan": {**_CPU_SYSTEMS["cyclegan"], **_REAL, "lambda_identity": 0.0},
         "cut": {**_CPU_SYSTEMS["cut"], **_REAL, "output": "tanh", "nce_identity": False},
     },
