@@ -118,11 +118,12 @@ class SobelImages {
       constexpr int kRows = Dim == 3 ? 1 : 0;
       NEC_UNROLL
       for (int dy = -kRows; dy <= kRows; ++dy) {
-        const Strip<T>* const strip = at.image(slot, m, dy);
-        v[dy + 1][0] = at.beside(0, strip);
-        v[dy + 1][N + 1] = at.beside(1, strip);
+        const Strip<T>* const there = at.image(slot, m, dy);
+        const Strip<T> strip = *there;  // one access
+        v[dy + 1][0] = at.beside(0, there);
+        v[dy + 1][N + 1] = at.beside(1, there);
         NEC_UNROLL
-        for (int i = 0; i < N; ++i) v[dy + 1][i + 1] = strip->v[i];
+        for (int i = 0; i < N; ++i) v[dy + 1][i + 1] = strip.v[i];
       }
     }
   };
