@@ -24,7 +24,7 @@ CPP_FILES = $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo paper registration test test-all cpp-test mutants bench bench-check gpu-report registers docs wheels lint format sanitize clean
+.PHONY: help demo paper registration test test-all cpp-test ptx-test mutants bench bench-check gpu-report registers docs wheels lint format sanitize clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -60,6 +60,12 @@ cpp-test: $(VENV)/.test ## Run the C++ tests, which need no torch
 	$(BIN)/cmake -S . -B build-cpp -G Ninja
 	$(BIN)/cmake --build build-cpp
 	$(BIN)/ctest --test-dir build-cpp --output-on-failure
+
+ptx-test: $(VENV)/.test ## Run the C++ tests on the CUDA kernels as nvcc compiles them, without a GPU; PTX=75|80|90: for that compute capability
+	$(call say,Compiled CUDA kernels: 6 min)
+	$(BIN)/cmake -S . -B build-ptx -G Ninja -DNEC_SANITIZE=address -DNEC_PTX=$(or $(PTX),90)
+	$(BIN)/cmake --build build-ptx --target test_ptx
+	$(BIN)/ctest --test-dir build-ptx --output-on-failure --tests-regex test_ptx
 
 bench: $(VENV)/.test $(VENV)/.extension ## Run the benchmarks, report in RESULTS=DIR; ARGS=...: passed to pytest
 	$(call say,Benchmarks: half an hour or what ARGS leaves of it)

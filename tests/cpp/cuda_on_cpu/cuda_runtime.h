@@ -71,12 +71,20 @@ struct cudaLaunchConfig_t {
   unsigned numAttrs = 0;
 };
 
+// The compute capability of the PTX that the kernels are translated from (ptx/translate.py), if so.
+#if defined(NEC_PTX)
+constexpr int kPtx = NEC_PTX;
+#else
+constexpr int kPtx = 90;
+#endif
+
 // The GPU that is imitated. Few threads per block make many tiles of a small image.
 struct FakeDevice {
   int multiprocessors = 3;
   int shared_bytes = 24 * 1024;
   int major = 9;  // compute capability
   int driver = 13000;
+  int ptx = kPtx;
   int leftovers = 0xff;  // in every byte of shared memory
 };
 inline FakeDevice fake_device;
@@ -112,7 +120,7 @@ struct cudaFuncAttributes {
 };
 template <typename Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
-  attributes->ptxVersion = 10 * fake_device.major;
+  attributes->ptxVersion = fake_device.ptx;
   return cudaSuccess;
 }
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
@@ -145,6 +153,7 @@ inline char* shared_memory;
 inline Fiber host, fibers[1024];
 inline unsigned running, arrived, ended;
 inline bool barriers[2], backwards;
+inline unsigned barriers_passed;  // by all threads, of all launches
 
 // Not seen by the sanitizer: here the fibers share what threads would not.
 __attribute__((noinline, no_sanitize_thread)) inline void resume(Fiber& from, Fiber& to,
@@ -170,6 +179,7 @@ __attribute__((noinline, no_sanitize_thread)) inline void wait(bool at_the_end) 
     std::abort();
   } else {
     arrived = 0;
+    ++barriers_passed;
     backwards = !backwards;
   }
   NEC_TELL_SANITIZER(__tsan_acquire(barrier));
@@ -206,6 +216,24 @@ __attribute__((noinline, no_sanitize_thread)) inline void run_grid() {
   NEC_TELL_SANITIZER(__tsan_acquire(&barriers[1]));
 }
 
+inline void begin_copy(void* to, const void* from, size_t bytes) {
+  std::memset(to, 0xff, bytes);
+  Fiber& self = fibers[threadIdx.x];
+  self.copies.push_back({to, from, bytes, self.group});
+}
+
+// Ends all copies but those of the last groups, after a call of f for each.
+template <typename F>
+void end_copies(int pending, const F& f) {
+  Fiber& self = fibers[threadIdx.x];
+  auto copy = self.copies.begin();
+  for (; copy != self.copies.end() && copy->group < self.group - pending; ++copy) {
+    f(*copy);
+    std::memcpy(copy->to, copy->from, copy->bytes);
+  }
+  self.copies.erase(self.copies.begin(), copy);
+}
+
 }  // namespace cuda_on_cpu
 
 inline void __syncthreads() { cuda_on_cpu::wait(false); }
@@ -220,20 +248,18 @@ void copy_async(void* shared, const void* global) {
     std::puts("a copy is not aligned to its size");
     std::abort();
   }
-  std::memset(shared, 0xff, Bytes);
-  cuda_on_cpu::Fiber& self = cuda_on_cpu::fibers[threadIdx.x];
-  self.copies.push_back({shared, global, Bytes, self.group});
+  cuda_on_cpu::begin_copy(shared, global, Bytes);
 }
 inline void commit_copies() { ++cuda_on_cpu::fibers[threadIdx.x].group; }
 template <int Pending>
 void wait_for_copies() {
-  cuda_on_cpu::Fiber& self = cuda_on_cpu::fibers[threadIdx.x];
-  auto copy = self.copies.begin();
-  for (; copy != self.copies.end() && copy->group < self.group - Pending; ++copy)
-    std::memcpy(copy->to, copy->from, copy->bytes);
-  self.copies.erase(self.copies.begin(), copy);
+  cuda_on_cpu::end_copies(Pending, [](const cuda_on_cpu::Copy&) {});
 }
 }  // namespace nec::cuda
+
+#if defined(NEC_PTX)
+#include "ptx/machine.h"
+#endif
 
 template <typename Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Arguments),
@@ -245,6 +271,13 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   // Not rounded up to whole vectors of anything: one byte beyond the end is an error.
   const size_t bytes = config->dynamicSmemBytes;
   cuda_on_cpu::shared_memory = static_cast<char*>(::operator new(bytes, std::align_val_t(16)));
+#if defined(NEC_PTX)
+  ptx::begin(bytes, config->numAttrs > 0);
+  const ptx::Translated translated = ptx::find(reinterpret_cast<void*>(kernel));
+  const auto run = [&] { translated(reinterpret_cast<const char*>(&arguments)); };
+#else
+  const auto run = [&] { kernel(arguments); };
+#endif
   cuda_on_cpu::grid = [&] {
     for (unsigned block = 0; block < gridDim.x; ++block) {
       __syncthreads();
@@ -253,7 +286,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
         std::memset(cuda_on_cpu::shared_memory, fake_device.leftovers, bytes);
       }
       __syncthreads();
-      kernel(arguments);
+      run();
       if (!cuda_on_cpu::fibers[threadIdx.x].copies.empty()) {
         std::puts("a thread has ended before its copies");
         std::abort();
