@@ -23,6 +23,7 @@ CHOICES = {
 }
 HALF_DTYPES = (torch.float16, torch.bfloat16)
 IMAGE_DTYPES = (torch.float32, torch.float64, *HALF_DTYPES)
+MAP_DTYPES = (*IMAGE_DTYPES, torch.bool, torch.uint8)
 DEFAULT_EPS = 0.15
 LINEAR_FORMS = ("signed", "absolute")  # in the alignment
 
@@ -210,7 +211,7 @@ def _check_map(name: str, tensor: Tensor, image: Tensor) -> Tensor:
             f"got shape {shape}"
         )
     tensor = plain(tensor)
-    if tensor.dtype in (*IMAGE_DTYPES, torch.bool, torch.uint8):
+    if tensor.dtype in MAP_DTYPES:
         return tensor
     return tensor.to(torch.float32)
 

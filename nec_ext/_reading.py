@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._arguments import IMAGE_DTYPES, plain
+from ._arguments import IMAGE_DTYPES, MAP_DTYPES, plain
 
 # The kernels read these dtypes. All other integers become float32.
-MAP_DTYPES = (*IMAGE_DTYPES, torch.bool, torch.uint8)
 INTEGERS = {getattr(torch, f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
 

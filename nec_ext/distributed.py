@@ -72,7 +72,8 @@ def ngf_loss(
         target: the source image, of the same shape and on the same device.
         group: the ranks that share the images, in the order of their planes, with a backend for
             the device of the images, which for a GPU is not gloo. Default: all.
-        dim: the axis that is split: 2 for D (or, in 2D, H), 3 and 4 for the others.
+        dim: the axis that is split: 2 for D (or, in 2D, H), 3 and 4 for the others. It is left out
+            for DTensors.
         check: whether ranks first compare their arguments, in 1 KB each. They then wait for each
             other, and for the GPU if the group has no backend for the CPU. Without the check, wrong
             arguments may make ranks wait for ever, and every rank needs two planes or more.
@@ -113,6 +114,8 @@ def ngf_loss(
     if isinstance(input, DTensor):
         if group is not None:
             raise ValueError("group must be left out for a DTensor, whose mesh has it")
+        if dim != 2:
+            raise ValueError("dim must be left out for a DTensor, whose placements have it")
         splits = splits_of(input)
     backends = [backends_of(split.group) for split in splits]
     call, failure = _parse(input, target, options, dim, backends)

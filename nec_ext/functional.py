@@ -106,6 +106,7 @@ def ngf_loss(
     given = (eps, target_eps, eps_mode, operator, spacing, mask, weight, reduction, form)
     input, target, options = parse_options(input, target, *given)
     if not _has_kernels(input):
+        reference.find_bad_values(input, target, options)
         return reference.loss_from_options(input, target, options)
     if options.reduction == "sample":
         count = input.shape[0]
@@ -173,6 +174,7 @@ def ngf_loss_and_gradient(
             wanted = (True, target_grad)
             loss, *gradients = _autograd.loss_and_gradients(input, target, options, wanted)
         else:
+            reference.find_bad_values(input, target, options)
             loss, *gradients = reference.loss_and_gradients(input, target, options, target_grad)
     _find_bad_values(loss, options)
     return loss, *gradients

@@ -45,10 +45,17 @@ def image_gradient(
 
     Returns:
         ``(B, C, ndim, ...)``, in image units per unit of spacing; axes in the tensor's order.
+
+    Raises:
+        TypeError, ValueError: see :func:`nec_ext.ngf_loss`.
     """
-    ndim = image.dim() - 2
-    steps = parse_spacing(spacing, ndim)
-    components = [_derivative(image, axis, operator) / steps[axis] for axis in range(ndim)]
+    check_option("operator", operator)
+    image = check_images(image=image)["image"]
+    return _gradient(image, operator, parse_spacing(spacing, image.dim() - 2))
+
+
+def _gradient(image: Tensor, operator: str, steps: Sequence[float]) -> Tensor:
+    components = [_derivative(image, axis, operator) / step for axis, step in enumerate(steps)]
     return torch.stack(components, 2)
 
 
@@ -103,12 +110,12 @@ def _field(
     eps: float | Tensor,
     eps_mode: str,
     operator: str,
-    spacing: float | Sequence[float] | None,
+    steps: Sequence[float],
 ) -> Tensor:
     if isinstance(eps, Tensor):
         eps = eps.to(image.dtype)
     # Half the image with half the eps has the same field, and its differences do not overflow.
-    return _normalize(image_gradient(0.5 * image, operator, spacing), 0.5 * eps, eps_mode)
+    return _normalize(_gradient(0.5 * image, operator, steps), 0.5 * eps, eps_mode)
 
 
 def ngf_field(
@@ -182,7 +189,8 @@ def estimate_eps(
     check_option("statistic", statistic)
     image = check_images(image=image)["image"]
     eta = parse_positive("eta", eta)
-    gradient = image_gradient(_upcast(image.detach()), operator, spacing)
+    steps = parse_spacing(spacing, image.dim() - 2)
+    gradient = _gradient(_upcast(image.detach()), operator, steps)
     length = torch.linalg.vector_norm(gradient, dim=2).flatten(2)
     weight = torch.ones_like(length)
     if mask is not None:
@@ -203,7 +211,8 @@ def estimate_eps(
         typical = ((weight * length.square()).sum(2, keepdim=True) / total).sqrt()
     else:
         typical = (weight * length).sum(2, keepdim=True) / total
-    eps: Tensor = (eta * typical).clamp(min=torch.finfo(length.dtype).eps)
+    info = torch.finfo(length.dtype)
+    eps = torch.where(typical == 0, info.eps, (eta * typical).clamp(min=info.tiny))
     return eps.view(*image.shape[:2], *(1,) * (image.dim() - 2))
 
 
@@ -272,9 +281,14 @@ def ngf_loss(
     """
     given = (eps, target_eps, eps_mode, operator, spacing, mask, weight, reduction, form)
     input, target, options = parse_options(input, target, *given)
-    if options.has_maps and has_values(input):
-        check_maps(options, arithmetic_dtype(loss_dtype(input, target), options))
+    find_bad_values(input, target, options)
     return loss_from_options(input, target, options)
+
+
+def find_bad_values(input: Tensor, target: Tensor, o: Options) -> None:
+    """Raise ValueError for a bad value in a map, of which not every one shows in the loss here."""
+    if o.has_maps and has_values(input):
+        check_maps(o, arithmetic_dtype(loss_dtype(input, target), o))
 
 
 def loss_from_options(input: Tensor, target: Tensor, o: Options) -> Tensor:

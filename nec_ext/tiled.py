@@ -69,8 +69,8 @@ def ngf_loss(
         device: the device that computes. Default: the device of the images, where tiles that need
             no conversion are read in place.
         grad_input, grad_target: the memory for the gradient of the loss by an image: a tensor or a
-            numpy array of the image's own shape and of any floating-point dtype, which shares no
-            memory with the images. Default: the gradient is not computed.
+            numpy array of the image's own shape and of any floating-point dtype, whose memory range
+            does not overlap with those of the images. Default: the gradient is not computed.
         eps, target_eps, eps_mode, operator, spacing, weight, form: as in :func:`nec_ext.ngf_loss`.
         mask: as in :func:`nec_ext.ngf_loss`. Mask and eps may be any of the objects that an image
             may be.
@@ -128,7 +128,8 @@ def ngf_loss(
         gradient = _check_gradient(f"grad_{name}", value, sources[name].own_shape, input.device)
         if gradient is not None and any(overlap(gradient, other) for other in taken):
             raise ValueError(
-                f"grad_{name} must not share memory with images, maps or the other gradient"
+                f"the memory range of grad_{name} must not overlap with those of images, maps and "
+                "the other gradient"
             )
         gradients.append(gradient)
         taken.append(gradient)
@@ -235,12 +236,7 @@ class _Volume:
         """Return a tile's sums of ``mask * value`` per plane; write its gradients times weight."""
         first, last = max(begin - HALO, 0), min(end + HALO, self._count)
         gradients = cut(self._gradients, 2, begin, end)
-        computed = [
-            g
-            if g is None or is_same(self._device, g.device)
-            else torch.empty(g.shape, dtype=g.dtype, device=self._device)
-            for g in gradients
-        ]
+        computed = [g if g is None else self._computed(g) for g in gradients]
         result = sums(
             self._read(first, last),
             self._options._replace(weight=weight),
@@ -254,6 +250,17 @@ class _Volume:
             if gradient is not None and gradient is not values:
                 gradient.copy_(values)  # type: ignore[arg-type]
         return result
+
+    def _computed(self, gradient: Tensor) -> Tensor:
+        """Return the tensor in which a tile's gradient is computed: itself, or one to be copied."""
+        dtype = gradient.dtype
+        images = [source.dtype for source in self._sources[:2] if source is not None]
+        # The kernels of a GPU write float64 where an image is float64, and nowhere else.
+        if self._device.type != "cpu" and dtype == torch.float64 and dtype not in images:
+            dtype = torch.float32
+        if dtype == gradient.dtype and is_same(self._device, gradient.device):
+            return gradient
+        return torch.empty(gradient.shape, dtype=dtype, device=self._device)
 
     def mask_sums(self, begin: int, end: int) -> Tensor:
         """Return a tile's sums of the mask per plane."""
@@ -279,8 +286,11 @@ def _parse_device(device: Any) -> torch.device:
         place = torch.device(device)
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"device must be the name of a device, got {shown(device)}") from None
-    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device must be a GPU that is there, got {place}")
+    if place.type == "cuda":
+        if (place.index or 0) >= torch.cuda.device_count():
+            raise ValueError(f"device must be a GPU that is there, got {place}")
+        if place.index is None:
+            place = torch.device("cuda", torch.cuda.current_device())
     check_device("device", place)
     return place
 

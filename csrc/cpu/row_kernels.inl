@@ -77,11 +77,11 @@ void check_mask_row(T* mask, int64_t n) {
 // -------------------------------------------------------------------------------------------------
 
 // A local copy of the row pointers lets the compiler keep them in registers.
-template <typename T, int N>
+template <typename T>
 struct RowPointers {
-  const T* row[N][3];
-  explicit NEC_INLINE RowPointers(const T* const (&from)[N][3]) {
-    for (int k = 0; k < N; ++k)
+  const T* row[3][3];
+  explicit NEC_INLINE RowPointers(const T* const (&from)[3][3]) {
+    for (int k = 0; k < 3; ++k)
       for (int y = 0; y < 3; ++y) row[k][y] = from[k][y];
   }
 };
@@ -108,7 +108,7 @@ NEC_INLINE typename S::template Column<Lanes<T>> column_at(T* const (&columns)[3
 
 // The columns of a row of an image.
 template <typename T, int Dim, class S>
-NEC_INLINE void fill_image_columns(const RowPointers<T, 3>& rows, int64_t length,
+NEC_INLINE void fill_image_columns(const RowPointers<T>& rows, int64_t length,
                                    T* const (&columns)[3]) {
   using N = Lanes<T>;
   fill_columns<T, Dim>(-N::size, length + 1, columns, [&](int64_t x) NEC_INLINE_LAMBDA {
@@ -180,7 +180,7 @@ bool cotangent_row(const CotangentRow<T>& r) {
   using N = Number<T, A>;
   using S = Stencil<Op>;
   constexpr bool has_columns = !S::on_axes && std::is_same_v<T, A>;
-  const RowPointers<T, 3> input(r.input), target(r.target);
+  const RowPointers<T> input(r.input), target(r.target);
   const T *eps_input = r.eps_input, *eps_target = r.eps_target, *weight = r.weight;
   const RowOutput<T, A, Dim, F, Wanted, Isotropic> output(r);
   const FormFactors<N> form{A(r.form.square), A(r.form.linear), A(r.form.absolute),
@@ -189,7 +189,7 @@ bool cotangent_row(const CotangentRow<T>& r) {
     fill_image_columns<T, Dim, S>(input, r.length, r.columns[0]);
     fill_image_columns<T, Dim, S>(target, r.length, r.columns[1]);
   }
-  const auto gradient = [&](const RowPointers<T, 3>& rows, int image, int64_t x) NEC_INLINE_LAMBDA {
+  const auto gradient = [&](const RowPointers<T>& rows, int image, int64_t x) NEC_INLINE_LAMBDA {
     Vec<Dim, N> g;
     if constexpr (has_columns) {
       const auto& columns = r.columns[image];
@@ -243,7 +243,7 @@ template <typename T, int Dim, Operator Op>
 void adjoint_row(const AdjointRow<T>& r) {
   using N = Lanes<T>;
   using S = Stencil<Op>;
-  const RowPointers<T, 3> rows(r.cotangent);
+  const RowPointers<T> rows(r.cotangent);
   const N sign_below = r.sign_y[0], sign_above = r.sign_y[1];
   const N own_in_plane = r.own_taps[0], own_along_z = r.own_taps[1];
   T *carried = r.carried, *running = r.running, *gradient = r.gradient;
@@ -311,8 +311,8 @@ void add_products(const T* values, const T* weight, int64_t n, double* sums) {
 // Tables
 // -------------------------------------------------------------------------------------------------
 
-// A copy for equal spacings have only those rows for which a multiplication by 1 counts: neither
-// the wide ones nor those of any form.
+// Equal spacings have a copy of their own where multiplications by 1 count: not among the wide
+// rows, and not among those of any form.
 template <typename T, typename A, int Dim, Operator Op, Formula F, Gradients Wanted>
 void fill_spacings(typename RowKernels<T>::Cotangent (&cotangent)[2]) {
   constexpr bool has_copy = std::is_same_v<T, A> && !has_any_form(F);

@@ -151,6 +151,8 @@ Problem make_problem(const Arguments& a, const ImageAxes& axes) {
   p.form = Form(a.form);
   std::copy_n(axes.size, kAxes, p.size);
   double* axis_scale = p.axis_scale;
+  for (const double step : a.spacing)
+    STD_TORCH_CHECK(step > 0, "nec_ext: spacing must be positive");
   for (int k = 0; k < 3; ++k) {
     const int axis = axes.axis[k];
     p.window.hi[k] = p.size[k + 2];

@@ -53,6 +53,9 @@ class Cuda {
   }
 
   void sums(Problem& p, bool of_mask, double* out, int64_t count) {
+    for (const View& gradient : p.gradient)
+      STD_TORCH_CHECK(p.wide || !gradient || gradient.dtype != DType::float64,
+                      "nec_ext: on a GPU a gradient is float64 only beside an image that is");
     // How blocks share a window depends on its size: to sum a plane the same way wherever the
     // window begins, it has to be one of its own.
     const int64_t first = p.window.lo[0], planes = (p.window.hi[0] - first) / count;

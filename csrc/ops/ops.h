@@ -32,6 +32,8 @@ void ngf_forward(StableIValue* stack, uint64_t, uint64_t) {
   Reader in(stack);
   const Arguments a = in.take_arguments();
   const auto reduction = Reduction(in.take<int64_t>());
+  STD_TORCH_CHECK(reduction >= Reduction::none && reduction <= Reduction::sum,
+                  "nec_ext: unknown reduction");
   const bool normalize = in.take<bool>();
   const bool input_grad = in.take<bool>(), target_grad = in.take<bool>();
   const ImageAxes axes(a.input, Device::kRowAxes);

@@ -32,11 +32,6 @@ using nec::View;
 
 enum class Layout { contiguous, channels_last, gaps, transposed };
 
-inline size_t element_size(DType dtype) {
-  constexpr size_t kSizes[nec::kDTypes] = {8, 4, 2, 2, 1};
-  return kSizes[int(dtype)];
-}
-
 inline double read(DType dtype, const char* from) {
   const auto as = [from](auto value) {
     std::memcpy(&value, from, sizeof value);
@@ -80,7 +75,7 @@ class Strided {
       stride *= own[size_t(axis)];
       if (layout == Layout::gaps) stride += 5;
     }
-    bytes_.assign(size_t(stride) * element_size(dtype), kUntouched);
+    bytes_.assign(size_t(stride) * size_t(nec::element_bytes(dtype)), kUntouched);
   }
 
   View view() {
@@ -95,7 +90,7 @@ class Strided {
     const std::vector<char> written = bytes_;
     dense::for_each_voxel(images_, [&](int64_t image, int64_t z, int64_t y, int64_t x, int64_t) {
       if (dense::inside(box, z, y, x))
-        std::memset(address(image, z, y, x), kUntouched, element_size(view_.dtype));
+        std::memset(address(image, z, y, x), kUntouched, size_t(nec::element_bytes(view_.dtype)));
     });
     const bool untouched =
         std::all_of(bytes_.begin(), bytes_.end(), [](char c) { return c == kUntouched; });
@@ -125,7 +120,7 @@ class Strided {
     const int64_t sample = image / images_[1], channel = image % images_[1];
     const int64_t element = sample * view_.stride[0] + channel * view_.stride[1] +
                             z * view_.stride[2] + y * view_.stride[3] + x * view_.stride[4];
-    return bytes_.data() + size_t(element) * element_size(view_.dtype);
+    return bytes_.data() + size_t(element) * size_t(nec::element_bytes(view_.dtype));
   }
 
   Size images_{};
@@ -133,7 +128,8 @@ class Strided {
   std::vector<char> bytes_;
 };
 
-// What is tested: csrc/cpu or csrc/cuda. `sweep` returns the sum of mask * t^2 over the window.
+// What is tested: csrc/cpu or csrc/cuda. `sweep` returns the sum over the window of
+// mask * value, of which the loss is made (math/form.h).
 struct Backend {
   std::function<double(const Problem&)> sweep, mask_sum;
 };

@@ -50,16 +50,18 @@ inline void test_options() {
     for (const Operator op : kAllOperators)
       for (const auto& [mode, form] : all_forms())
         for (const DType dtype : {DType::float32, DType::float64})
-          for (const int gradients : {0, 1, 2}) {
-            Case c = case_of(dim);
-            c.op = op;
-            c.mode = mode;
-            c.form = form;
-            c.dtype[0] = c.dtype[1] = dtype;
-            c.gradients = gradients;
-            c.loss_map = c.by_eps = gradients == 0;
-            check_case(c);
-          }
+          for (const int gradients : {0, 1, 2})
+            for (const bool isotropic : {false, true}) {
+              Case c = case_of(dim);
+              c.op = op;
+              c.mode = mode;
+              c.form = form;
+              c.dtype[0] = c.dtype[1] = dtype;
+              c.gradients = gradients;
+              c.isotropic = isotropic;
+              c.loss_map = c.by_eps = gradients == 0 && !isotropic;
+              check_case(c);
+            }
 }
 
 // float64 arithmetic on images and outputs of other types.

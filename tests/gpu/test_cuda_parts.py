@@ -33,6 +33,15 @@ def test_tiles(case: Case, on_host: bool) -> None:
     assert_result_close(Result(*(tensor.cpu() for tensor in results[0])), expected)
 
 
+def test_a_gradient_of_more_digits_than_the_images() -> None:
+    images = CASES[1].images()
+    wanted = torch.zeros(images[0].shape)
+    gradient = wanted.double()
+    for memory in (gradient, wanted):
+        nec_ext.tiled.ngf_loss(*images, grad_input=memory, device=DEVICE, tiles=2)
+    assert torch.equal(gradient, wanted.double())
+
+
 def test_memory_of_tiles() -> None:
     images = Case("tiled_memory", (1, 1, 128, 256, 256)).images()
     gradient = torch.zeros_like(images[0])

@@ -179,3 +179,13 @@ def test_unfit_arguments_are_refused(changed: dict[str, Any], message: str) -> N
     window |= {name: value for name, value in changed.items() if name in window}
     with pytest.raises(RuntimeError, match=message):
         sums(*tensors, mask, *settings, *window.values(), gradient, None)
+
+
+def test_a_reduction_or_spacing_that_is_none_is_refused() -> None:
+    tensors, settings = op_arguments(CASES[0], FLOATS, False)
+    for reduction in (-1, 3):
+        with pytest.raises(RuntimeError, match="unknown reduction"):
+            forward(*tensors, *settings, reduction, False, False, False)
+    settings[5] = [1.0, 0.0, 1.0][: len(settings[5])]
+    with pytest.raises(RuntimeError, match="spacing must be positive"):
+        forward(*tensors, *settings, 1, False, False, False)

@@ -152,7 +152,7 @@ def test_torch_that_is_too_old(configure: Any, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.skipif(shutil.which("readelf") is None, reason="needs readelf")
 def test_library_has_kernels_and_needs_nothing_of_cuda() -> None:
     """It loads under a torch without CUDA, and beside any version of the CUDA runtime."""
-    for op in ("ngf_forward", "ngf_backward", "ngf_scale_"):
+    for op in ("ngf_forward", "ngf_backward", "ngf_eps_backward", "ngf_sums_", "ngf_scale_"):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"nec_ext::{op}", "CUDA"), op
     command = ["readelf", "--dynamic", "--wide", nec_ext._C.__file__]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout

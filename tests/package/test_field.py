@@ -118,6 +118,13 @@ def test_estimate_of_a_constant_image(dtype: torch.dtype) -> None:
     assert nec_ext.ngf_loss(image, target, eps=eps) == 1
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
+def test_estimate_goes_with_the_unit_of_the_image(scale: float) -> None:
+    image = SMALL[0].images()[0]
+    estimate = nec_ext.estimate_eps(image * scale)
+    torch.testing.assert_close(estimate, nec_ext.estimate_eps(image) * scale, rtol=1e-5, atol=0)
+
+
 def test_statistic_of_an_empty_mask() -> None:
     image = SMALL[0].images()[0]
     for statistic in STATISTICS:

@@ -258,6 +258,7 @@ def refuse_distributed_tensors() -> None:
     backwards = DTensor.from_local(split.to_local(), DeviceMesh("cpu", [2, 1, 0]), [Shard(2)])
     cases: list[tuple[Any, Any, Options, str]] = [
         (split, split, {"group": dist.group.WORLD}, "group must be left out"),
+        (split, split, {"dim": 3}, "dim must be left out"),
         (split, image, {}, "target must be a DTensor"),
         (split, backwards, {}, "target must be on the mesh of input"),
         (partial, partial, {}, "input must be placed by Shard and Replicate, got P"),
