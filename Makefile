@@ -35,7 +35,7 @@ demo: $(VENV)/.demo $(VENV)/.extension ## Run the demo; T1=PATH T2=PATH: on your
 
 # Without data the phantom, for which the paper's networks would be wasted.
 paper: $(VENV)/.demo $(VENV)/.extension ## Train and compare the NEC paper's systems: DATA=DIR, PRESET=paper|release|cpu|cpu-brats|gpu, OUT=DIR, ARGS=...
-	$(call say,Paper: ten minutes on the phantom and days on BraTS)
+	$(call say,Paper: a quarter of an hour on the phantom and days on BraTS)
 	$(BIN)/python -m examples.brats.paper --preset $(or $(PRESET),$(if $(DATA),paper,cpu)) $(if $(OUT),--out "$(OUT)") $(if $(DATA),"data.data=$(DATA)") $(ARGS)
 
 registration: $(VENV)/.demo $(VENV)/.extension ## Register a phantom by three losses; T1=PATH T2=PATH: your own images, OUT=DIR, ARGS=...

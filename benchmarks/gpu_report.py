@@ -169,15 +169,24 @@ def summary(outcomes: list[Outcome], results: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def main(out: Path, *wanted: str) -> int:
+def main(folder: str = "", *wanted: str) -> int:
     """Run the steps and return 0 if every one has passed; missed goals are only reported."""
+    if not folder:
+        print("name the folder of the results: python -m benchmarks.gpu_report FOLDER")
+        return 1
     if not torch.cuda.is_available():
         print("gpu-report needs a GPU, and torch sees none.")
         return 1
+    out = Path(folder)
     results = out.resolve() / f"{machine.slug({'gpu': torch.cuda.get_device_name()})}.json"
+    logs = phases(results)
+    if unknown := [log for log in wanted if log not in logs]:
+        print(f"there is no {unknown[0]}: the parts are {', '.join(logs)}")
+        return 1
+    logs = {log: steps for log, steps in logs.items() if not wanted or log in wanted}
     out.mkdir(parents=True, exist_ok=True)
-    results.unlink(missing_ok=True)  # an earlier run may have written them
-    logs = {log: steps for log, steps in phases(results).items() if not wanted or log in wanted}
+    if "benchmark" in logs:
+        results.unlink(missing_ok=True)  # an earlier run may have written them
     outcomes = run_all(logs, out)
     text = summary(outcomes, results)
     (out / "summary.md").write_text(text)
@@ -186,4 +195,4 @@ def main(out: Path, *wanted: str) -> int:
 
 
 if __name__ == "__main__":
-    run_command(lambda: main(Path(sys.argv[1]), *sys.argv[2:]))
+    run_command(lambda: main(*sys.argv[1:]))

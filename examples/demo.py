@@ -6,8 +6,9 @@
     python -m examples.demo --t1 t1n.nii.gz --t2 t2w.nii.gz    # an aligned pair, say of BraTS
 
 The demo prints value, errors, time and memory of all three. It also draws the normalized gradient
-fields of both images and the loss of each voxel. As in the paper, the 1 and 99.9 percentiles of
-each volume are scaled to -1 and 1. Distances are in mm, as the file's header gives them.
+fields of both images and the loss of each voxel. As in the code of the NEC paper, the 1 and 99.9
+percentiles of each volume are scaled to -1 and 1. Distances are in mm, as the file's header gives
+them.
 """
 
 from __future__ import annotations

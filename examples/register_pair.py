@@ -28,6 +28,7 @@ from tqdm import tqdm
 import nec_ext
 from nec_ext._console import run_command
 
+from .common.commands import exit_code
 from .common.nifti import as_stored, read_pair
 from .common.phantom import brain_phantom
 
@@ -162,7 +163,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if len(options.files) not in (0, 2):
         parser.error("give a T1 and a T2, or neither for the phantom")
+    return exit_code(lambda: run(options), "stopped")
 
+
+def run(options: argparse.Namespace) -> None:
+    """Register the pair, and write the results."""
     truth = None
     if options.files:
         t1_file, t2_file = read_pair(*options.files)
@@ -174,6 +179,8 @@ def main(arguments: list[str] | None = None) -> int:
         bend = 0.0 if options.transform == "affine" else 3.0
         truth = known_displacement(options.size, spacing, bend)
         fixed = warp(scaled(phantom.t2), truth, spacing)
+    if min(fixed.shape[2:]) < KNOTS * 2 ** (options.levels - 1):
+        raise ValueError(f"images of {tuple(fixed.shape[2:])} voxels are too small for the levels")
 
     displacement = register(fixed, moving, spacing, options)
     registered = warp(moving, displacement, spacing)
@@ -192,7 +199,6 @@ def main(arguments: list[str] | None = None) -> int:
     figure = options.out / "register_pair.png"
     show(figure, fixed, {"T2, fixed": fixed, "T1, moving": moving, "T1, registered": registered})
     print(f"figure: {figure}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -156,6 +156,8 @@ def main(arguments: list[str] | None = None) -> int:
     add("--seed", type=int, default=0)
     add("--out", type=Path, default=Path("out/synthesis"))
     options = parser.parse_args(arguments)
+    if options.size < 8 or options.size % 8:
+        parser.error(f"--size must be a multiple of 8, got {options.size}")
 
     torch.manual_seed(options.seed)
     n = options.subjects

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright (c) 2026 The nec_ext authors
-"""Check on the phantom that the systems meet twelve criteria, in half an hour.
+"""Check on the phantom that the systems meet twelve criteria, in three quarters of an hour.
 
     python -m examples.brats.acceptance
 

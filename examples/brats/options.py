@@ -65,7 +65,6 @@ class Options:
     resnet_channels: Count = 64
     resnet_blocks: Count = 9
     antialias: bool = False  # blur where ResNet and discriminator halve and double the image
-    discriminator: Literal["pyramid", "monai"] = "pyramid"
     discriminator_scales: Count = 3
     discriminator_layers: Annotated[int, Rule("a whole number of at least 2", lambda n: n >= 2)] = 3
     discriminator_channels: Count = 64
@@ -132,6 +131,15 @@ class Options:
             raise ValueError(
                 "the ResNet is for slices: generator=resnet needs data.dimensions=2, "
                 "and volumes generator=unet"
+            )
+        if self.antialias and self.data.dimensions != 2:
+            raise ValueError("the blur of antialias is for slices: it needs data.dimensions=2")
+        if self.checkpointing and self.generator != "unet":
+            raise ValueError("checkpointing is of the U-Net's levels: it needs generator=unet")
+        if min(self.data.shape) < 2**self.ngf_scales:
+            raise ValueError(
+                f"ngf_scales must leave an edge of two pixels, got {self.ngf_scales} for "
+                f"{min(self.data.shape)} pixels"
             )
         if self.form == "cross" and self.eps_mode == "augmented":
             raise ValueError("form=cross needs eps_mode=additive or quadrature")

@@ -146,7 +146,6 @@ _VOLUMES: Settings = {
     "augment": "flip",
     "unet_channels": (32, 64, 128, 256, 320),
     "unet_units": 2,
-    "discriminator": "pyramid",
     "discriminator_scales": 2,
     "discriminator_layers": 3,
     "discriminator_channels": 32,

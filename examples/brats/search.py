@@ -50,36 +50,11 @@ SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
     "CycleGAN": ("cyclegan", {}),
     "CUT": ("cut", {}),
     "GAN alone": ("nec", {"lambda_ngf": 0}),
-    **{
-        name: ("nec", changes)
-        for name, changes in {
-            "no EMA": {"ema": 0},
-            "delay 0.13": {"warmup": 0, "delay": 0.13, "ramp": 0.1},
-            "delay auto": {"warmup": 0, "delay": "auto", "ramp": 0.1},
-            "no ramp": {"ramp": 0},
-            "lambda 3": {"lambda_ngf": 3},
-            "lambda 30": {"lambda_ngf": 30},
-            "absolute": {"eps_mode": "augmented", "form": "absolute", "lambda_ngf": 5.0},
-            "two scales": {"ngf_scales": 2},
-            "three scales": {"ngf_scales": 3},
-            "one slice": {"data.training_slices": 1},
-            "more T1": {"data.paired_t1": True},
-            **{f"{n} subjects": {"data.subjects": n} for n in (16, 33, 66)},
-            **{f"{n} steps": {"steps": n} for n in (2250, 9000, 18000)},
-            "128 pixels": {"data.size": 128},
-            "wide generator": {"unet_channels": (64, 128)},
-            "three levels": {"unet_channels": (32, 64, 128)},
-            "one scale of the discriminator": {"discriminator_scales": 1},
-            "two scales of the discriminator": {"discriminator_scales": 2},
-            "four layers of the discriminator": {"discriminator_layers": 4},
-            "spectral norm": {"discriminator_norm": "spectral"},
-            "R1": {"lambda_r1": 10},
-            "no bound": {"output": "none"},
-            "translation": {"discriminator_augment": "translation"},
-            "translation and cutout": {"discriminator_augment": "translation+cutout"},
-            "fast discriminator": {"lr_discriminator": 1e-3},
-        }.items()
-    },
+    # The settings before this start: without a bound of the output, and with a delay.
+    "no bound": ("nec", {"output": "none"}),
+    "translation and cutout": ("nec", {"discriminator_augment": "translation+cutout"}),
+    "delay auto": ("nec", {"warmup": 0, "delay": "auto", "ramp": 0.1, "output": "none"}),
+    "delay 0.13": ("nec", {"warmup": 0, "delay": 0.13, "ramp": 0.1, "output": "none"}),
 }
 
 PAGE = """\

@@ -3,7 +3,6 @@
 """Study which settings decide NEC's results, and whether CycleGAN and CUT succeed elsewhere.
 
     python -m examples.brats.studies stability      # NEC: one change at a time
-    python -m examples.brats.studies comparators    # CycleGAN and CUT with NEC's steps and rates
     python -m examples.brats.studies toned          # T1 to T1 under another tone curve
     python -m examples.brats.studies onset --seeds 0,1,2,3,4,5    # NEC: when its loss sets in
 
@@ -43,7 +42,6 @@ class Study:
     options: dict[str, object] = field(default_factory=dict)
 
 
-_AS_NEC: dict[str, object] = {"lr_discriminator": 1e-3, "steps": 3000}
 STUDIES = {
     "stability": Study(
         {
@@ -58,17 +56,6 @@ STUDIES = {
                 "discriminator twice as wide": {"discriminator_channels": 64},
                 "EMA 0.99": {"ema": 0.99},
             }.items()
-        }
-    ),
-    "comparators": Study(
-        {
-            f"{name}{' without identity' if changes else ''}": (system, {**_AS_NEC, **changes})
-            for name, system, changes in (
-                ("CycleGAN", "cyclegan", {}),
-                ("CycleGAN", "cyclegan", {"lambda_identity": 0}),
-                ("CUT", "cut", {}),
-                ("CUT", "cut", {"nce_identity": False}),
-            )
         }
     ),
     "onset": Study(

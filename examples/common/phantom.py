@@ -4,8 +4,8 @@
 
 T1 and T2 show the same anatomy with other intensities: cerebrospinal fluid (CSF) and white matter
 (WM) swap their order, oedema looks like grey matter (GM) in T1 and not in T2, and the background
-is dark in both. So no intensity curve turns one into the other, while their edges agree. A loss
-based on edges is made for such pairs.
+is dark in both. So no intensity curve turns one into the other exactly, while their edges agree. A
+loss based on edges is made for such pairs.
 
 Axes point right, anterior and superior, as in a NIfTI file of orientation RAS. A 2D phantom is an
 axial slice.
@@ -65,33 +65,29 @@ def brain_phantom(
     seed: int = 0,
     index: int = 0,
     tumour: bool | None = None,
-    spacing: Sequence[float] | None = None,
 ) -> Phantom:
     """Make subject ``index`` of the population ``seed``: the same anatomy whatever the size.
+
+    The voxels are isotropic, and of the size at which the largest head just fits.
 
     Args:
         size: voxels along right, anterior and superior; two numbers give an axial slice.
         seed, index: non-negative; every pair is another subject.
         tumour: whether there is one; None: in 7 subjects of 10.
-        spacing: mm per axis; None: the isotropic spacing at which the head just fits.
     """
     ndim = len(size)
     if ndim not in (2, 3) or min(size) < 8:
         raise ValueError(f"size must be 2 or 3 numbers of voxels, each at least 8, got {size}")
-    if spacing is None:
-        spacing = [max(view / n for view, n in zip(FIELD_OF_VIEW, size, strict=False))] * ndim
-    spacing = tuple(float(step) for step in spacing)
-    if len(spacing) != ndim or not min(spacing) > 0:
-        raise ValueError(f"spacing must be {ndim} positive numbers, got {spacing}")
+    step = max(view / n for view, n in zip(FIELD_OF_VIEW, size, strict=False))
+    factor = min(3, math.ceil(step / FINE_SPACING - 1e-6))
+    spacing, factors = (step,) * ndim, (factor,) * ndim
 
     # Subject and scans have generators of their own, as the size of an image decides how many
     # numbers its scan draws.
     subject, *scans = np.random.default_rng([seed, index]).spawn(1 + len(SIGNAL))
-    factors = tuple(min(3, math.ceil(step / FINE_SPACING - 1e-6)) for step in spacing)
     position = _grid(tuple(size), spacing, factors)
     turned = _turn(subject, position)
-    voxel = float(np.mean([step / factor for step, factor in zip(spacing, factors, strict=True)]))
-    fine = tissue_fractions(subject, turned, voxel, tumour)
+    fine = tissue_fractions(subject, turned, step / factor, tumour)
     fractions = np.stack([_average(part, factors, ndim) for part in fine])
     place = np.stack([_average(part, factors, ndim) for part in position])
 

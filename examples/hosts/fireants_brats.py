@@ -219,7 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
     add = parser.add_argument
     add("data", type=Path, help="folder of the subjects")
     add("--search", choices=list(DETAILS), help="search for the settings of this loss")
-    add("--out", type=Path, default=Path(__file__).parent / "results")
+    add("--out", type=Path, default=Path("out/fireants"))
     options = parser.parse_args(arguments)
 
     def run() -> None:

@@ -69,8 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 displacements[result.method] = displacement
                 save_result(folder, settings.loss, displacement, problem, t2)
             draw(folder / "registration.png", problem, displacements)
-        write(options.out / "results.md", page("registration", shlex.join(words), results))
-        write_numbers(options.out / "results.json", results, vars(options))
+            # After each pair, so that a later one that cannot be used loses nothing.
+            write(options.out / "results.md", page("registration", shlex.join(words), results))
+            write_numbers(options.out / "results.json", results, vars(options))
         print(f"{options.out / 'results.md'}")
 
     return exit_code(compare)

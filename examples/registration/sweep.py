@@ -85,10 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             start = before(pair, problem).accuracy.tre_mean
             parts.append(f"{pair}: {start:.2f} mm before.")
             parts.append(markdown(["", *(f"{weight:g}" for weight in SMOOTHNESS)], lines))
-        means = [(name, f"{statistics.mean(errors):.2f}") for name, errors in least.items()]
-        parts += ["The best of each, in the mean of the pairs:", markdown(["", "mm"], means)]
-        options.out.mkdir(parents=True, exist_ok=True)
-        write(options.out / "sweep.md", "\n\n".join(parts) + "\n")
+            means = [(name, f"{statistics.mean(errors):.2f}") for name, errors in least.items()]
+            best = ["The best of each, in the mean of the pairs:", markdown(["", "mm"], means)]
+            options.out.mkdir(parents=True, exist_ok=True)
+            # After each pair, so that a later one that cannot be used loses nothing.
+            write(options.out / "sweep.md", "\n\n".join([*parts, *best]) + "\n")
 
     return exit_code(sweep)
 

@@ -34,10 +34,8 @@ class DataOptions:
     patch: int = 0  # voxels along each side of the part of a volume in training; 0: size
     seed: int = 0  # of the phantom's population
     phantom_sizes: str = "400/400/10/100"  # subjects for training T1 and T2, validation, test
-    phantom_spacing: float | None = None  # mm; None: the head just fits
     # The phantom's target is its T2, or, if "toned", its T1 under a monotone curve.
     phantom_target: Literal["t2", "toned"] = "t2"
-    phantom_blur: float = 0.0  # standard deviation in pixels, before the normalization
     cache: str | None = None  # folder for the finished images; None: one of the user
 
     def __post_init__(self) -> None:
@@ -58,10 +56,6 @@ class DataOptions:
             raise ValueError(f"spacing must be positive, got {self.spacing}")
         if self.patch and self.patch < 8:
             raise ValueError(f"patch must be 0 or at least 8, got {self.patch}")
-        if self.phantom_spacing is not None and not self.phantom_spacing > 0:
-            raise ValueError(f"phantom_spacing must be positive, got {self.phantom_spacing}")
-        if not self.phantom_blur >= 0:
-            raise ValueError(f"phantom_blur must not be negative, got {self.phantom_blur}")
         parse_slices(self.slices)
         parse_sizes("phantom_sizes", self.phantom_sizes)
         if self.data is None and self.split != "paper":

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from ...common.nifti import Array, DataError, Volume, read_pair, read_volume
 from ...common.phantom import brain_phantom
@@ -94,22 +93,14 @@ def brats_volumes(options: DataOptions, sources: Sequence[Source]) -> Iterator[S
 
 def phantom_samples(options: DataOptions, subjects: Sequence[str]) -> Iterator[Sample]:
     if options.crop:
-        raise DataError("crop is for data: of the phantom, phantom_spacing shows more or less")
-    spacing = options.phantom_spacing and (options.phantom_spacing,) * options.dimensions
+        raise DataError("crop is for data: the head of the phantom just fits into its images")
     for subject in subjects:
-        brain = brain_phantom(
-            (options.size,) * options.dimensions,
-            seed=options.seed,
-            index=int(subject),
-            spacing=spacing,
-        )
+        shape = (options.size,) * options.dimensions
+        brain = brain_phantom(shape, seed=options.seed, index=int(subject))
         # The phantom's axes to the right and front become axes to the left and back.
         t1, t2, labels = (np.ascontiguousarray(image[::-1, ::-1]) for image in brain[:3])
         if options.phantom_target == "toned":
             t2 = (t1 / t1.max()) ** TONE
-        if options.phantom_blur:
-            t1, t2 = (gaussian_filter(image, options.phantom_blur) for image in (t1, t2))
-            t1, t2 = t1 * (labels > 0), t2 * (labels > 0)
         window = tuple(intensity_window(image, options) for image in (t1, t2))
         if options.dimensions == 2:
             grid = slice_grid(t1.shape, options)

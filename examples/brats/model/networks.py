@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from monai.networks.blocks import Convolution
 from monai.networks.layers import Pool, SkipConnection
-from monai.networks.nets import MultiScalePatchDiscriminator, PatchDiscriminator, UNet
+from monai.networks.nets import PatchDiscriminator, UNet
 from monai.networks.nets.unet import CheckpointUNet
 from monai.networks.utils import normal_init
 from torch import Tensor, nn
@@ -68,8 +68,7 @@ class InHead(nn.Module):
 
 def make_discriminator(options: Options) -> nn.Module:
     """Make a network that maps images to a list of logits ``(B, 1, ...)``, one for each scale."""
-    kind = PyramidDiscriminator if options.discriminator == "pyramid" else GrowingDiscriminator
-    network = kind(
+    network = PyramidDiscriminator(
         options.data.dimensions,
         options.discriminator_scales,
         options.discriminator_layers,
@@ -149,28 +148,6 @@ class PyramidDiscriminator(nn.Module):
             image = self.downsample(image) if k else image
             logits.append(scale(image)[-1])  # the outputs before are features of the layers
         return logits
-
-
-class GrowingDiscriminator(MultiScalePatchDiscriminator):
-    """MONAI's discriminators of growing depth, all on the full image.
-
-    3 scales of 3 layers have receptive fields of 10, 22 and 46 pixels.
-    """
-
-    def __init__(
-        self, dimensions: int, scales: int, layers: int, channels: int, norm: str | None
-    ) -> None:
-        super().__init__(
-            num_d=scales,
-            num_layers_d=layers - 2,
-            spatial_dims=dimensions,
-            channels=channels,
-            in_channels=1,
-            norm=norm,
-        )
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        return super().forward(image)[0]
 
 
 def _antialias(discriminator: nn.Module) -> None:

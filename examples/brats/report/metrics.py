@@ -273,6 +273,11 @@ def wilcoxon_p(first: Mapping[str, float], second: Mapping[str, float]) -> float
     return float(wilcoxon(differences).pvalue)
 
 
+def least_wilcoxon_p(count: int) -> float:
+    """Compute the p of that test where one system is better for each of ``count`` subjects."""
+    return float(wilcoxon(np.arange(1, count + 1)).pvalue)
+
+
 def by_subject(
     rows: Iterable[Mapping[str, str | float | None]], metric: str, subjects: Mapping[str, str]
 ) -> dict[str, float]:

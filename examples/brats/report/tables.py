@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from .metrics import (
     Statistic,
     by_subject,
     free_predictions,
+    least_wilcoxon_p,
     post_process,
     score,
     summary,
@@ -228,7 +228,8 @@ def significance(rows: Sequence[Row], images: ImageSet) -> list[str]:
     note = (
         f"Differences are first minus second, by subject (n = {count}), of means over seeds and "
         "slices. The test is\nWilcoxon's signed-rank test, two-sided, not corrected for the number "
-        f"of pairs; the smallest p that this n allows is {math.ldexp(1, 1 - count):.1e}."
+        f"of pairs; the smallest p that this n allows is {least_wilcoxon_p(count):.1e}. It takes "
+        "the trained networks as they are, and says nothing of other seeds."
     )
     return [markdown(titles, lines), note]
 

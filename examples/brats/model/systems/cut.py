@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...options import Options
-from ..networks import FeatureHeads, ResNetGenerator, initialize
+from ..networks import FeatureHeads, initialize
 from ..objectives import patch_nce_loss
 from .base import Images, Losses, System
 
@@ -51,6 +51,5 @@ class CUT(System):
         return {**super().weights(step), "nce": self.options.lambda_nce}
 
     def _features(self, images: Tensor) -> list[Tensor]:
-        generator = self.generator
-        assert isinstance(generator, ResNetGenerator)  # the options guarantee it
-        return generator.features(images, self.options.nce_layers)
+        features: list[Tensor] = self.generator.features(images, self.options.nce_layers)
+        return features
