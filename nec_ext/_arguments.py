@@ -98,17 +98,17 @@ class Options(NamedTuple):
 
     @property
     def base_and_scale(self) -> tuple[float, float]:
-        """Numbers of the loss ``base - scale * value`` of a voxel, or of a sum (math/form.h)."""
+        """Return the numbers of the loss ``base - scale * value`` of a voxel, or of a sum (math/form.h)."""
         return 0.0 if self.form == "cross" else 1.0, 1.0 if self.form in LINEAR_FORMS else 0.5
 
     @property
     def ndim(self) -> int:
-        """Number of spatial axes."""
+        """Return the number of spatial axes."""
         return len(self.spacing)
 
     @property
     def has_maps(self) -> bool:
-        """Whether an option is a tensor, whose values only :func:`check_maps` sees."""
+        """Return whether an option is a tensor, whose values only :func:`check_maps` sees."""
         return (
             isinstance(self.eps, Tensor)
             or isinstance(self.target_eps, Tensor)

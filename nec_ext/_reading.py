@@ -79,17 +79,17 @@ class Source:
 
     @property
     def is_sliced(self) -> bool:
-        """Whether the value can be read by slices only."""
+        """Return whether the value can be read by slices only."""
         return not isinstance(self._value, Tensor)
 
     @property
     def own_shape(self) -> tuple[int, ...]:
-        """Shape of the value itself."""
+        """Return the shape of the value itself."""
         return tuple(self._value.shape)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of a tile of all planes."""
+        """Return the shape of a tile of all planes."""
         return tuple(1 if k is None else self.own_shape[k] for k in self._axes)
 
     def stand_in(self) -> Tensor:
@@ -167,12 +167,12 @@ class Source:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of a tile of all planes."""
+        """Return the bytes of a tile of all planes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def read_nbytes(self) -> int:
-        """Bytes that reading all planes takes besides the tile."""
+        """Return the bytes that reading all planes takes besides the tile."""
         if not self.is_sliced:
             return 0
         voxel = _as_array(self._value[(slice(0, 1),) * len(self.own_shape)])

@@ -29,7 +29,7 @@ def pytest_pycollect_makemodule(
 
 @pytest.fixture(autouse=True)
 def unchanged_settings() -> Iterator[None]:
-    """Fails a test that leaves a global setting of torch behind, and puts the setting right."""
+    """Fail a test that leaves a global setting of torch behind, and puts the setting right."""
     before = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
     yield
     after = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
@@ -41,7 +41,7 @@ def unchanged_settings() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """For the few tests that draw from torch's own generator."""
+    """Seed torch's own generator, from which a few tests draw."""
     torch.manual_seed(0)
 
 

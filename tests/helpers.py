@@ -160,7 +160,7 @@ def assert_loss_close(actual: Tensor, expected: Tensor) -> None:
 
 
 def assert_gradient_close(actual: Tensor, expected: Tensor) -> None:
-    """Relative L2, and the largest error of an element relative to the largest element.
+    """Check the relative L2 error, and the largest error relative to the largest element.
 
     The first sees a small error everywhere, the second an error at one voxel of many.
     """
@@ -187,7 +187,7 @@ def assert_same_bits(actual: Result, expected: Result) -> None:
 def op_arguments(
     case: Case, dtypes: Any, maps: bool, requires_grad: bool = False, form: int = 0
 ) -> tuple[list[Any], list[Any]]:
-    """Positional arguments that the ops have in common, as torch's checks of ops want them."""
+    """Make the arguments that the ops have in common, as torch's checks of ops want them."""
     ndim = len(case.shape) - 2
     rng = generator("opcheck")
     given = [None] * 3
@@ -203,12 +203,12 @@ def op_arguments(
 
 
 def makes_tensors_on_gpu() -> bool:
-    """Whether a tensor of no stated device is on the GPU: tests of the CPU run there once more."""
+    """Return whether tensors are made on the GPU, where tests of the CPU run once more."""
     return torch.get_default_device().type == "cuda"
 
 
 def allocations(function: Callable[[], Any]) -> tuple[int, int, Any]:
-    """Peak and final level in bytes above the level before the call, and its result."""
+    """Measure peak and final level in bytes above those before the call; return its result too."""
     if makes_tensors_on_gpu():
         torch.cuda.empty_cache()  # a cached block may be larger than what is asked for
         torch.cuda.reset_peak_memory_stats()

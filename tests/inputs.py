@@ -14,7 +14,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 def generator(name: str) -> torch.Generator:
-    """Random numbers on the default device that depend on a name and on nothing else.
+    """Make a source of random numbers on the default device that depend on a name alone.
 
     So that a test can run alone.
     """
@@ -33,7 +33,7 @@ def constant(shape: Shape, rng: torch.Generator) -> Pair:
 
 
 def ramp(shape: Shape, rng: torch.Generator) -> Pair:
-    """Two planes that rise in different directions, in steps that are exact in every dtype."""
+    """Make two planes that rise in different directions, in steps that are exact in every dtype."""
     image, other = torch.zeros(2, *shape, dtype=torch.float64)
     indices = torch.meshgrid(*map(torch.arange, shape[2:]), indexing="ij")
     for k, index in enumerate(indices):
@@ -66,7 +66,7 @@ def contiguous(image: Tensor) -> Tensor:
 
 
 def strided(image: Tensor) -> Tensor:
-    """Every third voxel along x and every second along the axis before it, off a cache line."""
+    """Take every third voxel along x and every second before it, off a cache line."""
     *outer, rows, length = image.shape
     storage = image.new_full((*outer, 2 * rows, 3 * length + 1), torch.nan)
     view = storage[..., 1::2, 1::3]
@@ -94,7 +94,7 @@ def channels_last(image: Tensor) -> Tensor:
 
 
 def expanded(image: Tensor) -> Tensor:
-    """One channel and one row, seen as many: stride 0 along a channel and along a spatial axis."""
+    """Show one channel and one row as many: stride 0 along a channel and along a spatial axis."""
     return image[:, :1, :1].expand_as(image)
 
 

@@ -25,7 +25,7 @@ ACROSS = {"central": (0, 1, 0), "forward": (0, 1, 0), "sobel": (0.25, 0.5, 0.25)
 
 
 def taps(operator: str, ndim: int, axis: int) -> Iterator[tuple[Index, float]]:
-    """Offsets and coefficients of the difference along an axis."""
+    """Yield offsets and coefficients of the difference along an axis."""
     rows = [ALONG[operator] if k == axis else ACROSS[operator] for k in range(ndim)]
     for offset in itertools.product((-1, 0, 1), repeat=ndim):
         coefficient = math.prod(row[o + 1] for row, o in zip(rows, offset, strict=True))
@@ -43,7 +43,7 @@ def clamp(index: Index, offset: Index, shape: Index) -> Index:
 def voxel(
     d: np.ndarray, e: np.ndarray, eps: Real, target_eps: Real, mode: str, form: str
 ) -> tuple[Real, np.ndarray, np.ndarray]:
-    """l, dl/dd and dl/de from the gradients d and e of both images at a voxel."""
+    """Return l, dl/dd and dl/de from the gradients d and e of both images at a voxel."""
     a, b, p = np.sqrt((d * d).sum()), np.sqrt((e * e).sum()), (d * e).sum()
     if mode == "additive":
         long_d, long_e = a + eps, b + target_eps

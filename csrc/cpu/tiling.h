@@ -23,6 +23,8 @@ constexpr int64_t kCacheLine = 64;  // bytes
 // tile, should take less than half of a cache of 1 MB.
 constexpr int64_t kTileBytes = 400 * 1024;
 constexpr int64_t kRowsPerTileRow = 8;
+constexpr int64_t kPaddingOfRow = 46;  // elements before and after a row, about (images.cpp)
+constexpr int64_t kRowsBesideTile = 4;
 constexpr int64_t kMaxTileLength = 1024;  // of a row
 // Length of a row that touches a cache line for each voxel: the lines have to stay until the rows
 // beside it have used them, also where their strides put them into few sets of the cache.
@@ -73,9 +75,10 @@ inline Tiling make_tiling(const Problem& p, int threads) {
   int64_t& groups = t.groups[t.joining];
   t.joined = even_part(groups, std::max<int64_t>(kJoinedLength / (length(2) + 2), 1));
   groups = ceil_div(groups, t.joined);
-  const int64_t row_elements = t.joined * (t.tile[1] + 2) + 46;
+  const int64_t row_elements = t.joined * (t.tile[1] + 2) + kPaddingOfRow;
   const int64_t row_bytes = kRowsPerTileRow * row_elements * (p.wide ? 8 : 4);
-  t.tile[0] = even_part(length(1), std::max(kMinTileRows, kTileBytes / row_bytes - 4));
+  t.tile[0] =
+      even_part(length(1), std::max(kMinTileRows, kTileBytes / row_bytes - kRowsBesideTile));
   for (int k = 0; k < 2; ++k) t.tiles[k] = ceil_div(length(k + 1), t.tile[k]);
 
   t.planes = length(0);

@@ -22,7 +22,7 @@ DEVICE = torch.device("cuda", torch.cuda.current_device())
 
 @pytest.fixture
 def gpu_by_default() -> Iterator[None]:
-    """Tensors that a test makes without naming a device are on the GPU."""
+    """Put tensors that a test makes without naming a device on the GPU."""
     torch.set_default_device("cuda")
     yield
     torch.set_default_device(None)

@@ -61,7 +61,7 @@ class Problem:
 
 @contextlib.contextmanager
 def waiting_is_an_error() -> Iterator[None]:
-    """torch's own detection of synchronizations; it does not see those of an extension."""
+    """Let torch raise where it waits for the GPU; it does not see an extension that does."""
     torch.cuda.set_sync_debug_mode("error")
     try:
         yield

@@ -179,7 +179,7 @@ FREE_BYTES = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def memory(size: int, file: Path) -> Tensor:
-    """So many halves; on the CPU in a file with a hole that nobody reads."""
+    """Make so many halves; on the CPU in a file with a hole that nobody reads."""
     if makes_tensors_on_gpu():
         return torch.empty(size, dtype=torch.float16)
     return torch.from_file(str(file), shared=True, size=size, dtype=torch.float16)

@@ -26,7 +26,7 @@ def gradient_bytes(images: list[Tensor]) -> int:
 
 
 def small_change() -> int:
-    """Scalars; what the contract allows is a megabyte, which a GPU's allocator rounds up to."""
+    """Return the bytes that scalars may take: on a GPU an allocation is rounded up."""
     return 2**20 if makes_tensors_on_gpu() else 2**16
 
 
