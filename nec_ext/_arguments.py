@@ -98,7 +98,7 @@ class Options(NamedTuple):
 
     @property
     def base_and_scale(self) -> tuple[float, float]:
-        """Return the numbers of the loss ``base - scale * value`` of a voxel, or of a sum (math/form.h)."""
+        """Return base and scale of a loss ``base - scale * value`` (math/form.h)."""
         return 0.0 if self.form == "cross" else 1.0, 1.0 if self.form in LINEAR_FORMS else 0.5
 
     @property
