@@ -52,22 +52,21 @@ class Cells : public Place<T, Dim, R> {
     const Tiling& t = a.tiling;
     const int thread = int(threadIdx.x);
     cell_ = static_cast<char*>(shared) + thread * a.pitch;
-    char* const edges = static_cast<char*>(shared) + (t.rows + kHaloRows) * a.row_bytes;
-    edges_ = edges + thread * kEdgePitch * int(sizeof(T));
+    constexpr int kLast = int(sizeof(T)), kNext = kEdgePitch * int(sizeof(T));
+    edges_ = kept<S::on_axes>((t.rows + kHaloRows) * a.row_bytes + thread * (kNext - a.pitch));
     // Beyond the border of the image, or of the block, where nothing that counts is computed, the
     // last voxel stands in: that is the thread's own.
     const bool has_left = at.column > 0;
     const bool has_right = at.column + 1 < t.strips && at.x + N < a.width;
     const bool has_up = Dim == 3 && at.row > 0;
     const bool has_down = Dim == 3 && at.row + 1 < t.rows && at.y + R < a.height;
-    constexpr int kLast = int(sizeof(T)), kNext = kEdgePitch * int(sizeof(T));
-    beside_[0] = has_left ? int(sizeof(T)) * (N - 1) - a.pitch : 0;
-    beside_[1] = has_right ? a.pitch : int(sizeof(T)) * (N - 1);
-    edges_beside_[0] = edges_ + (has_left ? kLast - kNext : 0);
-    edges_beside_[1] = edges_ + (has_right ? kNext : kLast);
+    beside_[0] = kept<S::on_axes>(has_left ? int(sizeof(T)) * (N - 1) - a.pitch : 0);
+    beside_[1] = kept<S::on_axes>(has_right ? a.pitch : int(sizeof(T)) * (N - 1));
+    edges_beside_[0] = kept<S::on_axes>(edges_ + (has_left ? kLast - kNext : 0));
+    edges_beside_[1] = kept<S::on_axes>(edges_ + (has_right ? kNext : kLast));
     const int up = has_up ? -t.strips : 0, down = has_down ? t.strips : 0;
-    above_ = cell_ + up * a.pitch + (has_up ? R - 1 : 0) * kStripBytes;
-    below_ = cell_ + down * a.pitch + (has_down ? 0 : R - 1) * kStripBytes;
+    above_ = kept<S::on_axes>(up * a.pitch + (has_up ? R - 1 : 0) * kStripBytes);
+    below_ = kept<S::on_axes>(down * a.pitch + (has_down ? 0 : R - 1) * kStripBytes);
     edges_up_ = up * kNext;
     edges_down_ = down * kNext;
   }
@@ -95,7 +94,7 @@ class Cells : public Place<T, Dim, R> {
     const bool along_x = axis == Dim - 1;
     if (!S::on_axes || !along_x) *cotangents(cell_, z, g, axis, r) = strip;
     if (!S::on_axes || along_x) {
-      T* const to = edges(edges_, z, g, axis, r);
+      T* const to = edges(cell_ + edges_, z, g, axis, r);
       to[0] = strip.v[0];
       to[1] = strip.v[N - 1];
     }
@@ -107,15 +106,15 @@ class Cells : public Place<T, Dim, R> {
   // The cotangents of the row above the thread's (-1), of its own, and of the one below (R); where
   // there is none, those of the nearest.
   NEC_DEVICE Strip<T> cotangent_strip(int z, int g, int axis, int r) const {
-    return r < 0    ? *cotangents(above_, z, g, axis, 0)
-           : r >= R ? *cotangents(below_, z, g, axis, 0)
+    return r < 0    ? *cotangents(cell_ + above_, z, g, axis, 0)
+           : r >= R ? *cotangents(cell_ + below_, z, g, axis, 0)
                     : *cotangents(cell_, z, g, axis, r);
   }
   // The cotangent before row r (`side` 0), or after it (1); also of the rows above and below where
   // R is 1.
   NEC_DEVICE T cotangent_beside(int side, int z, int g, int axis, int r) const {
     const int to_row = r < 0 ? edges_up_ : r >= R ? edges_down_ : 0;
-    return *edges(edges_beside_[side] + to_row, z, g, axis, R == 1 ? 0 : r);
+    return *edges(cell_ + edges_beside_[side] + to_row, z, g, axis, R == 1 ? 0 : r);
   }
 
  private:
@@ -130,11 +129,10 @@ class Cells : public Place<T, Dim, R> {
     return reinterpret_cast<T*>(cell + (z & 1) * kPlane) + index * 2;
   }
 
-  char *cell_, *edges_;   // of the thread
-  int beside_[2];         // bytes, from a strip to the voxel beside it
-  char *above_, *below_;  // where cotangents around are, in bytes too
-  char* edges_beside_[2];
-  int edges_up_, edges_down_;
+  char* cell_;  // of the thread
+  // In bytes, from a strip to the voxel beside it; and from the cell to the cotangents above and
+  // below it, to its edges, and to those beside, of which the rows around lie up and down.
+  int beside_[2], above_, below_, edges_, edges_beside_[2], edges_up_, edges_down_;
 };
 
 }  // namespace nec::cuda

@@ -23,6 +23,17 @@ constexpr int kWarp = 32;  // threads, which run in step
 NEC_DEVICE int minimum(int a, int b) { return a < b ? a : b; }
 NEC_DEVICE int maximum(int a, int b) { return a > b ? a : b; }
 
+// Keeps an int or a float in a register. The compiler does not see where it comes from, and so
+// cannot compute it again in every step of a loop. `HasRoom`: else registers would be spilled.
+template <bool HasRoom, typename T>
+NEC_DEVICE T kept(T number) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (HasRoom && std::is_same_v<T, int>) asm volatile("" : "+r"(number));
+  if constexpr (HasRoom && std::is_same_v<T, float>) asm volatile("" : "+f"(number));
+#endif
+  return number;
+}
+
 // The small kernel after a large one is launched while that still runs, where a GPU can do so. The
 // large one says at its start that it may, the small one waits before it reads anything.
 NEC_DEVICE void let_next_kernel_start() {

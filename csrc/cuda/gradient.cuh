@@ -35,10 +35,10 @@ class RunningGradients {
   NEC_DEVICE void start(const Cells& at, double unit) {
     constexpr auto taps = AdjointTaps<T>::template of<S>();
     scale_ = T(unit * at.a.gradient_scale * (at.a.factor ? *at.a.factor : 1.0));
-    beyond_x_[0] = taps.beyond(0, at.x == 0);
-    beyond_x_[1] = taps.beyond(1, at.x + N >= at.a.width);
-    beyond_y_[0] = taps.beyond(0, at.y == 0);
-    beyond_y_[1] = taps.beyond(1, at.y + R >= at.a.height);
+    beyond_x_[0] = kept<S::on_axes>(taps.beyond(0, at.x == 0));
+    beyond_x_[1] = kept<S::on_axes>(taps.beyond(1, at.x + N >= at.a.width));
+    beyond_y_[0] = kept<S::on_axes>(taps.beyond(0, at.y == 0));
+    beyond_y_[1] = kept<S::on_axes>(taps.beyond(1, at.y + R >= at.a.height));
     NEC_UNROLL
     for (int g = 0; g < G; ++g) {
       rows_[g] = at.row_of(at.a.gradient[g], at.z - 1 - kDelay, 0);

@@ -175,7 +175,7 @@ __attribute__((noinline, no_sanitize_thread)) inline void wait(bool at_the_end) 
   } else if (ended == blockDim.x) {
     resume(self, host, 0);
   } else if (ended) {
-    std::puts("threads have ended that others of their block wait for");
+    std::fprintf(stderr, "threads have ended that others of their block wait for\n");
     std::abort();
   } else {
     arrived = 0;
@@ -245,7 +245,7 @@ inline void* shared_memory() { return cuda_on_cpu::shared_memory; }
 template <int Bytes>
 void copy_async(void* shared, const void* global) {
   if (reinterpret_cast<size_t>(shared) % Bytes || reinterpret_cast<size_t>(global) % Bytes) {
-    std::puts("a copy is not aligned to its size");
+    std::fprintf(stderr, "a copy is not aligned to its size\n");
     std::abort();
   }
   cuda_on_cpu::begin_copy(shared, global, Bytes);
@@ -288,7 +288,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
       __syncthreads();
       run();
       if (!cuda_on_cpu::fibers[threadIdx.x].copies.empty()) {
-        std::puts("a thread has ended before its copies");
+        std::fprintf(stderr, "a thread has ended before its copies\n");
         std::abort();
       }
     }

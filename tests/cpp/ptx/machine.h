@@ -46,8 +46,7 @@ using f32 = float;
 using f64 = double;
 
 [[noreturn]] inline void fail(const char* what) {
-  std::printf("thread %u of block %u: %s\n", threadIdx.x, blockIdx.x, what);
-  std::fflush(stdout);
+  std::fprintf(stderr, "thread %u of block %u: %s\n", threadIdx.x, blockIdx.x, what);
   std::abort();
 }
 
