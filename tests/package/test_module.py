@@ -45,6 +45,17 @@ def test_options_reach_the_function(options: dict[str, Any]) -> None:
         assert_same_bits(evaluate(lambda i, t, m=mask: module(i, t, m), *IMAGES), expected)
 
 
+def test_a_negative_mask_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^mask must not be negative"):
+        nec_ext.NGFLoss()(*IMAGES, -torch.ones(SHAPE))
+
+
+def test_a_compiled_module_takes_an_image_twice() -> None:
+    module, image = nec_ext.NGFLoss(), IMAGES[0].clone().requires_grad_()
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(image, image), module(image, image))
+
+
 def test_reduction_of_monai() -> None:
     reductions = pytest.importorskip("monai.utils").LossReduction
     for name in REDUCTIONS:
