@@ -87,22 +87,22 @@ def summary(paths: Sequence[Path], root: Path) -> str:
 def _headline(machines: Sequence[Results]) -> str:
     steps = [row for results in machines for row in rows_of(results, "test_step")]
 
-    def times(call: str, shown: Callable[[str], bool]) -> str:
-        ratios = sorted(ratio(row, fastest(row, call)) for row in steps if shown(case(row)))
+    volumes = [row for row in steps if re.fullmatch(r"3D [0-9x]+", case(row))]  # of float32
+    images = [row for row in steps if case(row) == IMAGE]
+
+    def times(call: str, rows: Sequence[Row]) -> str:
+        ratios = sorted(ratio(row, fastest(row, call)) for row in rows)
         return " to ".join(dict.fromkeys(f"{one:.0f}" for one in (ratios[0], ratios[-1])))
 
-    def is_volume(name: str) -> bool:  # of float32
-        return re.fullmatch(r"3D [0-9x]+", name) is not None
-
-    edges = sorted({row["shape"][-1] for row in steps if is_volume(case(row))})
+    edges = sorted(row["shape"][-1] for row in volumes)
     where = "" if any("gpu" in results for results in machines) else " on a CPU"
     image = ""
-    if any(case(row) == IMAGE for row in steps):
-        small = (times(call, IMAGE.__eq__) for call in ("eager", "torch.compile"))
+    if images:
+        small = (times(call, images) for call in ("eager", "torch.compile"))
         image = f"; one 2D image of 256x256: {' and '.join(small)} times"
     return (
-        f"**In 3D{where}, {times('eager', is_volume)} times faster than eager PyTorch and "
-        f"{times('torch.compile', is_volume)} times faster than `torch.compile`** "
+        f"**In 3D{where}, {times('eager', volumes)} times faster than eager PyTorch and "
+        f"{times('torch.compile', volumes)} times faster than `torch.compile`** "
         f"(loss and gradient, float32, from {edges[0]}^3 to {edges[-1]}^3 voxels{image}):"
     )
 

@@ -173,10 +173,10 @@ def ngf_loss_and_gradient(
         if _has_kernels(input):
             wanted = (True, target_grad)
             loss, *gradients = _autograd.loss_and_gradients(input, target, options, wanted)
+            _find_bad_values(loss, options)
         else:
             reference.find_bad_values(input, target, options)
             loss, *gradients = reference.loss_and_gradients(input, target, options, target_grad)
-    _find_bad_values(loss, options)
     return loss, *gradients
 
 

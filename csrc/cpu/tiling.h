@@ -23,8 +23,8 @@ constexpr int64_t kCacheLine = 64;  // bytes
 // tile, should take less than half of a cache of 1 MB.
 constexpr int64_t kTileBytes = 400 * 1024;
 constexpr int64_t kRowsPerTileRow = 8;
-constexpr int64_t kPaddingOfRow = 46;  // elements before and after a row, about (images.cpp)
-constexpr int64_t kRowsBesideTile = 4;
+constexpr int64_t kPaddingOfRow = 46;     // elements before and after a row, about (images.cpp)
+constexpr int64_t kRowsBesideTile = 4;    // that are read too, two at each side
 constexpr int64_t kMaxTileLength = 1024;  // of a row
 // Length of a row that touches a cache line for each voxel: the lines have to stay until the rows
 // beside it have used them, also where their strides put them into few sets of the cache.

@@ -128,7 +128,7 @@ class Strided {
   std::vector<char> bytes_;
 };
 
-// What is tested: csrc/cpu or csrc/cuda. `sweep` returns the sum over the window of
+// A backend is csrc/cpu or csrc/cuda, under test. `sweep` returns the sum over the window of
 // mask * value, of which the loss is made (math/form.h).
 struct Backend {
   std::function<double(const Problem&)> sweep, mask_sum;

@@ -93,11 +93,14 @@ void test_starts() {
   Run run(c);
   for (const int major : {8, 9}) {
     for (const int driver : {12020, 12030}) {
-      fake_device.major = major;
-      fake_device.driver = driver;
-      early_starts = 0;
-      sum_of(run.problem, false);
-      CHECK(early_starts == int(major == 9 && driver == 12030 && kPtx >= 90), "an early total");
+      for (const int ptx : {80, kPtx}) {
+        fake_device.major = major;
+        fake_device.driver = driver;
+        fake_device.ptx = ptx;
+        early_starts = 0;
+        sum_of(run.problem, false);
+        CHECK(early_starts == int(major == 9 && driver == 12030 && ptx >= 90), "an early total");
+      }
     }
   }
   fake_device = FakeDevice();

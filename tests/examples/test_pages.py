@@ -290,6 +290,9 @@ SENTENCES = (
     ),
     (search.main, ["--only", "luck"], "there is no setting 'luck': --list names them all"),
     (main, ["nec", "unet_channels=8"], "unet_channels must name the channels of two levels"),
+    (main, ["nec", "--preset", "volumes", "antialias=true"], "the blur of antialias is for slices"),
+    (main, ["cut", "checkpointing=true"], "checkpointing is of the U-Net's levels"),
+    (main, ["nec", "data.size=16", "ngf_scales=5"], "ngf_scales must leave an edge of two pixels"),
     (
         main,
         ["--resume", "x", "epochs=3"],

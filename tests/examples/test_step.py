@@ -138,6 +138,11 @@ def test_average_of_the_generator() -> None:
         torch.testing.assert_close(weight, 0.9 * expected[name] + 0.1 * now[name])
 
 
+def test_cut_compares_features_of_a_generator_that_leaves_the_background() -> None:
+    losses = make_learner("cut", output="head").learn(0, *next(pairs()))
+    assert losses["nce"].isfinite()
+
+
 @pytest.mark.parametrize("system", ["cut", "cyclegan"])
 def test_a_learner_that_is_loaded_goes_on_as_the_one_that_was_saved(system: str) -> None:
     learner, other = (make_learner(system, ema=0.9, pool=3) for _ in range(2))

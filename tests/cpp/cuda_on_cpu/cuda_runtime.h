@@ -84,7 +84,7 @@ struct FakeDevice {
   int shared_bytes = 24 * 1024;
   int major = 9;  // compute capability
   int driver = 13000;
-  int ptx = kPtx;
+  int ptx = kPtx;        // that a kernel claims to be compiled from
   int leftovers = 0xff;  // in every byte of shared memory
 };
 inline FakeDevice fake_device;
@@ -99,9 +99,9 @@ enum cudaDeviceAttr {
 // What is asked of a device once must not outlive a change of the one that is imitated: each is a
 // device of its own.
 inline cudaError_t cudaGetDevice(int* device) {
-  static std::map<std::array<int, 4>, int> known;
+  static std::map<std::array<int, 5>, int> known;
   const FakeDevice& f = fake_device;
-  const std::array<int, 4> facts{f.multiprocessors, f.shared_bytes, f.major, f.driver};
+  const std::array<int, 5> facts{f.multiprocessors, f.shared_bytes, f.major, f.driver, f.ptx};
   *device = known.emplace(facts, int(known.size())).first->second;
   return cudaSuccess;
 }

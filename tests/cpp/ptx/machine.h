@@ -11,7 +11,7 @@
 //   - two threads at one place of shared memory between two barriers, one of which writes;
 //   - a kernel that was started early and looks at an array before it waits.
 //
-// Of the results of approximate instructions a third are off by a unit in the last place, which all
+// A third of the results of approximate instructions are off by a unit in the last place, which all
 // may be. (If all were, gradients of images near the largest float would be wrong by 5e-6 of the
 // largest gradient, where the tests allow 2e-6.)
 #pragma once
@@ -54,7 +54,7 @@ using f64 = double;
 // Registers: bits, which each instruction takes for numbers of its own type
 // -------------------------------------------------------------------------------------------------
 
-// Of a register, which may be wider, or of a number in the program.
+// Takes the low bits of a register, or of a number in the program, for a number of type T.
 template <typename T, typename Bits>
 T get(Bits bits) {
   static_assert(sizeof(T) <= sizeof bits);
@@ -132,7 +132,7 @@ NEC_PTX_TEST(leu, !(a > b))
 NEC_PTX_TEST(gtu, !(a <= b))
 NEC_PTX_TEST(geu, !(a < b))
 
-// By any number of bits, of more than a register has too.
+// A shift may be by more bits than a register has.
 template <typename T, typename D, typename A, typename B>
 void shl_(D& to, A first, B second) {
   const u32 bits = get<u32>(second);
@@ -226,7 +226,8 @@ inline char* shared_at(u64 address) {
 inline void visit_shared(u64 address, size_t size, bool writes) {
   if (address % size) fail("an access to shared memory is not aligned");
   const u64 first = address - kSharedMemory;
-  if (first + size > visits.size()) fail("an access is outside of shared memory");
+  if (first >= visits.size() || size > visits.size() - first)
+    fail("an access is outside of shared memory");
   const unsigned thread = threadIdx.x, barriers = cuda_on_cpu::barriers_passed;
   const auto by_other = [&](const Visit& before) {
     return before.barriers == barriers && before.thread != thread;
